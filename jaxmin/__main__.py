@@ -1,0 +1,183 @@
+"""`python -m jaxmin`: certified regressions fitted from their official starts, then many fits at once."""
+
+import argparse
+import functools
+import textwrap
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmin
+from jaxmin import _nist
+
+WIDTH = 100
+ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
+OPTIONS = {"gtol": 1e-12, "maxiter": 5_000, "maxfun": 10_000}  # one recipe for every data set
+CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
+
+MODELS = {
+    "Misra1a": lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x)),
+    "Chwirut2": lambda b, x: jnp.exp(-b[0] * x) / (b[1] + b[2] * x),
+    "MGH17": lambda b, x: b[0] + b[1] * jnp.exp(-x * b[3]) + b[2] * jnp.exp(-x * b[4]),
+    "Eckerle4": lambda b, x: b[0] / b[1] * jnp.exp(-0.5 * ((x - b[2]) / b[1]) ** 2),
+    "MGH09": lambda b, x: b[0] * (x**2 + x * b[1]) / (x**2 + x * b[2] + b[3]),
+    "Thurber": lambda b, x: (
+        (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (1 + b[4] * x + b[5] * x**2 + b[6] * x**3)
+    ),
+    "BoxBOD": lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x)),
+    "Rat43": lambda b, x: b[0] / (1 + jnp.exp(b[1] - b[2] * x)) ** (1 / b[3]),
+}
+
+
+class Fit(NamedTuple):
+    """What one start led to."""
+
+    b: np.ndarray  # [p] parameters in their own units
+    rss: float  # residual sum of squares
+    digits: np.ndarray  # [p] decimal digits that agree with the certified parameters
+    verdict: str  # CERTIFIED, ELSEWHERE or SHORT
+
+
+@functools.cache  # one function object per model, so that a second start compiles nothing
+def objective(name):
+    """Returns f(u, scale, x, y): squared residuals at b = scale*u over those of b = 0, both without units."""
+    model = MODELS[name]
+
+    def squares(u, scale, x, y):
+        r = y - model(scale * u, x)
+        return r @ r / (y @ y)
+
+    return squares
+
+
+def solve(data, scale, y):
+    """Fits `y` on the predictor of `data`; parameters are counted in units of `scale`, and start there."""
+    ones = np.ones_like(scale)
+    return jaxmin.minimize(objective(data.name), ones, args=(scale, data.x, y), options=OPTIONS)
+
+
+def agreeing_digits(fitted, certified):
+    """Log relative error: decimal digits that agree, from 0 to the 11 that NIST gives."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        digits = -np.log10(np.abs(fitted - certified) / np.abs(certified))
+    return np.clip(np.nan_to_num(digits, nan=0.0, posinf=11.0), 0.0, 11.0)
+
+
+def judge(data, start, result):
+    """Compares a result with the certificate; its residual decides what kind of point it is.
+
+    Returns:
+      A `Fit`. A success with a larger residual is another stationary point; what is not a success and
+      does not agree to `ENOUGH` digits was not reached.
+    """
+    b = data.starts[start] * np.asarray(result.x)
+    rss = float(np.sum((data.y - np.asarray(MODELS[data.name](b, data.x))) ** 2))
+    digits = agreeing_digits(b, data.certified)
+    if digits.min() >= ENOUGH:
+        verdict = CERTIFIED
+    elif bool(result.success) and rss > data.rss * (1 + 1e-6):
+        verdict = ELSEWHERE
+    else:
+        verdict = SHORT
+    return Fit(b, rss, digits, verdict)
+
+
+def seconds(call):
+    """Calls `call` once; returns its answer and the seconds until that was ready."""
+    begin = time.perf_counter()
+    answer = jax.block_until_ready(call())
+    return answer, time.perf_counter() - begin
+
+
+def paragraph(label, text):
+    print(textwrap.fill(text, WIDTH, initial_indent=f"  {label:<9}", subsequent_indent=" " * 11))
+
+
+def show_regression(data):
+    """Fits one data set from both starts, prints the table and returns the two fits."""
+    sizes = f"{data.y.size} observations, {data.certified.size} parameters"
+    print(f"{data.name}: {sizes}, {data.difficulty} difficulty")
+    print(f"  y = {data.formula}")
+    fits = []
+    for start in (0, 1):
+        call = functools.partial(solve, data, data.starts[start], data.y)
+        _, first = seconds(call)
+        result, second = seconds(call)
+        one = judge(data, start, result)
+        paragraph(f"start {start + 1}", f"status {int(result.status)}: {result.message}")
+        counts = f"{int(result.nit)} iterations, {int(result.nfev)} evaluations"
+        paragraph("", f"{counts}; first call {1e3 * first:.1f} ms, second {1e3 * second:.2f} ms")
+        if one.verdict == CERTIFIED:
+            paragraph("", f"certified parameters to {one.digits.min():.1f} digits or better")
+        else:
+            paragraph("", f"{one.verdict}: residual sum of squares {one.rss:.6g}, certified {data.rss:.6g}")
+        fits.append(one)
+    print(f"  {'':5}{'certified':>17}{'start 1':>19}{'digits':>8}{'start 2':>19}{'digits':>8}")
+    names = [f"b{i + 1}" for i in range(data.certified.size)] + ["rss"]
+    fitted = [np.append(one.b, one.rss) for one in fits]
+    certified = np.append(data.certified, data.rss)
+    for name, value, *both in zip(names, certified, *fitted, strict=True):
+        cells = "".join(f"{v:>19.10e}{agreeing_digits(v, value):>8.1f}" for v in both)
+        print(f"  {name:5}{value:>17.10e}{cells}")
+    print()
+    return fits
+
+
+def show_batch(name, n, seed=0):
+    """Fits `n` noisy copies of the certified curve in one vmapped solve and prints how parameters spread."""
+    data = _nist.load(name)
+    noise = data.rsd * np.random.default_rng(seed).standard_normal((n, data.y.size))
+    y = np.asarray(MODELS[name](data.certified, data.x)) + noise
+    scale = data.starts[1]
+    batch = jax.jit(jax.vmap(lambda one: solve(data, scale, one)))
+    compiled, to_compile = seconds(lambda: batch.lower(y).compile())
+    result, to_run = seconds(lambda: compiled(y))
+
+    print(f"{name}, {n:,} fits as one batch: jit(vmap(minimize)), from start 2; curve + noise of NIST's s.d.")
+    status, success = np.asarray(result.status), np.asarray(result.success)
+    for code in np.unique(status):
+        lanes = status == code
+        paragraph("lanes", f"{lanes.sum():,} with status {code}, {success[lanes].sum():,} of them a success")
+    print(f"  {'':5}{'certified':>17}{'mean':>17}{'certified s.d.':>17}{'s.d.':>17}{'ratio':>8}")
+    b = scale * np.asarray(result.x)[success]
+    for i, (value, deviation) in enumerate(zip(data.certified, data.deviation, strict=True)):
+        mean, spread = (b[:, i].mean(), b[:, i].std(ddof=1)) if len(b) > 1 else (np.nan, np.nan)
+        cells = "".join(f"{v:>17.6e}" for v in (value, mean, deviation, spread))
+        print(f"  b{i + 1:<4}{cells}{spread / deviation:>8.3f}")
+    nfev = np.asarray(result.nfev)
+    print("  mean and standard deviation are those of the successful lanes")
+    print(f"  evaluations: median {np.median(nfev):.0f}, most {nfev.max()}")
+    print(f"  compile {to_compile:.2f} s, run {1e3 * to_run:.1f} ms, {1e6 * to_run / n:.1f} us a fit\n")
+
+
+def main(argv=None):
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
+    known = {"choices": _nist.NAMES, "metavar": "NAME"}
+    listed = f"data sets to fit, of {', '.join(_nist.NAMES)} (default: all)"
+    parser.add_argument("--problems", nargs="+", default=_nist.NAMES, help=listed, **known)
+    parser.add_argument("--batch", type=int, default=1000, metavar="N", help="fits at once (default: 1000)")
+    parser.add_argument("--batch-problem", default="Misra1a", help="of what data (default: Misra1a)", **known)
+    options = parser.parse_args(argv)
+    jax.config.update("jax_enable_x64", True)  # certified digits are beyond float32
+
+    platform = jax.devices()[0].platform
+    print(f"NIST StRD regressions: sums of squares minimised by jaxmin in float64 on {platform}\n")
+    verdicts = []
+    for name in options.problems:
+        fits = show_regression(_nist.load(name))
+        verdicts += [(f"{name} start {i + 1}", one.verdict) for i, one in enumerate(fits)]
+    if options.batch > 0:
+        show_batch(options.batch_problem, options.batch)
+    agreed = sum(verdict == CERTIFIED for _, verdict in verdicts)
+    others = "; ".join(f"{where}: {verdict}" for where, verdict in verdicts if verdict != CERTIFIED)
+    summary = f"{agreed} of {len(verdicts)} fits agree with every certified parameter to {ENOUGH} digits"
+    print(textwrap.fill(f"{summary}; {others}" if others else summary, WIDTH))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,157 @@
+"""descend: a direction and a line search make a method."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmin import _vector as vec
+from jaxmin._method import Direction, Iterate, Method
+from jaxmin._result import PRECISION_LOSS, RUNNING, SEARCH_FAILED
+
+# Rounding moves f by a few units in its last place: what lies within is noise.
+_NOISE_ULPS = 4
+# The floor of precision: so many iterates in a row that improved neither f nor the gradient norm ...
+_STALLS_MAX = 4
+# ... where an improvement of the gradient norm is a fall to this part of the lowest yet.
+_IMPROVED = 0.9
+
+
+class DescentState(NamedTuple):
+    # changes with every trial
+    trial: Any  # like params: the point to evaluate next
+    search: Any  # the line search's state
+    # changes with every iterate
+    iterate: Iterate
+    nit: Any  # [] int32: accepted points; -1 before x0
+    d: Any  # like params: the direction searched
+    slope0: Any  # [] g . d
+    direction: Any  # the direction's state
+    step: Any  # [] t, the step accepted last; 1 at first
+    # what ends a solve that cannot go on
+    fresh: Any  # [] bool: d is the steepest descent, tried because another direction led nowhere
+    stalls: Any  # [] int32: iterates in a row lost in rounding
+    lowest: Any  # [] the lowest norm of the gradient yet
+    status: Any  # [] int32
+
+
+def descend(direction, linesearch, first_step="unit"):
+    """A method: at each accepted iterate a direction, along it a line search, one trial an update.
+
+    A direction that does not lead downhill is replaced by the steepest descent. So is, once, one along
+    which the search failed; if that fails too, the solve cannot go on.
+
+    Args:
+      direction: a ``Direction``, or any Optax-style transformation (gradient in, update out).
+      linesearch: a ``LineSearch``.
+      first_step: where a search begins: "unit", at 1, is right for a direction with a scale of its own
+        (quasi-Newton); "decrease", where a slope as steep as the one now would give the decrease of the
+        last iteration again [1, eq. (3.60)], for one that has none.
+
+    Returns:
+      A ``Method``.
+
+    References:
+      [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+    """
+    if first_step not in ("unit", "decrease"):
+        raise ValueError(f"first_step={first_step!r}: one of 'unit', 'decrease'")
+    if not isinstance(direction, Direction):
+        direction = _from_transformation(direction)
+
+    def init(params):
+        dtype = vec.scalar_dtype(params)
+        zero, g = jnp.zeros((), dtype), vec.zeros(params)
+        return DescentState(
+            trial=params,
+            search=linesearch.init(zero, zero, zero + 1, zero + jnp.inf, zero),
+            iterate=Iterate(params, zero, g),
+            nit=jnp.full((), -1, jnp.int32),
+            d=g,
+            slope0=zero,
+            direction=direction.init(params),
+            step=zero + 1,
+            fresh=jnp.ones((), bool),
+            stalls=jnp.zeros((), jnp.int32),
+            lowest=zero + jnp.inf,
+            status=jnp.full((), RUNNING, jnp.int32),
+        )
+
+    def update(grad, state, params, *, value, **_):
+        last, dtype = state.iterate, state.slope0.dtype
+        ulp = max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
+        f = value.astype(dtype)
+        at_x0 = state.nit < 0
+
+        # The trial, told to the search.
+        predicted = vec.dot(last.g, vec.sub(params, last.x))
+        search = linesearch.step(state.search, f, vec.dot(grad, state.d), predicted)
+        accepted = at_x0 | search.done
+        failed = search.failed & ~accepted
+        iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
+        step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
+
+        # The direction from the new iterate. After a failure: the steepest descent from the old one.
+        previous = Iterate(vec.where(at_x0, params, last.x), last.f, last.g)
+        d, memory = direction.update(
+            grad, state.direction, params, previous=previous, accepted=accepted, restart=state.fresh
+        )
+        gnorm, slope = vec.max_abs(iterate.g), vec.dot(grad, d)
+        downhill = slope < 0
+        fresh = jnp.where(accepted, ~downhill, state.fresh | failed)
+        steepest = vec.scale(-jnp.minimum(1, 1 / vec.norm(iterate.g)), iterate.g)
+        begins = accepted | (failed & ~state.fresh)
+        d = vec.where(begins, vec.where(accepted & downhill, d, steepest), state.d)
+        slope0 = jnp.where(begins, vec.dot(iterate.g, d), state.slope0)
+
+        # The search along it.
+        noise = _NOISE_ULPS * ulp * jnp.abs(iterate.f)
+        if linesearch.growth is not None:
+            t = jnp.where(at_x0, 1, linesearch.growth * step)
+        elif first_step == "decrease":
+            again = 2 * (last.f - f) / -slope0
+            usable = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
+            t = jnp.where(usable, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
+        else:
+            t = jnp.ones((), dtype)
+        begun = linesearch.init(iterate.f, slope0, t.astype(dtype), jnp.full((), jnp.inf, dtype), noise)
+        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
+
+        # Is there anything left to gain?
+        better = (f < last.f - noise) | (gnorm < _IMPROVED * state.lowest)
+        stalls = jnp.where(accepted, jnp.where(at_x0 | better, 0, state.stalls + 1), state.stalls)
+        lost = jnp.abs(slope0) <= noise
+        status = jnp.where(failed & state.fresh, jnp.where(lost, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
+        status = jnp.where((stalls >= _STALLS_MAX) & lost, PRECISION_LOSS, status).astype(jnp.int32)
+
+        new = DescentState(
+            trial=vec.axpy(search.step, d, iterate.x),
+            search=search,
+            iterate=iterate,
+            nit=state.nit + accepted,
+            d=d,
+            slope0=slope0,
+            direction=memory,
+            step=step,
+            fresh=fresh,
+            stalls=stalls,
+            lowest=jnp.where(accepted, jnp.minimum(gnorm, state.lowest), state.lowest),
+            status=status,
+        )
+        return vec.sub(new.trial, params), new
+
+    def inverse_hessian(state):
+        return direction.inverse_hessian(state.direction)
+
+    return Method(init, update, inverse_hessian if direction.inverse_hessian else None)
+
+
+def _from_transformation(transformation):
+    """An Optax-style transformation as a direction."""
+
+    def update(grad, state, params, *, previous, accepted, restart):
+        del previous, restart
+        d, new = transformation.update(grad, state, params)
+        return d, vec.where(accepted, new, state)
+
+    return Direction(transformation.init, update)

@@ -1,0 +1,72 @@
+"""What a method, a direction and a line search are: small records of pure functions, in Optax's manner."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Iterate(NamedTuple):
+    """An accepted point with what is known there."""
+
+    x: Any  # like params
+    f: jax.Array  # []
+    g: Any  # like params
+
+
+class Method(NamedTuple):
+    """A minimiser that never calls the function: it is told f and g and answers with the next point.
+
+    ``init(params) -> state`` evaluates nothing; the first ``update`` is told f and g at x0.
+    ``update(grad, state, params, *, value) -> (updates, state)``, where ``params + updates`` is the
+    next point worth evaluating: a new iterate or the next trial of a search.
+
+    The state has the fields ``trial`` (that point), ``iterate`` (an :class:`Iterate`: the last point
+    accepted), ``nit`` (accepted points; x0 is number 0, before it -1) and ``status`` (RUNNING, or why
+    the method cannot go on: a method never says "converged").
+
+    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, an array
+    or an operator.
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+    inverse_hessian: Callable[[Any], Any] | None = None
+
+
+class Direction(NamedTuple):
+    """A descent direction, worked out at an accepted iterate from the gradient and what was before.
+
+    ``init(params) -> state``.
+    ``update(grad, state, params, *, previous, accepted, restart) -> (d, state)``: ``previous`` is the
+    iterate before this one (x0 itself, with g = 0, at x0). Where ``accepted`` is false the state must
+    come back unchanged and d is not read. Where ``restart`` is true, all that was learnt up to
+    ``previous`` is dropped first.
+
+    A quasi-Newton direction is one whose natural step is 1, the first one included.
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+    inverse_hessian: Callable[[Any], Any] | None = None
+
+
+class LineSearch(NamedTuple):
+    """A search along one direction that sees numbers only: never x, the direction or the problem.
+
+    ``init(f0, slope0, first_step, max_step, noise) -> state`` and
+    ``step(state, f, slope, predicted) -> state``, with
+
+    - ``f``, ``slope``: phi(t) and phi'(t) at the trial ``t = state.step``;
+    - ``predicted``: g0 . (x_trial - x0) as it was evaluated, t * slope0 on a straight path;
+    - ``noise``: how far rounding alone may move f near f0;
+    - ``state.step``: the next trial; ``state.done``: the trial just told is accepted;
+      ``state.failed``: no acceptable step was found.
+
+    ``growth``: where set, a search begins at ``growth`` times the last accepted step (at first 1), and
+    not at the step that the method proposes.
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+    growth: float | None = None

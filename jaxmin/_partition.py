@@ -1,0 +1,99 @@
+"""Pytrees of which some leaves are arrays and some are not: taken apart and put together again."""
+
+import numbers
+
+import jax
+import numpy as np
+
+
+def is_array(leaf):
+    """A JAX or NumPy array of numbers, or anything that JAX can trace in its place."""
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.dtype.kind in "biufcV"
+    return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) or type(leaf) is object
+
+
+def is_number(leaf):
+    """A Python number; a bool is a flag and none."""
+    return isinstance(leaf, numbers.Number) and not isinstance(leaf, (bool, np.bool_))
+
+
+class Static:
+    """What is left of a pytree without some groups of leaves: its structure and its other leaves; hashable.
+
+    Two are equal where the structures and the leaves are; a leaf that cannot be hashed or compared
+    equals only itself.
+    """
+
+    __slots__ = ("_groups", "_leaves", "treedef")
+
+    def __init__(self, treedef, leaves, groups):
+        self.treedef = treedef
+        self._leaves = tuple(map(_Leaf, leaves))
+        self._groups = tuple(groups)  # for each leaf the group it went to, None for a static one
+
+    def combine(self, *groups):
+        """The pytree again, with the leaves of each group in their places."""
+        groups, rest = [iter(group) for group in groups], iter(self._leaves)
+        leaves = [next(rest).value if group is None else next(groups[group]) for group in self._groups]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    def only(self, leaves):
+        """The pytree with the first group in its places and None elsewhere."""
+        leaves = iter(leaves)
+        return jax.tree.unflatten(self.treedef, [next(leaves) if group == 0 else None for group in self._groups])
+
+    def pick(self, tree):
+        """What stands in a tree of this structure where the first group was."""
+        subtrees = self.treedef.flatten_up_to(tree)
+        return [subtree for subtree, group in zip(subtrees, self._groups) if group == 0]
+
+    def _key(self):
+        return self._groups, self._leaves
+
+    def __hash__(self):
+        return hash(self._key())
+
+    def __eq__(self, other):
+        if not isinstance(other, Static) or self._key() != other._key():
+            return False
+        try:
+            return bool(self.treedef == other.treedef)
+        except (TypeError, ValueError):  # static fields that do not compare
+            return self.treedef is other.treedef
+
+
+class _Leaf:
+    """A leaf that is no array, as part of a key: equal where type and value are."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+    def __hash__(self):
+        try:
+            return hash(self.value)
+        except TypeError:
+            return id(self.value)
+
+    def __eq__(self, other):
+        if self.value is other.value:
+            return True
+        try:
+            hash(self.value)
+            return type(self.value) is type(other.value) and bool(self.value == other.value)
+        except (TypeError, ValueError):
+            return False
+
+
+def partition(tree, *predicates):
+    """Take a pytree apart: one list of leaves for each predicate (the first that holds), and the rest.
+
+    Returns ``(*lists, static)`` with ``static.combine(*lists)`` equal to the tree.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    groups = [next((i for i, holds in enumerate(predicates) if holds(leaf)), None) for leaf in leaves]
+    lists = [[leaf for leaf, group in zip(leaves, groups) if group == i] for i in range(len(predicates))]
+    rest = [leaf for leaf, group in zip(leaves, groups) if group is None]
+    return *lists, Static(treedef, rest, groups)

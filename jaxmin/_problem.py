@@ -1,0 +1,257 @@
+"""A problem: fun traced once and checked, and the edge between the user's pytrees and one flat vector."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._partition import Static, is_array, is_number, partition
+from jaxmin._signature import Signature
+
+
+class Variables:
+    """The leaves of x that vary, as one flat real vector: its dtype, and the way there and back.
+
+    A complex leaf is its real and its imaginary part, side by side. The vector's dtype is the widest of
+    the leaves' and of fun's own, float32 at least; ``rounded`` is what each leaf can hold of it.
+    """
+
+    def __init__(self, leaves, wide=jnp.float32):
+        self.shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
+        real = [jnp.finfo(dtype).dtype for _, dtype in self.shapes]
+        self.dtype = jnp.result_type(*real, wide, jnp.float32)
+        self._exact = all(dtype == self.dtype for dtype in real)
+        self.size = sum(math.prod(shape) * (1 + (dtype.kind == "c")) for shape, dtype in self.shapes)
+
+    def __hash__(self):
+        return hash((self.shapes, self.dtype))
+
+    def __eq__(self, other):
+        return isinstance(other, Variables) and (self.shapes, self.dtype) == (other.shapes, other.dtype)
+
+    def ravel(self, leaves):
+        """The leaves, end to end."""
+        parts = []
+        for leaf in leaves:
+            flat = leaf.reshape(-1)
+            halves = [flat.real, flat.imag] if jnp.iscomplexobj(flat) else [flat]
+            parts += [half.astype(self.dtype) for half in halves]
+        return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
+
+    def unravel(self, vector):
+        """The leaves back, each in its own shape and dtype."""
+        leaves, start = [], 0
+
+        def take(count, dtype):
+            nonlocal start
+            start += count
+            return vector[start - count : start].astype(dtype)
+
+        for shape, dtype in self.shapes:
+            count = math.prod(shape)
+            real = jnp.finfo(dtype).dtype
+            leaf = take(count, real)
+            if jnp.issubdtype(dtype, jnp.complexfloating):
+                leaf = jax.lax.complex(leaf, take(count, real))
+            leaves.append(leaf.reshape(shape))
+        return leaves
+
+    def rounded(self, vector):
+        """The vector as the leaves hold it."""
+        return vector if self._exact else self.ravel(self.unravel(vector))
+
+
+class Problem(NamedTuple):
+    """A minimisation problem ready to be solved: what is compiled (static) and what it is fed."""
+
+    signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
+    variables: Variables
+    value_dtype: Any
+    x_static: Static  # x0 without the leaves that vary, and without its other arrays
+    aux_static: Static
+    constants: list  # what fun closed over
+    leaves: list  # x0: the leaves that vary
+    fixed: list  # x0: arrays that do not
+    arrays: list  # arrays of fun, of jac, and of args
+
+    def inputs(self):
+        """What the compiled solve is fed beside the leaves of x0."""
+        return self.constants, self.fixed, self.arrays
+
+
+def build(fun, x0, args, jac, has_aux):
+    """Trace fun once, with its gradient, at x0; every defect that needs no values is raised here."""
+    args = args if isinstance(args, tuple) else (args,)
+    try:
+        return _build(fun, x0, args, jac, has_aux, _is_argument)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
+            "jax.numpy, or wrap the foreign part in jax.pure_callback and give its gradient as jac."
+        ) from error
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError):
+        # A number among args or bound by functools.partial that steers Python control flow (a range, an
+        # axis, an if) cannot be traced: take the numbers as constants, at the price of a second trace.
+        if not any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
+            raise
+        return _build(fun, x0, args, jac, has_aux, is_array)
+
+
+def _build(fun, x0, args, jac, has_aux, is_argument):
+    leaves, fixed, x_static = partition(canonical_x0(x0), _is_inexact, is_array)
+    parts = (_taken_apart(fun), _taken_apart(jac), jax.tree.map(_as_argument, args))
+    arrays, static = partition(parts, is_argument)
+    aux_box = []
+
+    def value_and_grad(leaves, fixed, arrays):
+        fun, jac, args = static.combine(arrays)
+
+        def objective(leaves):
+            out = fun(x_static.combine(leaves, fixed), *args)
+            (value, aux), grad = _split(out, jac is True, has_aux)
+            return _as_scalar(value), (aux, grad)
+
+        if jac is None:
+            (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
+        else:
+            value, (aux, grad) = objective(leaves)
+            if jac is not True:
+                grad = jac(x_static.combine(leaves, fixed), *args)
+            grad = _checked_gradient(grad, leaves, x_static)
+        aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
+        aux_box.append(aux_static)
+        return value, grad, [jnp.asarray(leaf) for leaf in aux]
+
+    closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(leaves, fixed, arrays)
+    value_dtype = shapes[0].dtype
+    variables = Variables(leaves, wide=value_dtype)
+    return Problem(
+        Signature(closed.jaxpr), variables, value_dtype, x_static, aux_box[-1], closed.consts, leaves, fixed, arrays
+    )
+
+
+def canonical_x0(x0):
+    """x0 with every leaf that is to vary an inexact array.
+
+    A list or tuple of plain numbers, and anything with ``__array__``, is one array. Integers become the
+    default float dtype, but not inside a node of a class of its own (a module): there a whole number is
+    a setting.
+    """
+    if type(x0) in (list, tuple) and all(map(is_number, x0)):
+        return _as_variable(np.asarray(x0, dtype=None if x0 else float))
+    if not isinstance(x0, jax.Array) and hasattr(x0, "__array__"):
+        x0 = np.asarray(x0)
+    if is_array(x0):
+        return _as_variable(x0)
+
+    def in_plain_containers(node):
+        if _is_node(node):  # a class of its own
+            return jax.tree.map(lambda leaf: _as_variable(leaf) if _is_inexact(leaf) else leaf, node)
+        number = is_number(node) or (is_array(node) and not _is_flag(node))
+        return _as_variable(node) if number else node
+
+    def is_own_class(node):
+        return _is_node(node) and not isinstance(node, (dict, list, tuple))
+
+    return jax.tree.map(in_plain_containers, x0, is_leaf=is_own_class)
+
+
+def _is_node(tree):
+    return tree is not None and not jax.tree_util.all_leaves([tree])
+
+
+def _is_flag(leaf):
+    """Booleans and random keys: arrays, but never variables."""
+    return leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def _is_inexact(leaf):
+    if isinstance(leaf, (float, complex)):
+        return True
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _as_variable(leaf):
+    try:
+        array = jnp.asarray(leaf)
+    except TypeError as error:
+        raise TypeError(f"x0: {leaf!r} is no array of numbers") from error
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return array.astype(jnp.result_type(float))
+    # A Python number is weakly typed; a variable has the dtype it shows.
+    return jax.lax.convert_element_type(array, array.dtype)
+
+
+def _as_argument(leaf):
+    """Array-likes of other libraries as arrays; what is no number stays as it is."""
+    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and hasattr(leaf, "__array__"):
+        leaf = np.asarray(leaf)
+    return leaf
+
+
+def _is_argument(leaf):
+    return is_array(leaf) or is_number(leaf)
+
+
+def _taken_apart(fun):
+    """A ``functools.partial`` as a pytree, so that what it binds can be told from what it calls."""
+    if isinstance(fun, functools.partial) and not isinstance(fun, jax.tree_util.Partial):
+        return jax.tree_util.Partial(fun.func, *fun.args, **fun.keywords)
+    return fun
+
+
+def _split(out, with_grad, has_aux):
+    """What fun returned, as ((value, aux), grad)."""
+    expected = "((value, aux), gradient)" if has_aux and with_grad else "a pair"
+    if with_grad:
+        if not (isinstance(out, (tuple, list)) and len(out) == 2):
+            raise TypeError(f"fun: with jac=True it must return {expected}, not {type(out).__name__}")
+        out, grad = out
+    else:
+        grad = None
+    if not has_aux:
+        return (out, None), grad
+    if not (isinstance(out, (tuple, list)) and len(out) == 2):
+        raise TypeError(f"fun: with has_aux=True it must return (value, aux), not {type(out).__name__}")
+    return tuple(out), grad
+
+
+def _as_scalar(value):
+    """The objective as a real scalar."""
+    if isinstance(value, (tuple, list)) or not (is_number(value) or hasattr(value, "dtype")):
+        raise TypeError(
+            f"fun: it must return one number, not {type(value).__name__}"
+            " (has_aux=True if it returns (value, aux); jac=True if it returns (value, gradient))"
+        )
+    value = jnp.asarray(value)
+    if value.size != 1:
+        raise ValueError(f"fun: it must return one number, not an array of shape {value.shape}")
+    if jnp.iscomplexobj(value):
+        raise TypeError(f"fun: it must return a real number, not {value.dtype}; take its real part or modulus")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.result_type(float))
+    return value.reshape(())
+
+
+def _checked_gradient(grad, leaves, x_static):
+    """The user's gradient, leaf by leaf in the shape and dtype of x0."""
+    if jax.tree_util.treedef_is_leaf(x_static.treedef):
+        grad = jnp.asarray(grad)  # a list of numbers, as SciPy takes it
+    try:
+        grads = x_static.pick(grad)
+    except ValueError as error:
+        raise ValueError(
+            f"jac: its gradient is built as {jax.tree.structure(grad)}, x0 as {x_static.treedef}"
+        ) from error
+    checked = []
+    for leaf, g in zip(leaves, grads):
+        g = jnp.asarray(g)
+        if g.shape != leaf.shape:
+            raise ValueError(f"jac: a gradient of shape {g.shape} for a part of x0 of shape {leaf.shape}")
+        if jnp.iscomplexobj(g) and not jnp.iscomplexobj(leaf):
+            raise TypeError(f"jac: a complex gradient ({g.dtype}) for a real part of x0 ({leaf.dtype})")
+        checked.append(g.astype(leaf.dtype))
+    return checked

@@ -1,0 +1,129 @@
+"""The few verbs that a method needs, on one array or on any pytree of arrays.
+
+Inner products are real, accumulate in float32 at least and never in TF32 or bfloat16.
+"""
+
+import math
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_HIGHEST = lax.Precision.HIGHEST
+# A history of at most this many numbers is written by a masked copy, which XLA fuses and which stays a
+# copy under vmap; a longer one in place, where a masked copy would cost a pass over the whole history.
+_MASKED_WRITE_MAX = 2**14
+
+
+def scalar_dtype(x):
+    """The dtype in which inner products of vectors like ``x`` are accumulated."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    return jnp.finfo(jnp.result_type(*dtypes, jnp.float32)).dtype
+
+
+def size(x):
+    """How many numbers a vector holds."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(x))
+
+
+def dot(a, b):
+    """The real inner product a . b."""
+    dtype = scalar_dtype(a)
+
+    def one(u, v):
+        u, v = u.reshape(-1).astype(jnp.result_type(u, dtype)), v.reshape(-1).astype(jnp.result_type(v, dtype))
+        return jnp.real(jnp.vdot(u, v, precision=_HIGHEST)).astype(dtype)
+
+    parts = jax.tree.leaves(jax.tree.map(one, a, b))
+    return reduce(jnp.add, parts, jnp.zeros((), dtype))
+
+
+def max_abs(a):
+    """The infinity norm; NaN where any element is NaN."""
+    dtype = scalar_dtype(a)
+    parts = [jnp.max(jnp.abs(u), initial=0).astype(dtype) for u in jax.tree.leaves(a)]
+    return reduce(jnp.maximum, parts, jnp.zeros((), dtype))
+
+
+def norm(a):
+    """The 2-norm, scaled so that squares neither overflow nor vanish."""
+    largest = max_abs(a)
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    unit = jax.tree.map(lambda u: u / scale.astype(u.real.dtype), a)
+    return scale * jnp.sqrt(dot(unit, unit))
+
+
+def axpy(t, d, x):
+    """x + t d, each leaf in the dtype of x."""
+    return jax.tree.map(lambda di, xi: (xi + t * di).astype(xi.dtype), d, x)
+
+
+def scale(t, d):
+    """t d, each leaf in the dtype of d."""
+    return jax.tree.map(lambda di: (t * di).astype(di.dtype), d)
+
+
+def add(a, b):
+    """a + b."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def sub(a, b):
+    """a - b."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def where(condition, a, b):
+    """a where the scalar condition holds, else b: any two pytrees of one structure."""
+    return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
+
+
+def zeros(x):
+    """The zero vector like x."""
+    return jax.tree.map(jnp.zeros_like, x)
+
+
+def rows(m, x):
+    """A history of m zero vectors like x: every leaf gains a leading axis m."""
+    return jax.tree.map(lambda u: jnp.zeros((m, *u.shape), u.dtype), x)
+
+
+def write_row(history, slot, row, when):
+    """The history with ``row`` in ``slot`` where ``when`` holds, else as it was."""
+
+    def masked(h, r):
+        hot = jnp.arange(h.shape[0]) == slot
+        return jnp.where(hot.reshape(-1, *[1] * r.ndim) & when, r, h)
+
+    def in_place(h, r):
+        old = lax.dynamic_index_in_dim(h, slot, keepdims=False)
+        return lax.dynamic_update_index_in_dim(h, jnp.where(when, r, old), slot, 0)
+
+    def one(h, r):
+        return masked(h, r) if h.size <= _MASKED_WRITE_MAX else in_place(h, r)
+
+    return jax.tree.map(one, history, row)
+
+
+def rows_dot(history, v):
+    """The inner product of each row with v: [m]."""
+    dtype = scalar_dtype(v)
+
+    def one(h, u):
+        h, u = h.reshape(h.shape[0], -1), u.reshape(-1)
+        wide = jnp.result_type(h, dtype)
+        return jnp.real(jnp.dot(h.astype(wide).conj(), u.astype(wide), precision=_HIGHEST)).astype(dtype)
+
+    return reduce(jnp.add, jax.tree.leaves(jax.tree.map(one, history, v)))
+
+
+def rows_sum(coefficients, history):
+    """The sum of the rows, each times its coefficient: a vector."""
+
+    def one(h):
+        wide = jnp.result_type(h, coefficients)
+        total = jnp.dot(coefficients, h.reshape(h.shape[0], -1).astype(wide), precision=_HIGHEST)
+        return total.reshape(h.shape[1:]).astype(h.dtype)
+
+    return jax.tree.map(one, history)

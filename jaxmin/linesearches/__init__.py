@@ -1,0 +1,1 @@
+"""The line searches: one file each. A file's function of the same name builds it."""

@@ -1,0 +1,143 @@
+"""Backtracking: shorten the step until f has decreased enough for it."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin._method import LineSearch
+
+names = ("armijo",)
+
+
+class BacktrackingState(NamedTuple):
+    # the search
+    f0: Any  # [] phi(0)
+    slope0: Any  # [] phi'(0) < 0
+    noise: Any  # [] what rounding may add to f
+    max_step: Any  # []
+    # a trial
+    step: Any  # [] t, the next one
+    low: Any  # [] the longest step known to be too short; 0 at first
+    f_low: Any  # [] phi there
+    slope_low: Any  # [] phi' there
+    high: Any  # [] the shortest step known to be too long; inf at first
+    trials: Any  # [] int32: told so far
+    done: Any  # [] bool
+    failed: Any  # [] bool
+
+
+@functools.lru_cache
+def backtracking(
+    sufficient=1e-4, curvature=0.9, max_trials=40, interpolate=True, decrease=0.8, increase=1.5, max_step=1.0
+):
+    r"""Shorten the step until f has decreased enough for it, by interpolation from f and the slope.
+
+    A step t is taken where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) or, within rounding of
+    :math:`\phi(0)`, where the slope says the same: :math:`\phi'(t) \le (2 c_1 - 1) \phi'(0)` (the
+    approximate condition of Hager and Zhang). Else the next trial is the minimiser of the cubic through
+    both ends' values and slopes, kept within 0.1 and 0.5 of the way. A first trial at which f still
+    falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was timid and is lengthened.
+    Where f or the slope is NaN or infinite, the step is halved.
+
+    Args:
+      sufficient: c1, in (0, 1/2); 1e-4 by default.
+      curvature: c2, in (c1, 1); 0.9 by default. None never lengthens a step.
+      max_trials: after so many trials the search has failed; 40 by default.
+      interpolate: False is Optax's rule: no slopes, each trial ``decrease`` times the last, the first
+        one ``increase`` times the step accepted last and at most ``max_step``. The three constants
+        count only then.
+
+    Returns:
+      A ``LineSearch``.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> f = lambda x: jnp.sum((x - 1) ** 4)
+    >>> jaxmin.minimize(f, [3.0, -2.0], linesearch=jaxmin.backtracking(max_trials=10)).success
+    True
+
+    References:
+      J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Algorithm 3.1 and Section 3.5;
+      W. W. Hager and H. Zhang, SIAM J. Optim. 16 (2005), 170-192, eq. (4.1).
+    """
+    if not 0 < sufficient < 0.5:
+        raise ValueError(f"sufficient={sufficient!r}: c1 lies in (0, 0.5)")
+    if curvature is not None and not sufficient < curvature < 1:
+        raise ValueError(f"curvature={curvature!r}: c2 lies in (sufficient, 1), or is None")
+    if max_trials < 1:
+        raise ValueError(f"max_trials={max_trials!r}: at least 1")
+    if not 0 < decrease < 1:
+        raise ValueError(f"decrease={decrease!r}: a factor in (0, 1)")
+    if not increase >= 1:
+        raise ValueError(f"increase={increase!r}: a factor >= 1")
+    if not max_step > 0:
+        raise ValueError(f"max_step={max_step!r}: a step length is > 0")
+    longest = max_step
+
+    def init(f0, slope0, first_step, max_step, noise):
+        if not interpolate:
+            max_step = jnp.minimum(max_step, longest)
+        zero, no = jnp.zeros_like(f0), jnp.zeros((), bool)
+        return BacktrackingState(
+            f0=f0,
+            slope0=slope0,
+            noise=noise,
+            max_step=max_step,
+            step=jnp.minimum(first_step, max_step),
+            low=zero,
+            f_low=f0,
+            slope_low=slope0,
+            high=zero + jnp.inf,
+            trials=jnp.zeros((), jnp.int32),
+            done=no,
+            failed=no,
+        )
+
+    def advance(state, f, slope, predicted):
+        t, trials = state.step, state.trials + 1
+        unbounded = f == -jnp.inf
+        finite = jnp.isfinite(f) & jnp.isfinite(slope)
+        armijo = f <= state.f0 + sufficient * predicted
+        if not interpolate:
+            done = (finite & armijo) | unbounded
+            return state._replace(
+                step=jnp.where(done, t, decrease * t), trials=trials, done=done, failed=~done & (trials >= max_trials)
+            )
+
+        approximate = (f <= state.f0 + state.noise) & (slope <= (2 * sufficient - 1) * state.slope0)
+        enough = finite & (armijo | approximate) & (predicted < 0)
+        if curvature is None:
+            timid = jnp.zeros((), bool)
+        else:
+            steep = slope < curvature * state.slope0
+            timid = enough & steep & jnp.isinf(state.high) & (t < state.max_step)
+        spent = trials >= max_trials
+        done = unbounded | (enough & (~timid | spent))
+        # No shorter step can do better than one whose promised decrease is already lost in rounding.
+        hopeless = finite & ~enough & (jnp.abs(predicted) <= state.noise)
+        failed = ~done & (hopeless | spent)
+
+        # Too long: the minimiser of the cubic between low and t [Nocedal & Wright, eq. (3.59)].
+        w = t - state.low
+        d1 = state.slope_low + slope - 3 * (f - state.f_low) / w
+        root = jnp.sqrt(jnp.maximum(d1 * d1 - state.slope_low * slope, 0))
+        cubic = w * (1 - (slope + root - d1) / (slope - state.slope_low + 2 * root))
+        fraction = jnp.where(jnp.isfinite(cubic), jnp.clip(cubic / w, 0.1, 0.5), 0.5)
+        shorter = state.low + jnp.where(finite, fraction, 0.5) * w
+        # Too short: where the secant of the slopes vanishes, between 2 and 10 times as far.
+        secant = state.slope_low / (state.slope_low - slope)
+        stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
+        longer = jnp.minimum(state.low + stretch * w, state.max_step)
+
+        return state._replace(
+            step=jnp.where(done, t, jnp.where(timid, longer, shorter)),
+            low=jnp.where(timid, t, state.low),
+            f_low=jnp.where(timid, f, state.f_low),
+            slope_low=jnp.where(timid, slope, state.slope_low),
+            high=jnp.where(timid, state.high, t),
+            trials=trials,
+            done=done,
+            failed=failed,
+        )
+
+    return LineSearch(init, advance, growth=None if interpolate else increase)

@@ -1,0 +1,46 @@
+"""No search: every step is taken."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin._method import LineSearch
+
+
+class FixedState(NamedTuple):
+    step: Any  # [] the step
+    done: Any  # [] bool: f and the slope were finite there
+    failed: Any  # [] bool: they were not
+
+
+@functools.lru_cache
+def fixed(step=1.0):
+    """Take every step as it is: t = ``step``, whatever f does there.
+
+    Args:
+      step: the step length, > 0; 1.0 by default. None takes the length that the method proposes.
+
+    Returns:
+      A ``LineSearch``. It fails only where f or its slope is NaN or infinite.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> f = lambda x: 0.5 * jnp.sum(x**2)
+    >>> jaxmin.minimize(f, [1.0, 2.0], method="gradient_descent", linesearch=jaxmin.fixed(0.5)).success
+    True
+    """
+    if step is not None and not step > 0:
+        raise ValueError(f"step={step!r}: a step length is > 0")
+
+    def init(f0, slope0, first_step, max_step, noise):
+        del f0, slope0, noise
+        t = first_step if step is None else jnp.full_like(first_step, step)
+        no = jnp.zeros((), bool)
+        return FixedState(jnp.minimum(t, max_step), no, no)
+
+    def advance(state, f, slope, predicted):
+        del predicted
+        finite = (f < jnp.inf) & (jnp.isfinite(slope) | (f == -jnp.inf))
+        return state._replace(done=finite, failed=~finite)
+
+    return LineSearch(init, advance)

@@ -1,0 +1,79 @@
+"""BFGS with a dense inverse Hessian."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jaxmin import _vector as vec
+from jaxmin._descent import descend
+from jaxmin._inverse_hessian import Dense
+from jaxmin._method import Direction
+from jaxmin.linesearches.backtracking import backtracking
+
+options = {"scale_init": "initial_scale"}
+
+
+class BFGSState(NamedTuple):
+    H: Any  # [n, n]
+    empty: Any  # [] bool: no pair has been used yet
+
+
+@functools.lru_cache
+def bfgs(initial_scale=True, linesearch=None):
+    r"""The BFGS quasi-Newton method, with an n by n approximation of the inverse Hessian.
+
+    After each step s with gradient change y, where s.y > eps \|s.g\|,
+
+    .. math:: H \leftarrow (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \quad \rho = 1 / y^T s
+
+    [1, eq. (6.17)], worked out as a change of rank two. Memory and time grow as n squared: for more than
+    a thousand or so numbers take ``lbfgs``.
+
+    Args:
+      initial_scale: True (the default) gives H the scale s.y / y.y before its first change
+        [1, eq. (6.20)]; False begins with the identity, as SciPy does.
+      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+
+    Returns:
+      A ``Method``. Its natural step is 1; the very first step has length min(1, \|g\|).
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> res = jaxmin.minimize(lambda x: x @ x + x[0], [1.0, 2.0], method="bfgs")
+    >>> bool(jnp.allclose(res.hess_inv, 0.5 * jnp.eye(2), atol=1e-3))
+    True
+
+    References:
+      [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Section 6.1.
+    """
+
+    def init(x):
+        n = vec.size(x)
+        return BFGSState(jnp.eye(n, dtype=vec.scalar_dtype(x)), jnp.ones((), bool))
+
+    def update(g, state, x, *, previous, accepted, restart):
+        s, y = (ravel_pytree(vec.sub(a, b))[0].astype(state.H.dtype) for a, b in ((x, previous.x), (g, previous.g)))
+        g, unravel = ravel_pytree(g)
+        sy, yy = vec.dot(s, y), vec.dot(y, y)
+        eps = jnp.finfo(sy.dtype).eps
+        curved = (sy > eps * jnp.abs(vec.dot(s, ravel_pytree(previous.g)[0]))) & (yy < jnp.inf)
+        store, forget = accepted & curved, accepted & restart
+        empty = state.empty | forget
+
+        n = s.shape[0]
+        scale = jnp.where(store & initial_scale, sy / jnp.where(curved, yy, 1), 1)
+        H = jnp.where(empty, scale * jnp.eye(n, dtype=s.dtype), state.H)
+        rho = 1 / jnp.where(curved, sy, 1)
+        Hy = Dense(H).times(y)
+        # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T
+        v = 0.5 * (1 + rho * vec.dot(y, Hy)) * s - Hy
+        change = rho * (s[:, None] * v[None, :] + v[:, None] * s[None, :])
+        H = jnp.where(store, H + change, H)
+
+        empty = empty & ~store
+        d = -jnp.where(empty, jnp.minimum(1, 1 / vec.norm(g)), 1) * Dense(H).times(g.astype(H.dtype))
+        empty = jnp.where(accepted, empty, state.empty)
+        return unravel(d), BFGSState(jnp.where(accepted, H, state.H), empty)
+
+    return descend(Direction(init, update, lambda state: Dense(state.H)), linesearch or backtracking())

@@ -1,0 +1,68 @@
+"""Nonlinear conjugate gradients."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin import _vector as vec
+from jaxmin._descent import descend
+from jaxmin._method import Direction
+from jaxmin.linesearches.backtracking import backtracking
+
+names = ("ncg", "nonlinear_cg", "conjugate_gradient")
+
+
+class CGState(NamedTuple):
+    d: Any  # like x: the last direction; 0 at first
+    age: Any  # [] int32: directions since the last restart
+
+
+@functools.lru_cache
+def cg(eta=0.4, linesearch=None):
+    r"""Nonlinear conjugate gradients with the beta of Hager and Zhang.
+
+    :math:`d = -g + \beta d_{old}` with
+
+    .. math:: \beta = \max\left(\left(y - 2 d \frac{y^T y}{d^T y}\right)^T \frac{g}{d^T y},\;
+              \eta \frac{d^T g_{old}}{d^T d}\right)
+
+    [1, eq. (1.4)] with the truncation of [2, eq. (2.1)]; d points downhill whatever the line search does. Every n
+    directions it starts anew from the steepest descent.
+
+    Args:
+      eta: the truncation, > 0; 0.4 by default [2].
+      linesearch: a ``LineSearch``; by default ``backtracking(curvature=0.4)``: conjugacy wants a step
+        near the minimiser along d.
+
+    Returns:
+      A ``Method``.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    >>> jaxmin.minimize(rosen, [-1.2, 1.0], method=jaxmin.cg()).success
+    True
+
+    References:
+      [1] W. W. Hager and H. Zhang, SIAM J. Optim. 16 (2005), 170-192.
+      [2] W. W. Hager and H. Zhang, SIAM J. Optim. 23 (2013), 2150-2168.
+    """
+    if not eta > 0:
+        raise ValueError(f"eta={eta!r}: a factor > 0")
+
+    def init(x):
+        return CGState(vec.zeros(x), jnp.zeros((), jnp.int32))
+
+    def update(g, state, x, *, previous, accepted, restart):
+        d, age = state
+        y = vec.sub(g, previous.g)
+        dy = vec.dot(d, y)
+        anew = restart | (dy <= 0) | (age >= max(vec.size(x), 2))
+        safe = jnp.where(anew, 1, dy)
+        beta = vec.dot(y, g) / safe - 2 * vec.dot(y, y) / safe * (vec.dot(d, g) / safe)
+        least = eta * vec.dot(d, previous.g) / jnp.where(anew, 1, vec.dot(d, d))
+        beta = jnp.where(anew, 0, jnp.maximum(beta, least))
+        new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(anew, 1, age + 1))
+        return new.d, vec.where(accepted, new, state)
+
+    return descend(Direction(init, update), linesearch or backtracking(curvature=0.4), first_step="decrease")

@@ -1,0 +1,36 @@
+"""Gradient descent."""
+
+import functools
+
+from jaxmin import _vector as vec
+from jaxmin._descent import descend
+from jaxmin._method import Direction
+from jaxmin.linesearches.backtracking import backtracking
+
+names = ("gd", "steepest_descent")
+
+
+@functools.lru_cache
+def gradient_descent(linesearch=None):
+    """Go down the gradient: d = -g.
+
+    Args:
+      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+
+    Returns:
+      A ``Method``.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> f = lambda x: jnp.sum((x - 2) ** 2)
+    >>> bool(jnp.allclose(jaxmin.minimize(f, [0.0, 5.0], method=jaxmin.gradient_descent()).x, 2))
+    True
+
+    References:
+      A. Cauchy, C. R. Acad. Sci. Paris 25 (1847), 536-538.
+    """
+
+    def update(g, state, x, *, previous, accepted, restart):
+        del x, previous, accepted, restart
+        return vec.scale(-1, g), state
+
+    return descend(Direction(lambda x: (), update), linesearch or backtracking(), first_step="decrease")
