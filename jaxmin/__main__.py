@@ -15,7 +15,9 @@ from jaxmin import _nist
 
 WIDTH = 100
 ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
-OPTIONS = {"gtol": 1e-12, "maxiter": 5_000, "maxfun": 10_000}  # one recipe for every data set
+# One recipe for every data set. Residuals come out of a subtraction, so rounding moves the objective by
+# more than its own last digit: gradients much below this gtol are noise.
+OPTIONS = {"gtol": 5e-9, "maxiter": 5_000, "maxfun": 10_000}
 CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
 
 MODELS = {
@@ -24,9 +26,7 @@ MODELS = {
     "MGH17": lambda b, x: b[0] + b[1] * jnp.exp(-x * b[3]) + b[2] * jnp.exp(-x * b[4]),
     "Eckerle4": lambda b, x: b[0] / b[1] * jnp.exp(-0.5 * ((x - b[2]) / b[1]) ** 2),
     "MGH09": lambda b, x: b[0] * (x**2 + x * b[1]) / (x**2 + x * b[2] + b[3]),
-    "Thurber": lambda b, x: (
-        (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (1 + b[4] * x + b[5] * x**2 + b[6] * x**3)
-    ),
+    "Thurber": lambda b, x: jnp.polyval(b[3::-1], x) / (1 + x * jnp.polyval(b[:3:-1], x)),
     "BoxBOD": lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x)),
     "Rat43": lambda b, x: b[0] / (1 + jnp.exp(b[1] - b[2] * x)) ** (1 / b[3]),
 }
@@ -43,14 +43,14 @@ class Fit(NamedTuple):
 
 @functools.cache  # one function object per model, so that a second start compiles nothing
 def objective(name):
-    """Returns f(u, scale, x, y): squared residuals at b = scale*u over those of b = 0, both without units."""
+    """Returns f(u, scale, x, y) = 1 - R^2 at b = scale*u: the share of the variance of y left unexplained."""
     model = MODELS[name]
 
-    def squares(u, scale, x, y):
+    def unexplained(u, scale, x, y):
         r = y - model(scale * u, x)
-        return r @ r / (y @ y)
+        return r @ r / jnp.sum((y - jnp.mean(y)) ** 2)
 
-    return squares
+    return unexplained
 
 
 def solve(data, scale, y):
@@ -126,6 +126,11 @@ def show_regression(data):
     return fits
 
 
+def one_lane(result, i):
+    """The message of lane `i` of a batch."""
+    return f"lane {i}: {jax.tree.map(lambda leaf: leaf[i], result).message}"
+
+
 def show_batch(name, n, seed=0):
     """Fits `n` noisy copies of the certified curve in one vmapped solve and prints how parameters spread."""
     data = _nist.load(name)
@@ -139,8 +144,8 @@ def show_batch(name, n, seed=0):
     print(f"{name}, {n:,} fits as one batch: jit(vmap(minimize)), from start 2; curve + noise of NIST's s.d.")
     status, success = np.asarray(result.status), np.asarray(result.success)
     for code in np.unique(status):
-        lanes = status == code
-        paragraph("lanes", f"{lanes.sum():,} with status {code}, {success[lanes].sum():,} of them a success")
+        lanes = np.flatnonzero(status == code)
+        paragraph("lanes", f"{lanes.size:,} of {n:,} end with status {code}; {one_lane(result, lanes[0])}")
     print(f"  {'':5}{'certified':>17}{'mean':>17}{'certified s.d.':>17}{'s.d.':>17}{'ratio':>8}")
     b = scale * np.asarray(result.x)[success]
     for i, (value, deviation) in enumerate(zip(data.certified, data.deviation, strict=True)):
@@ -165,7 +170,8 @@ def main(argv=None):
     jax.config.update("jax_enable_x64", True)  # certified digits are beyond float32
 
     platform = jax.devices()[0].platform
-    print(f"NIST StRD regressions: sums of squares minimised by jaxmin in float64 on {platform}\n")
+    print(f"NIST StRD regressions by jaxmin.minimize in float64 on {platform}, from both official starts")
+    print(f"f = 1 - R^2, parameters in units of the start, gtol = {OPTIONS['gtol']:g}\n")
     verdicts = []
     for name in options.problems:
         fits = show_regression(_nist.load(name))

@@ -11,10 +11,13 @@ from jaxmin._result import PRECISION_LOSS, RUNNING, SEARCH_FAILED
 
 # Rounding moves f by a few units in its last place: what lies within is noise.
 _NOISE_ULPS = 4
-# The floor of precision: so many iterates in a row that improved neither f nor the gradient norm ...
+# The floor of precision: so many iterates in a row at which the decrease to be expected was below the noise
+# of f, and which gained nothing ...
 _STALLS_MAX = 4
-# ... where an improvement of the gradient norm is a fall to this part of the lowest yet.
+# ... neither a gradient norm this much below the lowest yet,
 _IMPROVED = 0.9
+# ... nor, as on the way off a saddle point, an expected decrease so much above the highest of the row.
+_GROWN = 1.5
 
 
 class DescentState(NamedTuple):
@@ -32,6 +35,7 @@ class DescentState(NamedTuple):
     fresh: Any  # [] bool: d is the steepest descent, tried because another direction led nowhere
     stalls: Any  # [] int32: iterates in a row lost in rounding
     lowest: Any  # [] the lowest norm of the gradient yet
+    highest: Any  # [] the highest expected decrease in that row
     status: Any  # [] int32
 
 
@@ -74,6 +78,7 @@ def descend(direction, linesearch, first_step="unit"):
             fresh=jnp.ones((), bool),
             stalls=jnp.zeros((), jnp.int32),
             lowest=zero + jnp.inf,
+            highest=zero,
             status=jnp.full((), RUNNING, jnp.int32),
         )
 
@@ -118,11 +123,15 @@ def descend(direction, linesearch, first_step="unit"):
         search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 
         # Is there anything left to gain?
-        better = (f < last.f - noise) | (gnorm < _IMPROVED * state.lowest)
-        stalls = jnp.where(accepted, jnp.where(at_x0 | better, 0, state.stalls + 1), state.stalls)
         lost = jnp.abs(slope0) <= noise
-        status = jnp.where(failed & state.fresh, jnp.where(lost, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
-        status = jnp.where((stalls >= _STALLS_MAX) & lost, PRECISION_LOSS, status).astype(jnp.int32)
+        grown = jnp.abs(slope0) > _GROWN * state.highest
+        gained = (f < last.f - noise) | (gnorm < _IMPROVED * state.lowest) | ~lost
+        stalls = jnp.where(accepted, jnp.where(at_x0 | gained | grown, 0, state.stalls + 1), state.stalls)
+        highest = jnp.where(gained, 0, jnp.maximum(jnp.abs(slope0), state.highest))
+        highest = jnp.where(accepted, highest, state.highest)
+        vanished = jnp.abs(predicted) <= noise  # the failed trial's own decrease, as x was rounded
+        status = jnp.where(failed & state.fresh, jnp.where(lost | vanished, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
+        status = jnp.where(stalls >= _STALLS_MAX, PRECISION_LOSS, status).astype(jnp.int32)
 
         new = DescentState(
             trial=vec.axpy(search.step, d, iterate.x),
@@ -136,6 +145,7 @@ def descend(direction, linesearch, first_step="unit"):
             fresh=fresh,
             stalls=stalls,
             lowest=jnp.where(accepted, jnp.minimum(gnorm, state.lowest), state.lowest),
+            highest=highest,
             status=status,
         )
         return vec.sub(new.trial, params), new

@@ -19,7 +19,7 @@ class Signature:
     __slots__ = ("_hash", "_key", "jaxpr")
 
     def __init__(self, jaxpr):
-        self.jaxpr = jaxpr.replace(invars=[*jaxpr.constvars, *jaxpr.invars], constvars=[], debug_info=None)
+        self.jaxpr = jaxpr.replace(invars=[*jaxpr.constvars, *jaxpr.invars], constvars=[])
         self._key = _jaxpr_key(self.jaxpr)
         self._hash = hash(self._key)
 

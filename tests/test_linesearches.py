@@ -429,6 +429,15 @@ def test_a_function_that_falls_for_ever_without_a_longest_step(name, dtype):
 
 
 @each_search
+@each_dtype
+def test_steps_stay_finite(name, dtype):
+    longest = float(jnp.finfo(dtype).max)
+    state, trials = trace(SEARCHES[name].build(), lambda t: -1e-8 * t, longest / 1e6, dtype=dtype)
+    assert bool(state.done) and np.isfinite(trials).all()
+    assert float(state.step) == longest
+
+
+@each_search
 @each_table
 def test_no_trial_is_longer_than_max_step(name, table):
     phi = MT_TABLES[table][0]
@@ -532,6 +541,13 @@ def test_where_rounding_hides_f_the_slopes_decide(name, minimiser):
         state = step(state, *numbers("float32", f(t), t / minimiser - 1, -t))
     assert bool(state.done) and int(state.trials) <= 4
     assert 0.05 * minimiser < float(state.step) < 2 * minimiser
+
+
+def test_wolfe_lets_the_slopes_decide_only_where_rounding_may_hide_the_decrease():
+    """f has not changed: to be excused where 0.1 of the predicted decrease is noise, and nowhere else."""
+    for noise, excused in ((0.2, True), (0.05, False)):
+        state, _ = told(wolfe(decrease=0.1), 1.0, [(0.0, 0.5)], noise=noise)
+        assert bool(state.done) == excused
 
 
 @each_search
