@@ -9,12 +9,14 @@ from jaxmin import _vector as vec
 from jaxmin._method import Direction, Iterate, Method
 from jaxmin._result import PRECISION_LOSS, RUNNING, SEARCH_FAILED
 
-# Rounding moves f by a few units in its last place: what lies within is noise.
-_NOISE_ULPS = 4
-# The floor of precision: so many iterates in a row at which the decrease to be expected was below the noise
-# of f, and which gained nothing ...
-_STALLS_MAX = 4
-# ... neither a gradient norm this much below the lowest yet,
+# A change of f below so many units in its last place is rounding for certain.
+_ULPS = 4
+# A rise of f by this power of the unit, relative, may still be rounding (sums of many terms, cancellation):
+# within it a trial is judged by its slope. 2e-12 in float64, 6e-6 in float32.
+_DOUBT = 0.75
+# The floor of precision: so many iterates in a row that gained nothing ...
+_STALLS_MAX = 6
+# ... neither a lower f, nor a gradient norm this much below the lowest yet,
 _IMPROVED = 0.9
 # ... nor, as on the way off a saddle point, an expected decrease so much above the highest of the row.
 _GROWN = 1.5
@@ -34,7 +36,8 @@ class DescentState(NamedTuple):
     # what ends a solve that cannot go on
     fresh: Any  # [] bool: d is the steepest descent, tried because another direction led nowhere
     stalls: Any  # [] int32: iterates in a row lost in rounding
-    lowest: Any  # [] the lowest norm of the gradient yet
+    f_lowest: Any  # [] the lowest f yet
+    g_lowest: Any  # [] the lowest norm of the gradient yet
     highest: Any  # [] the highest expected decrease in that row
     status: Any  # [] int32
 
@@ -77,7 +80,8 @@ def descend(direction, linesearch, first_step="unit"):
             step=zero + 1,
             fresh=jnp.ones((), bool),
             stalls=jnp.zeros((), jnp.int32),
-            lowest=zero + jnp.inf,
+            f_lowest=zero + jnp.inf,
+            g_lowest=zero + jnp.inf,
             highest=zero,
             status=jnp.full((), RUNNING, jnp.int32),
         )
@@ -110,7 +114,9 @@ def descend(direction, linesearch, first_step="unit"):
         slope0 = jnp.where(begins, vec.dot(iterate.g, d), state.slope0)
 
         # The search along it.
-        noise = _NOISE_ULPS * ulp * jnp.abs(iterate.f)
+        f_lowest = jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest)
+        doubt = ulp**_DOUBT * jnp.abs(f_lowest)
+        noise = jnp.maximum(f_lowest + doubt - iterate.f, 0)
         if linesearch.growth is not None:
             t = jnp.where(at_x0, 1, linesearch.growth * step)
         elif first_step == "decrease":
@@ -123,14 +129,14 @@ def descend(direction, linesearch, first_step="unit"):
         search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 
         # Is there anything left to gain?
-        lost = jnp.abs(slope0) <= noise
-        grown = jnp.abs(slope0) > _GROWN * state.highest
-        gained = (f < last.f - noise) | (gnorm < _IMPROVED * state.lowest) | ~lost
-        stalls = jnp.where(accepted, jnp.where(at_x0 | gained | grown, 0, state.stalls + 1), state.stalls)
-        highest = jnp.where(gained, 0, jnp.maximum(jnp.abs(slope0), state.highest))
-        highest = jnp.where(accepted, highest, state.highest)
-        vanished = jnp.abs(predicted) <= noise  # the failed trial's own decrease, as x was rounded
-        status = jnp.where(failed & state.fresh, jnp.where(lost | vanished, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
+        expected = jnp.abs(slope0)
+        grown = expected > _GROWN * state.highest
+        lower = f < state.f_lowest - _ULPS * ulp * jnp.abs(f)
+        gained = at_x0 | lower | (gnorm < _IMPROVED * state.g_lowest)
+        stalls = jnp.where(accepted, jnp.where(gained | grown, 0, state.stalls + 1), state.stalls)
+        highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, state.highest)), state.highest)
+        lost = jnp.minimum(expected, jnp.abs(predicted)) <= doubt
+        status = jnp.where(failed & state.fresh, jnp.where(lost, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
         status = jnp.where(stalls >= _STALLS_MAX, PRECISION_LOSS, status).astype(jnp.int32)
 
         new = DescentState(
@@ -144,7 +150,8 @@ def descend(direction, linesearch, first_step="unit"):
             step=step,
             fresh=fresh,
             stalls=stalls,
-            lowest=jnp.where(accepted, jnp.minimum(gnorm, state.lowest), state.lowest),
+            f_lowest=f_lowest,
+            g_lowest=jnp.where(accepted, jnp.minimum(gnorm, state.g_lowest), state.g_lowest),
             highest=highest,
             status=status,
         )

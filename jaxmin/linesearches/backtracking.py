@@ -36,8 +36,8 @@ def backtracking(
     A step t is taken where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) or, within rounding of
     :math:`\phi(0)`, where the slope says the same: :math:`\phi'(t) \le (2 c_1 - 1) \phi'(0)` (the
     approximate condition of Hager and Zhang). Else the next trial is the minimiser of the cubic through
-    both ends' values and slopes, kept within 0.1 and 0.5 of the way. A first trial at which f still
-    falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was timid and is lengthened.
+    both ends' values and slopes, kept within 0.01 and 0.5 of the way. A trial at which f still falls
+    about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was timid, and is lengthened if there is room.
     Where f or the slope is NaN or infinite, the step is halved.
 
     Args:
@@ -110,11 +110,11 @@ def backtracking(
             timid = jnp.zeros((), bool)
         else:
             steep = slope < curvature * state.slope0
-            timid = enough & steep & jnp.isinf(state.high) & (t < state.max_step)
+            timid = enough & steep & (t < 0.1 * state.high) & (t < state.max_step)
         spent = trials >= max_trials
         done = unbounded | (enough & (~timid | spent))
-        # No shorter step can do better than one whose promised decrease is already lost in rounding.
-        hopeless = finite & ~enough & (jnp.abs(predicted) <= state.noise)
+        # No shorter step can do better than one whose promised decrease is already lost in the last place.
+        hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(state.f0))
         failed = ~done & (hopeless | spent)
 
         # Too long: the minimiser of the cubic between low and t [Nocedal & Wright, eq. (3.59)].
@@ -122,12 +122,12 @@ def backtracking(
         d1 = state.slope_low + slope - 3 * (f - state.f_low) / w
         root = jnp.sqrt(jnp.maximum(d1 * d1 - state.slope_low * slope, 0))
         cubic = w * (1 - (slope + root - d1) / (slope - state.slope_low + 2 * root))
-        fraction = jnp.where(jnp.isfinite(cubic), jnp.clip(cubic / w, 0.1, 0.5), 0.5)
+        fraction = jnp.where(jnp.isfinite(cubic), jnp.clip(cubic / w, 0.01, 0.5), 0.5)
         shorter = state.low + jnp.where(finite, fraction, 0.5) * w
         # Too short: where the secant of the slopes vanishes, between 2 and 10 times as far.
         secant = state.slope_low / (state.slope_low - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
-        longer = jnp.minimum(state.low + stretch * w, state.max_step)
+        longer = jnp.minimum(state.low + stretch * w, jnp.minimum(0.5 * state.high, state.max_step))
 
         return state._replace(
             step=jnp.where(done, t, jnp.where(timid, longer, shorter)),

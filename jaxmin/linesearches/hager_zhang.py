@@ -135,7 +135,7 @@ def _search(delta, sigma, theta, rho, gamma, max_trials) -> LineSearch:
         unbracketed = ~(b.t < jnp.inf)
         halving = ~unbracketed & (b.g < 0)  # U3 goes on until phi'(b) >= 0
         c2 = secant(old, c)  # S2, S3
-        c1 = secant(a, b)  # S1
+        c1 = secant(a, b)  # S1; outside of [a, b] unless phi'(a) < 0 <= phi'(b)
         span = b.t - a.t
         second = state.first & (c2 > a.t) & (c2 < b.t)  # S4
         enough = ~(span > gamma * state.width)  # L2
@@ -144,7 +144,6 @@ def _search(delta, sigma, theta, rho, gamma, max_trials) -> LineSearch:
         t_next = jnp.where(second, c2, jnp.where(first, c1, a.t + span / 2))
         t_next = jnp.where(halving, a.t + theta * span, t_next)
         t_next = jnp.where(unbracketed, jnp.minimum(rho * t, max_step), t_next)  # B3
-        first &= ~halving & ~unbracketed
         bisecting = ~(first | second | halving)  # after L2's bisection a new iteration begins
         width = jnp.where(first, span, jnp.where(bisecting, jnp.inf, state.width))
 
