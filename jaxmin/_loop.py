@@ -1,12 +1,15 @@
 """The loop: one evaluation a trip, the only stopping rule, the only counters."""
 
+import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmin import _result as status_of
 from jaxmin import _vector as vec
+from jaxmin._foreign import reuse, searches
 from jaxmin._result import RUNNING
 
 
@@ -52,12 +55,43 @@ def run(evaluate, rounded, method, x0, aux0, limits):
 def advance(evaluate, rounded, method, limits, carry):
     """One trip: evaluate the method's trial, tell it, count, and test."""
     x = rounded(carry.state.trial)
-    value, grad, aux = evaluate(x)
-    _, state = method.update(grad, carry.state, x, value=value)
+    known = method.stored(carry.state) if method.stored and not carry.aux else None
+    if known is None:
+        value, grad, aux = evaluate(x)
+        nfev = carry.nfev + 1
+    else:
+        (value, grad), missing = reuse(known, lambda: evaluate(x)[:2])
+        aux, nfev = carry.aux, carry.nfev + missing
+
+    if method.observe is None:
+        _, state = method.update(grad, carry.state, x, value=value)
+        status = _status(carry.state, state, nfev, limits)
+    else:
+        state = method.observe(grad, carry.state, x, value=value)
+        status = _status(carry.state, state, nfev, limits)
+        going = functools.partial(method.update, grad, state, x, value=value, value_fn=_value_fn(evaluate))
+        state = lax.cond(status == RUNNING, lambda: going()[1], lambda: state)
+        nested = searches(state)
+        if nested is not None:
+            nfev = nfev + jnp.where(status == RUNNING, nested, 0).astype(jnp.int32)
+
     accepted = state.nit > carry.state.nit
-    aux = vec.where(accepted, aux, carry.aux)
-    nfev = carry.nfev + 1
-    return Carry(state, aux, nfev, _status(carry.state, state, nfev, limits))
+    return Carry(state, vec.where(accepted, aux, carry.aux), nfev, status)
+
+
+def _value_fn(evaluate):
+    """f alone, for searches that ask for it; its derivative is the gradient that was traced, not a new trace."""
+
+    @jax.custom_jvp
+    def value_fn(x):
+        return evaluate(x)[0]
+
+    @value_fn.defjvp
+    def derivative(primals, tangents):
+        value, grad, _ = evaluate(*primals)
+        return value, jnp.sum(grad * tangents[0]).astype(value.dtype)
+
+    return value_fn
 
 
 def _status(before, after, nfev, limits):

@@ -25,13 +25,20 @@ class Method(NamedTuple):
     accepted), ``nit`` (accepted points; x0 is number 0, before it -1) and ``status`` (RUNNING, or why
     the method cannot go on: a method never says "converged").
 
-    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, an array
-    or an operator.
+    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Compact`` or
+    ``Dense``.
+
+    Where every point evaluated is an iterate, as for a transformation of another library,
+    ``observe(grad, state, params, *, value) -> state`` takes it in before it is tested; ``update`` is then
+    called only if the solve goes on, with ``value_fn`` besides; and ``stored(state)`` is the value and
+    gradient that the state holds of ``trial``, or None.
     """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
     inverse_hessian: Callable[[Any], Any] | None = None
+    observe: Callable[..., Any] | None = None
+    stored: Callable[[Any], Any] | None = None
 
 
 class Direction(NamedTuple):

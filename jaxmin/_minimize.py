@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _problem
+from jaxmin._foreign import Foreign, is_transformation
 from jaxmin._inverse_hessian import InverseHessian
 from jaxmin._loop import Limits, run
 from jaxmin._method import LineSearch, Method
@@ -65,7 +66,8 @@ def minimize(
       args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
         are no arrays are welcome.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent", in SciPy's spelling or ours; None is
-        SciPy's rule ("bfgs"); or what a builder made: ``jaxmin.lbfgs(memory=20)``.
+        SciPy's rule ("bfgs"); what a builder made: ``jaxmin.lbfgs(memory=20)``; or any Optax-style
+        transformation, which runs without a line search unless one is given.
       jac: None (default) differentiates fun; True says that fun returns ``(value, gradient)``; a
         callable ``jac(x, *args)`` gives the gradient, built like x0, in ``jax.grad``'s convention.
       hess, hessp, bounds, constraints, callback: SciPy's; not offered yet, and refused.
@@ -106,7 +108,7 @@ def minimize(
     _check_jac(jac)
     chosen, limits = _choose(method, linesearch, tol, dict(options or {}))
     problem = _problem.build(fun, x0, args, jac, has_aux)
-    solve = _compiled(problem.signature, problem.variables, problem.value_dtype, chosen)
+    solve = _compiled(problem.trace.signature, problem.variables, problem.trace.value_dtype, chosen, problem.x_static)
     return _result(problem, *solve(problem.leaves, problem.inputs(), limits))
 
 
@@ -131,17 +133,21 @@ def _choose(method, linesearch, tol, options):
     entry = None
     if method is None:
         method = "bfgs"
-    if not isinstance(method, Method):
+    if not isinstance(method, Method) and not is_transformation(method):
         entry = find("methods", "method", method)
     if tol is not None:
         for name in entry.tol_sets if entry else ("gtol",):
             limits.setdefault(name, tol)
     limits = Limits(**(_LIMITS | limits))
-    if entry is None:
+    if isinstance(method, Method):
         if linesearch is not _OWN_SEARCH:
             raise ValueError("linesearch: this method is already built; give the search to its builder")
         _reject_options(options, {})
         return method, limits
+    if entry is None:
+        search = {} if linesearch is _OWN_SEARCH else _choose_search(linesearch, options)
+        _reject_options(options, {})
+        return Foreign(method, **search), limits
 
     constants = _take(options, entry.parameters)
     search = _choose_search(linesearch, options)
@@ -208,7 +214,7 @@ def _reject_options(options, parameters):
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(signature, variables, value_dtype, method):
+def _compiled(signature, variables, value_dtype, method, x_static):
     """The solve as one compiled function of arrays alone."""
 
     def solve(leaves, inputs, limits):
@@ -220,11 +226,16 @@ def _compiled(signature, variables, value_dtype, method):
             value, *outputs = signature(*constants, *variables.unravel(x), *rest)
             return value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
 
+        chosen = method
+        if isinstance(method, Foreign):
+            chosen = method.bind(
+                lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
+            )
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[1 + count :]]
         x0 = variables.ravel(leaves)
-        end = run(evaluate, variables.rounded, method, x0, aux0, _as_arrays(limits, variables.dtype))
+        end = run(evaluate, variables.rounded, chosen, x0, aux0, _as_arrays(limits, variables.dtype))
         x, f, g = end.state.iterate
-        curvature = method.inverse_hessian(end.state) if method.inverse_hessian else None
+        curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
         jac = [leaf.conj() for leaf in variables.unravel(g)]
         counts = end.state.nit, end.nfev, end.status
         return variables.unravel(x), f.astype(value_dtype), jac, counts, curvature, end.aux
@@ -256,5 +267,5 @@ def _result(problem, x, f, jac, counts, curvature, aux):
         njev=nfev,
         status=status,
         hess_inv=curvature,
-        aux=problem.aux_static.combine(aux),
+        aux=problem.trace.aux_static.combine(aux),
     )

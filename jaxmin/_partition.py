@@ -38,6 +38,10 @@ class Static:
         leaves = [next(rest).value if group is None else next(groups[group]) for group in self._groups]
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def leaves(self):
+        """The leaves that are no arrays."""
+        return [leaf.value for leaf in self._leaves]
+
     def only(self, leaves):
         """The pytree with the first group in its places and None elsewhere."""
         leaves = iter(leaves)

@@ -1,5 +1,6 @@
 """A problem: fun traced once and checked, and the edge between the user's pytrees and one flat vector."""
 
+import collections
 import functools
 import math
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin import _frozen
 from jaxmin._partition import Static, is_array, is_number, partition
 from jaxmin._signature import Signature
 
@@ -64,22 +66,28 @@ class Variables:
         return vector if self._exact else self.ravel(self.unravel(vector))
 
 
-class Problem(NamedTuple):
-    """A minimisation problem ready to be solved: what is compiled (static) and what it is fed."""
+class Trace(NamedTuple):
+    """What tracing fun gave."""
 
     signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
-    variables: Variables
-    value_dtype: Any
-    x_static: Static  # x0 without the leaves that vary, and without its other arrays
-    aux_static: Static
     constants: list  # what fun closed over
+    value_dtype: Any
+    aux_static: Static
+
+
+class Problem(NamedTuple):
+    """A minimisation problem ready to be solved: what is compiled, and what it is fed."""
+
+    trace: Trace
+    variables: Variables
+    x_static: Static  # x0 without the leaves that vary, and without its other arrays
     leaves: list  # x0: the leaves that vary
     fixed: list  # x0: arrays that do not
     arrays: list  # arrays of fun, of jac, and of args
 
     def inputs(self):
         """What the compiled solve is fed beside the leaves of x0."""
-        return self.constants, self.fixed, self.arrays
+        return self.trace.constants, self.fixed, self.arrays
 
 
 def build(fun, x0, args, jac, has_aux):
@@ -104,6 +112,56 @@ def _build(fun, x0, args, jac, has_aux, is_argument):
     leaves, fixed, x_static = partition(canonical_x0(x0), _is_inexact, is_array)
     parts = (_taken_apart(fun), _taken_apart(jac), jax.tree.map(_as_argument, args))
     arrays, static = partition(parts, is_argument)
+    trace = _traced(static, x_static, leaves, fixed, arrays, jac is None, jac is True, has_aux)
+    return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays)
+
+
+_TRACES_MAX = 256
+_traces = collections.OrderedDict()  # the traces used last, for functions that cannot have changed
+
+
+def _traced(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
+    """The trace, from those kept where it is certain to be the same."""
+
+    def trace():
+        return _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux)
+
+    try:
+        shapes = jax.tree.map(_shape_key, (leaves, fixed, arrays))
+        seen = tuple(_frozen.key(value) for value in (*static.leaves(), *x_static.leaves()))
+        key = static, x_static, str(shapes), seen, has_aux, tuple(getattr(jax.config, name) for name in _CONTEXT)
+        known = _traces.get(key)
+    except (_frozen.Mutable, TypeError):
+        return trace()
+    if known is None:
+        known = _traces[key] = trace()
+        while len(_traces) > _TRACES_MAX:
+            _traces.popitem(last=False)
+    _traces.move_to_end(key)
+    return known
+
+
+# Settings of JAX's that change what a trace holds.
+_CONTEXT = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_enable_custom_prng",
+    "jax_default_prng_impl",
+    "jax_debug_nans",
+    "jax_debug_infs",
+)
+
+
+def _shape_key(leaf):
+    if isinstance(leaf, jax.core.Tracer):
+        raise _frozen.Mutable  # inside an outer trace, which is kept as a whole
+    weak = is_number(leaf) and not isinstance(leaf, np.generic)
+    return (type(leaf),) if weak else (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False))
+
+
+def _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
     aux_box = []
 
     def value_and_grad(leaves, fixed, arrays):
@@ -111,14 +169,14 @@ def _build(fun, x0, args, jac, has_aux, is_argument):
 
         def objective(leaves):
             out = fun(x_static.combine(leaves, fixed), *args)
-            (value, aux), grad = _split(out, jac is True, has_aux)
+            (value, aux), grad = _split(out, with_grad, has_aux)
             return _as_scalar(value), (aux, grad)
 
-        if jac is None:
+        if by_ad:
             (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
         else:
             value, (aux, grad) = objective(leaves)
-            if jac is not True:
+            if not with_grad:
                 grad = jac(x_static.combine(leaves, fixed), *args)
             grad = _checked_gradient(grad, leaves, x_static)
         aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
@@ -126,11 +184,7 @@ def _build(fun, x0, args, jac, has_aux, is_argument):
         return value, grad, [jnp.asarray(leaf) for leaf in aux]
 
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(leaves, fixed, arrays)
-    value_dtype = shapes[0].dtype
-    variables = Variables(leaves, wide=value_dtype)
-    return Problem(
-        Signature(closed.jaxpr), variables, value_dtype, x_static, aux_box[-1], closed.consts, leaves, fixed, arrays
-    )
+    return Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
 
 
 def canonical_x0(x0):

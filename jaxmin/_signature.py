@@ -39,7 +39,7 @@ class Signature:
         return isinstance(other, Signature) and self._key == other._key
 
 
-class _Same:
+class Same:
     """An object that equals only itself; it is kept alive, so that its id stays its own."""
 
     __slots__ = ("value",)
@@ -51,7 +51,7 @@ class _Same:
         return id(self.value)
 
     def __eq__(self, other):
-        return isinstance(other, _Same) and self.value is other.value
+        return isinstance(other, Same) and self.value is other.value
 
 
 def _jaxpr_key(jaxpr):
@@ -77,7 +77,7 @@ def _jaxpr_key(jaxpr):
 
 def _value_key(value):
     if isinstance(value, jex.ClosedJaxpr):
-        return _jaxpr_key(value.jaxpr), tuple(map(_Same, value.consts))
+        return _jaxpr_key(value.jaxpr), tuple(map(Same, value.consts))
     if isinstance(value, jex.Jaxpr):
         return _jaxpr_key(value)
     if isinstance(value, (list, tuple)):
@@ -85,10 +85,10 @@ def _value_key(value):
     if isinstance(value, dict):
         return tuple((_value_key(key), _value_key(item)) for key, item in value.items())
     if isinstance(value, (np.ndarray, jax.Array)):
-        return _Same(value)
+        return Same(value)
     try:
         hash(value)
     except TypeError:
-        return _Same(value)
+        return Same(value)
     # 1 == 1.0 == True: the type is part of the key. NaN equals itself as an object only.
     return type(value), value
