@@ -137,7 +137,9 @@ def descend(direction, linesearch, first_step="unit"):
         highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, state.highest)), state.highest)
         lost = jnp.minimum(expected, jnp.abs(predicted)) <= doubt
         status = jnp.where(failed & state.fresh, jnp.where(lost, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
-        status = jnp.where(stalls >= _STALLS_MAX, PRECISION_LOSS, status).astype(jnp.int32)
+        # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
+        settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * state.g_lowest) | (stalls >= 2 * _STALLS_MAX)
+        status = jnp.where(settled, PRECISION_LOSS, status).astype(jnp.int32)
 
         new = DescentState(
             trial=vec.axpy(search.step, d, iterate.x),

@@ -1,10 +1,13 @@
 """A function as a key, where all that it can see is immutable: a trace of it may then be kept.
 
 A trace may not outlive a change in what was traced. ``jax.jit`` trusts its caller there; a person who
-rebinds ``y`` in a notebook and calls again expects the new one. So a trace is kept only for a function
-whose code, closure, defaults and globals hold nothing that can change without changing the key.
+rebinds ``y`` in a notebook and calls again expects the new one. So a trace is kept only for a plain
+function whose code, closure, defaults and globals hold nothing that can change without changing the key.
+Whatever is not known to be so is not kept; that costs a trace, never a compilation.
 """
 
+import dis
+import functools
 import types
 
 import jax
@@ -13,7 +16,10 @@ import numpy as np
 from jaxmin._signature import Same
 
 _VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.generic, np.dtype)
-_NAMES = (types.ModuleType, type, types.BuiltinFunctionType, np.ufunc)
+_TRUSTED = ("jax", "jaxlib", "numpy", "math", "operator", "builtins", "jaxmin")
+_JITTED = type(jax.jit(lambda: None))
+# By these a function may see what its names do not show.
+_OPEN = {"globals", "locals", "vars", "eval", "exec", "getattr", "__import__", "__dict__", "random", "open", "input"}
 
 
 class Mutable(Exception):
@@ -26,37 +32,52 @@ def key(value, seen=()):
         return type(value), value
     if isinstance(value, jax.core.Tracer):
         raise Mutable
-    if isinstance(value, (jax.Array, *_NAMES)):
+    if isinstance(value, jax.Array) or _trusted(value):
         return Same(value)
-    if isinstance(value, (tuple, frozenset)):
+    if type(value) in (tuple, frozenset):
         return type(value), tuple(key(item, seen) for item in value)
-    if isinstance(value, types.FunctionType):
+    if isinstance(value, _JITTED):
+        return Same(value), key(value.__wrapped__, seen)
+    if type(value) is types.FunctionType and not value.__dict__:
         return _function(value, seen)
-    if isinstance(getattr(value, "__wrapped__", None), types.FunctionType) and type(value).__module__.startswith("jax"):
-        return Same(value), _function(value.__wrapped__, seen)  # jitted, or with a derivative rule
     raise Mutable
+
+
+def _trusted(value):
+    """Modules, classes and functions of libraries that nobody changes while solving."""
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+    elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, _JITTED)):
+        name = getattr(value, "__module__", None) or "numpy"
+    else:
+        # numpy and jax.numpy hold callables of classes of their own
+        name = type(value).__module__ if callable(value) and not hasattr(value, "__wrapped__") else ""
+    return name.split(".")[0] in _TRUSTED
 
 
 def _function(function, seen):
     if function in seen:
         return "recursion"
-    if (function.__module__ or "").split(".")[0] in ("jax", "numpy"):
-        return Same(function)
     seen = (*seen, function)
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # not bound yet
-            raise Mutable from None
+    try:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # not bound yet
+        raise Mutable from None
     names = _names(function.__code__)
-    known = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+    globals_read = [function.__globals__[name] for name in names if name in function.__globals__]
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    seen_by_it = (*cells, *defaults, *known.values())
-    return Same(function), tuple(key(value, seen) for value in seen_by_it)
+    return Same(function), tuple(key(value, seen) for value in (*cells, *defaults, *globals_read))
 
 
+@functools.lru_cache(maxsize=1024)
 def _names(code):
     """The names that a piece of code, and code inside it, may look up globally."""
-    inner = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))
-    return set(code.co_names).union(*inner)
+    if any(instruction.opname == "IMPORT_NAME" for instruction in dis.get_instructions(code)):
+        raise Mutable
+    names = set(code.co_names)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            names.update(_names(const))
+    if names & _OPEN:
+        raise Mutable
+    return tuple(sorted(names))

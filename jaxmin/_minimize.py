@@ -105,11 +105,11 @@ def minimize(
       The method's and the search's own: see their builders.
     """
     _refuse(hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, callback=callback)
-    _check_jac(jac)
+    jac = _checked_jac(jac)
     chosen, limits = _choose(method, linesearch, tol, dict(options or {}))
     problem = _problem.build(fun, x0, args, jac, has_aux)
     solve = _compiled(problem.trace.signature, problem.variables, problem.trace.value_dtype, chosen, problem.x_static)
-    return _result(problem, *solve(problem.leaves, problem.inputs(), limits))
+    return _result(problem, *solve(problem.leaves, problem.inputs(), _as_arrays(limits, problem.variables.dtype)))
 
 
 def _refuse(**given):
@@ -119,12 +119,13 @@ def _refuse(**given):
             raise NotImplementedError(f"{name}: not offered yet")
 
 
-def _check_jac(jac):
+def _checked_jac(jac):
     if not (jac is None or isinstance(jac, bool) or callable(jac)):
         raise ValueError(
             f"jac={jac!r}: None or False (automatic differentiation, which finite differences cannot beat), "
             "True (fun returns value and gradient), or a callable"
         )
+    return None if jac is False else jac
 
 
 def _choose(method, linesearch, tol, options):
@@ -199,11 +200,10 @@ def _check_limit(name, value):
         return
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value) != 0:
         raise TypeError(f"options[{name!r}]={value!r}: one number")
-    least = {"maxiter": 0, "maxfun": 1}.get(name)
-    if least is not None and not value >= least:
-        raise ValueError(f"options[{name!r}]={value!r}: at least {least}")
-    if np.isnan(value):
-        raise ValueError(f"options[{name!r}]={value!r}: a number")
+    value = float(value)
+    least = {"maxiter": 0, "maxfun": 1}.get(name, -np.inf)
+    if not value >= least:
+        raise ValueError(f"options[{name!r}]={value!r}: a number, at least {least}")
 
 
 def _reject_options(options, parameters):
@@ -233,7 +233,7 @@ def _compiled(signature, variables, value_dtype, method, x_static):
             )
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[1 + count :]]
         x0 = variables.ravel(leaves)
-        end = run(evaluate, variables.rounded, chosen, x0, aux0, _as_arrays(limits, variables.dtype))
+        end = run(evaluate, variables.rounded, chosen, x0, aux0, limits)
         x, f, g = end.state.iterate
         curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
         jac = [leaf.conj() for leaf in variables.unravel(g)]
@@ -244,9 +244,18 @@ def _compiled(signature, variables, value_dtype, method, x_static):
 
 
 def _as_arrays(limits, dtype):
-    whole = jnp.iinfo(jnp.int32).max
-    tolerances = [jnp.asarray(tol, dtype) for tol in limits[:3]]
-    return Limits(*tolerances, *(jnp.minimum(jnp.asarray(count), whole).astype(jnp.int32) for count in limits[3:]))
+    """The limits in the dtypes of the solve, whatever they were given as: another type would compile anew."""
+
+    def count(value):
+        whole = jnp.iinfo(jnp.int32).max
+        if isinstance(value, jax.core.Tracer):
+            return jnp.minimum(value, whole).astype(jnp.int32)
+        return np.int32(min(float(value), whole))
+
+    def tolerance(value):
+        return value.astype(dtype) if isinstance(value, jax.core.Tracer) else np.asarray(value, dtype)
+
+    return Limits(*map(tolerance, limits[:3]), *map(count, limits[3:]))
 
 
 def _result(problem, x, f, jac, counts, curvature, aux):

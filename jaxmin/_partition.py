@@ -7,10 +7,10 @@ import numpy as np
 
 
 def is_array(leaf):
-    """A JAX or NumPy array of numbers, or anything that JAX can trace in its place."""
+    """A JAX or NumPy array of numbers, or the shape of one."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.dtype.kind in "biufcV"
-    return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) or type(leaf) is object
+    return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
 
 
 def is_number(leaf):
@@ -37,6 +37,10 @@ class Static:
         groups, rest = [iter(group) for group in groups], iter(self._leaves)
         leaves = [next(rest).value if group is None else next(groups[group]) for group in self._groups]
         return jax.tree.unflatten(self.treedef, leaves)
+
+    def is_plain(self):
+        """Whether the structure is of tuples, lists and dictionaries alone."""
+        return _is_plain(self.treedef)
 
     def leaves(self):
         """The leaves that are no arrays."""
@@ -65,6 +69,11 @@ class Static:
             return bool(self.treedef == other.treedef)
         except (TypeError, ValueError):  # static fields that do not compare
             return self.treedef is other.treedef
+
+
+def _is_plain(treedef):
+    kind = treedef.node_data()
+    return kind is None or (kind[0] in (tuple, list, dict, type(None)) and all(map(_is_plain, treedef.children())))
 
 
 class _Leaf:

@@ -1,6 +1,7 @@
 """A problem: fun traced once and checked, and the edge between the user's pytrees and one flat vector."""
 
 import collections
+import contextlib
 import functools
 import math
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxmin import _frozen
 from jaxmin._partition import Static, is_array, is_number, partition
-from jaxmin._signature import Signature
+from jaxmin._signature import Signature, with_all_constants
 
 
 class Variables:
@@ -95,17 +96,18 @@ def build(fun, x0, args, jac, has_aux):
     args = args if isinstance(args, tuple) else (args,)
     try:
         return _build(fun, x0, args, jac, has_aux, _is_argument)
-    except jax.errors.TracerArrayConversionError as error:
-        raise TypeError(
-            "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
-            "jax.numpy, or wrap the foreign part in jax.pure_callback and give its gradient as jac."
-        ) from error
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError):
-        # A number among args or bound by functools.partial that steers Python control flow (a range, an
-        # axis, an if) cannot be traced: take the numbers as constants, at the price of a second trace.
-        if not any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
-            raise
-        return _build(fun, x0, args, jac, has_aux, is_array)
+    except Exception as error:
+        # A number among args, or bound by functools.partial, that steers Python control flow (a range, an
+        # axis, a shape) cannot be traced: take the numbers as constants, at the price of a second trace.
+        if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
+            with contextlib.suppress(Exception):
+                return _build(fun, x0, args, jac, has_aux, is_array)
+        if isinstance(error, jax.errors.TracerArrayConversionError):
+            raise TypeError(
+                "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
+                "jax.numpy, or wrap the foreign part in jax.pure_callback and give its gradient as jac."
+            ) from error
+        raise
 
 
 def _build(fun, x0, args, jac, has_aux, is_argument):
@@ -127,11 +129,13 @@ def _traced(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
         return _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux)
 
     try:
+        if not (static.is_plain() and x_static.is_plain()):  # a class of its own sees what no key shows
+            raise _frozen.Mutable
         shapes = jax.tree.map(_shape_key, (leaves, fixed, arrays))
         seen = tuple(_frozen.key(value) for value in (*static.leaves(), *x_static.leaves()))
         key = static, x_static, str(shapes), seen, has_aux, tuple(getattr(jax.config, name) for name in _CONTEXT)
         known = _traces.get(key)
-    except (_frozen.Mutable, TypeError):
+    except _frozen.Mutable:
         return trace()
     if known is None:
         known = _traces[key] = trace()
@@ -184,6 +188,7 @@ def _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
         return value, grad, [jnp.asarray(leaf) for leaf in aux]
 
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(leaves, fixed, arrays)
+    closed = with_all_constants(closed, *jax.tree.leaves((leaves, fixed, arrays)))
     return Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
 
 
@@ -194,10 +199,10 @@ def canonical_x0(x0):
     default float dtype, but not inside a node of a class of its own (a module): there a whole number is
     a setting.
     """
-    if type(x0) in (list, tuple) and all(map(is_number, x0)):
+    if type(x0) in (list, tuple) and all(is_number(number) or isinstance(number, bool) for number in x0):
         return _as_variable(np.asarray(x0, dtype=None if x0 else float))
     if not isinstance(x0, jax.Array) and hasattr(x0, "__array__"):
-        x0 = np.asarray(x0)
+        x0 = _native(np.asarray(x0))
     if is_array(x0):
         return _as_variable(x0)
 
@@ -241,9 +246,14 @@ def _as_variable(leaf):
 
 def _as_argument(leaf):
     """Array-likes of other libraries as arrays; what is no number stays as it is."""
-    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and hasattr(leaf, "__array__"):
-        leaf = np.asarray(leaf)
+    if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
+        leaf = _native(np.asarray(leaf))
     return leaf
+
+
+def _native(array):
+    """The array in this machine's byte order: JAX knows no other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _is_argument(leaf):

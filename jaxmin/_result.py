@@ -170,7 +170,7 @@ class OptimizeResult:
         names = [f.name for f in dataclasses.fields(self)]
         children, rest = [], []
         for name in names:
-            arrays, static = partition(getattr(self, name), is_array)
+            arrays, static = partition(getattr(self, name), _is_child)
             children.append((jax.tree_util.GetAttrKey(name), arrays))
             rest.append(static)
         return children, tuple(rest)
@@ -178,6 +178,11 @@ class OptimizeResult:
     @classmethod
     def tree_unflatten(cls, rest, children):
         return cls(*(static.combine(arrays) for static, arrays in zip(rest, children)))
+
+
+def _is_child(leaf):
+    """Arrays, and what JAX puts in their place while it matches structures."""
+    return is_array(leaf) or type(leaf) is object
 
 
 def _readable(value):

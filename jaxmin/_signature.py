@@ -13,6 +13,39 @@ import numpy as np
 _RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info"}
 
 
+def with_all_constants(closed, *args):
+    """The computation with the arrays that jitted functions in it closed over among its own constants.
+
+    There they would be part of the compiled program, and a new array a new program.
+    """
+    if not _hides_constants(closed.jaxpr):
+        return closed
+    return jax.make_jaxpr(lambda *args: _inlined(closed.jaxpr, closed.consts, *args))(*args)
+
+
+def _is_jit(eqn):
+    return eqn.primitive.name in ("jit", "pjit")
+
+
+def _hides_constants(jaxpr):
+    inner = [eqn.params["jaxpr"] for eqn in jaxpr.eqns if _is_jit(eqn)]
+    return any(call.consts or _hides_constants(call.jaxpr) for call in inner)
+
+
+def _inlined(jaxpr, consts, *args):
+    """Evaluate, jitted calls in line."""
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args]))
+    for eqn in jaxpr.eqns:
+        inputs = [v.val if isinstance(v, jex.Literal) else known[v] for v in eqn.invars]
+        if _is_jit(eqn):
+            outputs = _inlined(eqn.params["jaxpr"].jaxpr, eqn.params["jaxpr"].consts, *inputs)
+        else:
+            functions, params = eqn.primitive.get_bind_params(eqn.params)
+            outputs = eqn.primitive.bind(*functions, *inputs, **params)
+        known.update(zip(eqn.outvars, outputs if eqn.primitive.multiple_results or _is_jit(eqn) else [outputs]))
+    return [v.val if isinstance(v, jex.Literal) else known[v] for v in jaxpr.outvars]
+
+
 class Signature:
     """A closed computation, its constants turned into leading arguments, hashable by its content."""
 

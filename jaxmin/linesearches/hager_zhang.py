@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._method import LineSearch
-from ._interpolate import Point, secant, select
+from jaxmin._method import LineSearch
+from jaxmin.linesearches._interpolate import Point, secant, select
 
 
 class HagerZhangState(NamedTuple):
@@ -28,7 +28,7 @@ class HagerZhangState(NamedTuple):
 
 
 def hager_zhang(
-    decrease=0.1, curvature=0.9, theta=0.5, expansion=5.0, shrinkage=0.66, max_trials=40
+    sufficient=0.1, curvature=0.9, theta=0.5, expansion=5.0, shrinkage=0.66, max_trials=40
 ) -> LineSearch:
     r"""Search for a step that satisfies the Wolfe or the approximate Wolfe conditions of Hager and Zhang.
 
@@ -44,7 +44,7 @@ def hager_zhang(
     more, and fails where it has none.
 
     Args:
-      decrease: :math:`\delta`, the part of the predicted decrease that is asked for. Default 0.1.
+      sufficient: :math:`\delta`, the part of the predicted decrease that is asked for. Default 0.1.
       curvature: :math:`\sigma`, the part of the slope that may be left. Default 0.9.
       theta: :math:`\theta`, where U3 divides an interval whose upper end is too high. Default 0.5.
       expansion: :math:`\rho`, by which steps grow until an upper end is found. Default 5.
@@ -76,8 +76,8 @@ def hager_zhang(
       guaranteed descent. ACM Transactions on Mathematical Software 32(1), 113-137.
       doi:10.1145/1132973.1132979
     """
-    if not 0 < decrease < min(0.5, curvature):  # T2 needs delta < 1/2
-        raise ValueError(f"{decrease=}, {curvature=}: 0 < decrease < min(1/2, curvature) is needed")
+    if not 0 < sufficient < min(0.5, curvature):  # T2 needs delta < 1/2
+        raise ValueError(f"{sufficient=}, {curvature=}: 0 < sufficient < min(1/2, curvature) is needed")
     for name, value in (("curvature", curvature), ("theta", theta), ("shrinkage", shrinkage)):
         if not 0 < value < 1:
             raise ValueError(f"{name}={value!r}: 0 < {name} < 1 is needed")
@@ -85,7 +85,7 @@ def hager_zhang(
         raise ValueError(f"{expansion=}: 1 < expansion < inf is needed")
     if not max_trials >= 1:
         raise ValueError(f"{max_trials=}: max_trials >= 1 is needed")
-    return _search(decrease, curvature, theta, expansion, shrinkage, max_trials)
+    return _search(sufficient, curvature, theta, expansion, shrinkage, max_trials)
 
 
 @functools.lru_cache

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._method import LineSearch
-from ._interpolate import Point, cubic, secant, select
+from jaxmin._method import LineSearch
+from jaxmin.linesearches._interpolate import Point, cubic, secant, select
+
+names = ("zoom", "strong_wolfe", "more_thuente", "dcsrch")
 
 
 class WolfeState(NamedTuple):
@@ -27,7 +29,7 @@ class WolfeState(NamedTuple):
     trials: jax.Array  # [] int32: trials told so far
 
 
-def wolfe(decrease=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
+def wolfe(sufficient=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
     r"""Search for a step that satisfies the strong Wolfe conditions, by the method of Moré and Thuente.
 
     A step t is accepted where
@@ -41,7 +43,7 @@ def wolfe(decrease=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
     best trial with the sufficient decrease, which takes one evaluation more, and fails where it has none.
 
     Args:
-      decrease: :math:`\mu`, the part of the predicted decrease that is asked for. Default 1e-4.
+      sufficient: :math:`\mu`, the part of the predicted decrease that is asked for. Default 1e-4.
       curvature: :math:`\eta`, the part of the slope that may be left. Default 0.9, for quasi-Newton
         directions; conjugate gradients want 0.1.
       max_trials: evaluations after which the search gives up. Default 40.
@@ -66,11 +68,11 @@ def wolfe(decrease=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
       J. J. Moré and D. J. Thuente (1994). Line search algorithms with guaranteed sufficient decrease.
       ACM Transactions on Mathematical Software 20(3), 286-307. doi:10.1145/192115.192132
     """
-    if not 0 < decrease < curvature < 1:
-        raise ValueError(f"{decrease=}, {curvature=}: 0 < decrease < curvature < 1 is needed")
+    if not 0 < sufficient < curvature < 1:
+        raise ValueError(f"{sufficient=}, {curvature=}: 0 < sufficient < curvature < 1 is needed")
     if not max_trials >= 1:
         raise ValueError(f"{max_trials=}: max_trials >= 1 is needed")
-    return _search(decrease, curvature, max_trials)
+    return _search(sufficient, curvature, max_trials)
 
 
 @functools.lru_cache
