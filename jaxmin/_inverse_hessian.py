@@ -75,8 +75,11 @@ class InverseHessian:
     def __matmul__(self, v):
         if jax.tree_util.treedef_is_leaf(self._x_static.treedef):
             v = jnp.asarray(v)
-            if v.ndim == 2 and v.shape[0] == self.shape[0]:
+            like = self._variables.shapes[0][0]
+            if v.ndim == 2 and len(like) == 1:
                 return jax.vmap(self.__matmul__, in_axes=1, out_axes=1)(v)
+            if v.shape != like:
+                raise ValueError(f"hess_inv @ v: v has the shape {v.shape}, x0 {like}")
         leaves = [jnp.asarray(leaf) for leaf in self._x_static.pick(v)]
         product = self._core.times(self._variables.ravel(leaves))
         return self._x_static.only(self._variables.unravel(product))

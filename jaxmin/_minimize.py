@@ -106,6 +106,10 @@ def minimize(
     """
     _refuse(hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, callback=callback)
     jac = _checked_jac(jac)
+    if not callable(fun):
+        raise TypeError(f"fun={fun!r}: it must be callable, fun(x, *args)")
+    if not isinstance(options, (dict, type(None))):
+        raise TypeError(f"options={options!r}: a dictionary")
     chosen, limits = _choose(method, linesearch, tol, dict(options or {}))
     problem = _problem.build(fun, x0, args, jac, has_aux)
     solve = _compiled(problem.trace.signature, problem.variables, problem.trace.value_dtype, chosen, problem.x_static)
@@ -137,6 +141,7 @@ def _choose(method, linesearch, tol, options):
     if not isinstance(method, Method) and not is_transformation(method):
         entry = find("methods", "method", method)
     if tol is not None:
+        _check_limit("tol", tol)
         for name in entry.tol_sets if entry else ("gtol",):
             limits.setdefault(name, tol)
     limits = Limits(**(_LIMITS | limits))
@@ -146,28 +151,27 @@ def _choose(method, linesearch, tol, options):
         _reject_options(options, {})
         return method, limits
     if entry is None:
-        search = {} if linesearch is _OWN_SEARCH else _choose_search(linesearch, options)
-        _reject_options(options, {})
-        return Foreign(method, **search), limits
+        if linesearch is _OWN_SEARCH:
+            _reject_options(options, {})
+            return Foreign(method), limits
+        return Foreign(method, **_choose_search(linesearch, options, {})), limits
 
     constants = _take(options, entry.parameters)
-    search = _choose_search(linesearch, options)
-    _reject_options(options, entry.parameters)
+    search = _choose_search(linesearch, options, entry.parameters)
     return entry.build(**constants, **search), limits
 
 
-def _choose_search(linesearch, options):
+def _choose_search(linesearch, options, others):
+    """The search as a builder's keyword, out of what is left of the options; empty for the method's own."""
     if isinstance(linesearch, LineSearch):
+        _reject_options(options, others)
         return {"linesearch": linesearch}
     own = linesearch is _OWN_SEARCH
     entry = find("linesearches", "linesearch", "backtracking" if own else linesearch)
-    spellings = entry.parameters | {
-        name: parameter for name, parameter in _SEARCH_SPELLINGS.items() if parameter in entry.parameters
-    }
-    constants = _take(options, spellings)
-    if own and not constants:
-        return {}
-    return {"linesearch": entry.build(**constants)}
+    known = {name: to for name, to in _SEARCH_SPELLINGS.items() if to in entry.parameters} | entry.parameters
+    constants = _take(options, known)
+    _reject_options(options, others | known)
+    return {} if own and not constants else {"linesearch": entry.build(**constants)}
 
 
 def _take(options, spellings):
@@ -191,24 +195,27 @@ def _take_limits(options):
             raise ValueError(f"options[{name!r}]: there are no finite differences; gradients are exact")
     limits = {name: value for name, value in _take(options, _LIMIT_SPELLINGS).items() if value is not None}
     for name, value in limits.items():
-        _check_limit(name, value)
+        _check_limit(f"options[{name!r}]", value)
     return limits
 
 
 def _check_limit(name, value):
+    """A real scalar; where its value is known, one that makes sense."""
+    if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value) != 0:
+        raise TypeError(f"{name}={value!r}: one number")
+    if not np.issubdtype(np.result_type(value), np.number) or np.iscomplexobj(value):
+        raise TypeError(f"{name}={value!r}: one real number")
     if isinstance(value, jax.core.Tracer):
         return
-    if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value) != 0:
-        raise TypeError(f"options[{name!r}]={value!r}: one number")
     value = float(value)
-    least = {"maxiter": 0, "maxfun": 1}.get(name, -np.inf)
+    least = {"options['maxiter']": 0, "options['maxfun']": 1}.get(name, -np.inf)
     if not value >= least:
-        raise ValueError(f"options[{name!r}]={value!r}: a number, at least {least}")
+        raise ValueError(f"{name}={value!r}: a number, at least {least}")
 
 
 def _reject_options(options, parameters):
     if options:
-        choices = sorted({*_LIMIT_SPELLINGS, *parameters, *_SEARCH_SPELLINGS})
+        choices = sorted({*_LIMIT_SPELLINGS, *parameters})
         unknown = ", ".join(map(repr, options))
         raise ValueError(f"options: unknown {unknown}; the choices are {', '.join(choices)}")
 

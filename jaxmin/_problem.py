@@ -112,6 +112,8 @@ def build(fun, x0, args, jac, has_aux):
 
 def _build(fun, x0, args, jac, has_aux, is_argument):
     leaves, fixed, x_static = partition(canonical_x0(x0), _is_inexact, is_array)
+    if not leaves and (x0 is None or x_static.leaves()):
+        raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
     parts = (_taken_apart(fun), _taken_apart(jac), jax.tree.map(_as_argument, args))
     arrays, static = partition(parts, is_argument)
     trace = _traced(static, x_static, leaves, fixed, arrays, jac is None, jac is True, has_aux)
@@ -269,18 +271,18 @@ def _taken_apart(fun):
 
 def _split(out, with_grad, has_aux):
     """What fun returned, as ((value, aux), grad)."""
-    expected = "((value, aux), gradient)" if has_aux and with_grad else "a pair"
+    expected = "((value, aux), gradient)" if has_aux else "(value, gradient)"
+    grad = None
     if with_grad:
-        if not (isinstance(out, (tuple, list)) and len(out) == 2):
-            raise TypeError(f"fun: with jac=True it must return {expected}, not {type(out).__name__}")
-        out, grad = out
-    else:
-        grad = None
-    if not has_aux:
-        return (out, None), grad
+        out, grad = _pair(out, "jac=True", expected)
+    return (_pair(out, "has_aux=True", "(value, aux)") if has_aux else (out, None)), grad
+
+
+def _pair(out, setting, expected):
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
-        raise TypeError(f"fun: with has_aux=True it must return (value, aux), not {type(out).__name__}")
-    return tuple(out), grad
+        size = f" of {len(out)}" if isinstance(out, (tuple, list)) else ""
+        raise TypeError(f"fun: with {setting} it must return {expected}, not a {type(out).__name__}{size}")
+    return out
 
 
 def _as_scalar(value):
@@ -302,17 +304,17 @@ def _as_scalar(value):
 
 def _checked_gradient(grad, leaves, x_static):
     """The user's gradient, leaf by leaf in the shape and dtype of x0."""
-    if jax.tree_util.treedef_is_leaf(x_static.treedef):
-        grad = jnp.asarray(grad)  # a list of numbers, as SciPy takes it
     try:
-        grads = x_static.pick(grad)
-    except ValueError as error:
+        if jax.tree_util.treedef_is_leaf(x_static.treedef):
+            grad = jnp.asarray(grad)  # a list of numbers, as SciPy takes it
+        grads = [jnp.asarray(g) for g in x_static.pick(grad)]
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"jac: its gradient is built as {jax.tree.structure(grad)}, x0 as {x_static.treedef}"
+            f"jac: a gradient built as {jax.tree.structure(grad)} ({type(grad).__name__}) for x0 built as "
+            f"{x_static.treedef}"
         ) from error
     checked = []
     for leaf, g in zip(leaves, grads):
-        g = jnp.asarray(g)
         if g.shape != leaf.shape:
             raise ValueError(f"jac: a gradient of shape {g.shape} for a part of x0 of shape {leaf.shape}")
         if jnp.iscomplexobj(g) and not jnp.iscomplexobj(leaf):

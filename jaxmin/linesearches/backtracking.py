@@ -1,10 +1,10 @@
 """Backtracking: shorten the step until f has decreased enough for it."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmin._builder import builder
 from jaxmin._method import LineSearch
 
 names = ("armijo",)
@@ -27,7 +27,7 @@ class BacktrackingState(NamedTuple):
     failed: Any  # [] bool
 
 
-@functools.lru_cache
+@builder
 def backtracking(
     sufficient=1e-4, curvature=0.9, max_trials=40, interpolate=True, decrease=0.8, increase=1.5, max_step=1.0
 ):

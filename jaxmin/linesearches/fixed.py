@@ -1,10 +1,10 @@
 """No search: every step is taken."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmin._builder import builder
 from jaxmin._method import LineSearch
 
 
@@ -14,7 +14,7 @@ class FixedState(NamedTuple):
     failed: Any  # [] bool: they were not
 
 
-@functools.lru_cache
+@builder
 def fixed(step=1.0):
     """Take every step as it is: t = ``step``, whatever f does there.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmin._builder import builder
 from jaxmin._method import LineSearch
 from jaxmin.linesearches._interpolate import Point, secant, select
 
@@ -27,6 +28,7 @@ class HagerZhangState(NamedTuple):
     trials: jax.Array  # [] int32: trials told so far
 
 
+@builder
 def hager_zhang(
     sufficient=0.1, curvature=0.9, theta=0.5, expansion=5.0, shrinkage=0.66, max_trials=40
 ) -> LineSearch:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmin._builder import builder
 from jaxmin._method import LineSearch
 from jaxmin.linesearches._interpolate import Point, cubic, secant, select
 
@@ -29,6 +30,7 @@ class WolfeState(NamedTuple):
     trials: jax.Array  # [] int32: trials told so far
 
 
+@builder
 def wolfe(sufficient=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
     r"""Search for a step that satisfies the strong Wolfe conditions, by the method of Moré and Thuente.
 

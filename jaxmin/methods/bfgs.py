@@ -1,12 +1,12 @@
 """BFGS with a dense inverse Hessian."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxmin import _vector as vec
+from jaxmin._builder import builder
 from jaxmin._descent import descend
 from jaxmin._inverse_hessian import Dense
 from jaxmin._method import Direction
@@ -20,7 +20,7 @@ class BFGSState(NamedTuple):
     empty: Any  # [] bool: no pair has been used yet
 
 
-@functools.lru_cache
+@builder
 def bfgs(initial_scale=True, linesearch=None):
     r"""The BFGS quasi-Newton method, with an n by n approximation of the inverse Hessian.
 

@@ -1,11 +1,11 @@
 """Nonlinear conjugate gradients."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
+from jaxmin._builder import builder
 from jaxmin._descent import descend
 from jaxmin._method import Direction
 from jaxmin.linesearches.backtracking import backtracking
@@ -18,7 +18,7 @@ class CGState(NamedTuple):
     age: Any  # [] int32: directions since the last restart
 
 
-@functools.lru_cache
+@builder
 def cg(eta=0.4, linesearch=None):
     r"""Nonlinear conjugate gradients with the beta of Hager and Zhang.
 

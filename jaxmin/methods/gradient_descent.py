@@ -1,8 +1,8 @@
 """Gradient descent."""
 
-import functools
 
 from jaxmin import _vector as vec
+from jaxmin._builder import builder
 from jaxmin._descent import descend
 from jaxmin._method import Direction
 from jaxmin.linesearches.backtracking import backtracking
@@ -10,7 +10,7 @@ from jaxmin.linesearches.backtracking import backtracking
 names = ("gd", "steepest_descent")
 
 
-@functools.lru_cache
+@builder
 def gradient_descent(linesearch=None):
     """Go down the gradient: d = -g.
 

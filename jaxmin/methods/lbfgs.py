@@ -1,11 +1,11 @@
 """L-BFGS in compact form."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
+from jaxmin._builder import builder
 from jaxmin._descent import descend
 from jaxmin._inverse_hessian import Compact, times
 from jaxmin._method import Direction
@@ -21,7 +21,7 @@ class LBFGSState(NamedTuple):
     slot: Any  # [] int32: where the next pair goes, which is where the oldest one is
 
 
-@functools.lru_cache
+@builder
 def lbfgs(memory=10, linesearch=None):
     r"""Limited-memory BFGS: a quasi-Newton method with the last few pairs of steps and gradient changes.
 
@@ -45,8 +45,8 @@ def lbfgs(memory=10, linesearch=None):
       [1] R. H. Byrd, J. Nocedal and R. B. Schnabel, Math. Programming 63 (1994), 129-156.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Section 7.2.
     """
-    if not (isinstance(memory, int) and memory >= 1):
-        raise ValueError(f"memory={memory!r}: a whole number of pairs, at least 1")
+    if not memory >= 1:
+        raise ValueError(f"memory={memory!r}: at least 1 pair")
     m = memory
 
     def init(x):
@@ -91,4 +91,7 @@ def lbfgs(memory=10, linesearch=None):
         d = vec.scale(-1, H._replace(gamma=scale).times(g))
         return d, LBFGSState(H, jnp.where(store, (slot + 1) % m, slot))
 
-    return descend(Direction(init, update, lambda state: state.H), linesearch or backtracking())
+    def inverse_hessian(state):
+        return state.H._replace(gamma=jnp.where(state.H.gamma > 0, state.H.gamma, 1))
+
+    return descend(Direction(init, update, inverse_hessian), linesearch or backtracking())

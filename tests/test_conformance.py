@@ -1,0 +1,159 @@
+"""What every method promises with every line search. Both are enumerated: a new file is tested without a word here."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import like, recorded
+
+import jaxmin
+from jaxmin._registry import entries
+
+CONVERGED, MAXITER, NAN, MAXFUN = 0, 1, 3, 6
+
+# Curvatures on both sides of 1, all below 2: a fixed step of 1 contracts.
+_Q = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
+HESSIAN = _Q @ np.diag([0.5, 0.8, 1.0, 1.5]) @ _Q.T
+TARGET = np.array([1.0, -2.0, 3.0, 0.5])
+
+each_pair = pytest.mark.parametrize(
+    ("method", "linesearch"), list(itertools.product(entries("methods"), entries("linesearches")))
+)
+each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
+
+
+def quadratic(x, target):
+    e = x - target
+    return e @ (like(x, HESSIAN) @ e) / 2
+
+
+value_and_grad = jax.jit(jax.value_and_grad(quadratic))
+
+
+def solve(method, linesearch, dtype, x0=(0, 0, 0, 0), target=TARGET, **options):
+    return jaxmin.minimize(
+        quadratic, jnp.asarray(x0, dtype), jnp.asarray(target, dtype), method, linesearch=linesearch, options=options
+    )
+
+
+def identical(a, b):
+    return jax.tree.all(jax.tree.map(lambda u, v: np.array_equal(u, v, equal_nan=True), a, b))
+
+
+def test_there_is_something_to_enumerate():
+    assert {"lbfgs", "bfgs", "cg", "gradient_descent"} <= set(entries("methods"))
+    assert {"backtracking", "wolfe", "hager_zhang", "fixed"} <= set(entries("linesearches"))
+
+
+@each_dtype
+@each_pair
+def test_a_convex_problem_is_solved(method, linesearch, dtype):
+    res = solve(method, linesearch, dtype)
+    assert res.success
+    assert res.status == CONVERGED
+    np.testing.assert_allclose(res.x, TARGET, atol=5e-5)
+    exact = value_and_grad(res.x, jnp.asarray(TARGET, dtype))
+    rounding = 32 * np.finfo(dtype).eps
+    np.testing.assert_allclose(res.fun, exact[0], rtol=rounding)
+    np.testing.assert_allclose(res.jac, exact[1], atol=rounding)
+    assert np.abs(exact[1]).max() <= 1e-5 + rounding
+    assert (res.x.dtype, res.fun.dtype, res.jac.dtype) == (dtype,) * 3
+    assert 0 < res.nit < res.nfev == res.njev
+
+
+@each_dtype
+@each_pair
+def test_fun_is_the_value_at_x_wherever_the_solve_stops(method, linesearch, dtype):
+    """Inside a search too: the point returned is an iterate, and never the last trial."""
+    for maxfun in (1, 2, 3, 4, 5):
+        res = solve(method, linesearch, dtype, maxfun=maxfun)
+        f, g = value_and_grad(res.x, jnp.asarray(TARGET, dtype))
+        rounding = 32 * np.finfo(dtype).eps
+        np.testing.assert_allclose(res.fun, f, rtol=rounding)
+        np.testing.assert_allclose(res.jac, g, atol=rounding)
+
+
+@each_dtype
+@each_pair
+def test_maxfun_is_respected(method, linesearch, dtype):
+    for maxfun in (1, 2, 3, 4):
+        res = solve(method, linesearch, dtype, maxfun=maxfun)
+        assert (int(res.nfev), int(res.status)) == (maxfun, MAXFUN)
+        assert res.nit < maxfun
+
+
+@each_dtype
+@each_pair
+def test_maxiter_is_respected(method, linesearch, dtype):
+    for maxiter in (0, 1, 3):
+        res = solve(method, linesearch, dtype, maxiter=maxiter)
+        assert (int(res.nit), int(res.status)) == (maxiter, MAXITER)
+
+
+@each_dtype
+@each_pair
+def test_a_second_run_is_identical(method, linesearch, dtype):
+    assert identical(solve(method, linesearch, dtype), solve(method, linesearch, dtype))
+
+
+@each_dtype
+@each_pair
+def test_nan_at_the_start_returns_the_start(method, linesearch, dtype):
+    x0 = jnp.asarray([1, np.nan, 0, 2], dtype)
+    res = solve(method, linesearch, dtype, x0)
+    assert (int(res.status), int(res.nit), int(res.nfev)) == (NAN, 0, 1)
+    assert identical(res.x, x0)
+    assert not res.success
+
+
+TREE = {"a": jnp.zeros(3, jnp.float32), "b": (jnp.ones((), jnp.float64), None)}
+
+
+@functools.cache
+def tree_runs(method, linesearch):
+    """Solves of the problem on a tree: for each, the result and the evaluations made."""
+    fun, points = recorded(lambda x: quadratic(jnp.append(x["a"].astype(jnp.float64), x["b"][0]), jnp.asarray(TARGET)))
+    runs = []
+    for options in ({}, {"maxfun": 3}):
+        points.clear()
+        res = jaxmin.minimize(fun, TREE, method=method, linesearch=linesearch, options=options)
+        jax.effects_barrier()
+        runs.append((res, len(points)))
+    return runs
+
+
+@each_pair
+def test_structure_and_dtypes_are_kept(method, linesearch):
+    for res, _ in tree_runs(method, linesearch):
+        for tree in (res.x, res.jac):
+            assert jax.tree.structure(tree) == jax.tree.structure(TREE)
+            assert jax.tree.map(lambda u: (u.shape, u.dtype), tree) == jax.tree.map(lambda u: (u.shape, u.dtype), TREE)
+    solved, _ = tree_runs(method, linesearch)[0]
+    assert solved.success
+    np.testing.assert_allclose(jnp.append(solved.x["a"], solved.x["b"][0]), TARGET, atol=5e-5)
+
+
+@each_pair
+def test_every_evaluation_is_counted(method, linesearch):
+    for res, evaluations in tree_runs(method, linesearch):
+        assert res.nfev == evaluations
+
+
+@each_pair
+def test_lanes_of_a_batch_are_the_single_runs(method, linesearch):
+    starts = np.random.default_rng(2).normal(size=(4, 4)) * [[0.1], [1], [10], [1]]
+    starts[3, 1] = np.nan
+
+    @jax.jit
+    @jax.vmap
+    def batch(x0):
+        return solve(method, linesearch, "float64", x0)
+
+    lanes = batch(jnp.asarray(starts))
+    for i, x0 in enumerate(starts):
+        lane, single = jax.tree.map(lambda u, i=i: u[i], lanes), solve(method, linesearch, "float64", x0)
+        assert (lane.status, lane.nit, lane.nfev) == (single.status, single.nit, single.nfev)
+        np.testing.assert_allclose(lane.x, single.x, rtol=1e-9)

@@ -1,0 +1,316 @@
+"""What cannot be right is an exception that names the argument, the value and the choices."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmin
+from jaxmin import minimize
+from jaxmin._registry import entries
+
+X0 = (3.0, -2.0)
+
+
+def squares(x, *args):
+    return jnp.sum((x - 1) ** 2)
+
+
+def refused(kinds, words, fun=squares, x0=X0, **given):
+    """The call raises one of the kinds, and the message says each of the words."""
+    with pytest.raises(kinds) as caught:
+        minimize(fun, x0, **given)
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is not in {caught.value!s}"
+
+
+# ---- fun
+
+FUN = {
+    "an array": (ValueError, ("fun", "one number", "(2,)"), lambda x: x),
+    "a column": (ValueError, ("fun", "one number", "(2, 1)"), lambda x: x[:, None]),
+    "an empty array": (ValueError, ("fun", "one number", "(0,)"), lambda x: x[:0]),
+    "a complex number": (TypeError, ("fun", "real", "complex128"), lambda x: squares(x) + 1j),
+    "None": (TypeError, ("fun", "one number", "NoneType"), lambda x: None),
+    "a string": (TypeError, ("fun", "one number", "str"), lambda x: "one"),
+    "a dict": (TypeError, ("fun", "one number", "dict"), lambda x: {"f": squares(x)}),
+    "a list": (TypeError, ("fun", "one number", "list"), lambda x: [squares(x)]),
+    "a pair": (TypeError, ("fun", "one number", "tuple", "has_aux=True", "jac=True"), lambda x: (squares(x), x)),
+}
+
+
+@pytest.mark.parametrize("name", FUN)
+def test_fun_that_returns(name):
+    kind, words, fun = FUN[name]
+    refused(kind, words, fun)
+
+
+@pytest.mark.parametrize("fun", [lambda x: squares(x)[None], lambda x: squares(x)[None, None]])
+def test_fun_that_returns_an_array_of_one_number_is_right(fun):
+    res = minimize(fun, X0)
+    assert res.success and res.fun.shape == ()
+
+
+SPLIT = {
+    "aux, one number": (("fun", "has_aux=True", "(value, aux)"), squares, {"has_aux": True}),
+    "aux, three": (
+        ("fun", "has_aux=True", "(value, aux)", "3"),
+        lambda x: (squares(x), x, x),
+        {"has_aux": True},
+    ),
+    "gradient, one number": (("fun", "jac=True"), squares, {"jac": True}),
+    "gradient, three": (("fun", "jac=True", "3"), lambda x: (squares(x), x, x), {"jac": True}),
+    "both, one number": (("fun", "((value, aux), gradient)"), squares, {"jac": True, "has_aux": True}),
+    "both, no inner pair": (
+        ("fun", "(value, aux)"),
+        lambda x: (squares(x), x),
+        {"jac": True, "has_aux": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_fun_that_returns_too_little_or_too_much(name):
+    words, fun, given = SPLIT[name]
+    refused((TypeError, ValueError), words, fun, **given)
+
+
+@pytest.mark.parametrize("fun", [3, None, "rosen", (squares,)])
+def test_fun_that_is_no_callable(fun):
+    refused(TypeError, ("fun", "call"), fun)
+
+
+NUMPY = {
+    "sum": lambda x: np.sum(np.square(np.asarray(x))),
+    "linalg": lambda x: np.linalg.norm(x),
+    "in place": lambda x: np.add(np.zeros(2), x).sum(),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY)
+@pytest.mark.parametrize("args", [(), (2,)], ids=["alone", "beside an integer"])
+def test_fun_that_calls_numpy_is_told_what_to_do(name, args):
+    fun = NUMPY[name]
+    refused(TypeError, ("fun", "NumPy", "jax.numpy", "pure_callback"), lambda x, *rest: fun(x), args=args)
+
+
+def test_error_inside_fun_is_the_users_own():
+    def fun(x):
+        raise RuntimeError("mine")
+
+    refused(RuntimeError, ("mine",), fun)
+
+
+def test_branch_on_x_is_jaxs_own_error():
+    refused(jax.errors.TracerBoolConversionError, (), lambda x, k: x[0] if x[0] > 0 else x[1], args=(3,))
+
+
+# ---- jac
+
+JAC = {
+    "shorter": (ValueError, ("jac", "(1,)", "(2,)"), lambda x: x[:1]),
+    "longer": (ValueError, ("jac", "(3,)", "(2,)"), lambda x: jnp.ones(3)),
+    "a column": (ValueError, ("jac", "(2, 1)", "(2,)"), lambda x: x[:, None]),
+    "a scalar": (ValueError, ("jac", "()", "(2,)"), lambda x: 2.0),
+    "None": ((TypeError, ValueError), ("jac", "None"), lambda x: None),
+    "a string": ((TypeError, ValueError), ("jac", "str"), lambda x: "up"),
+    "a dict": ((TypeError, ValueError), ("jac", "dict"), lambda x: {"a": x}),
+    "complex": (TypeError, ("jac", "complex128", "float64"), lambda x: x + 1j),
+}
+
+
+@pytest.mark.parametrize("name", JAC)
+def test_jac_that_returns(name):
+    kind, words, jac = JAC[name]
+    refused(kind, words, jac=jac)
+
+
+@pytest.mark.parametrize("name", JAC)
+def test_gradient_that_fun_returns(name):
+    kind, words, jac = JAC[name]
+    refused(kind, words, lambda x: (squares(x), jac(x)), jac=True)
+
+
+def test_jac_built_otherwise_than_x0():
+    fun = lambda x: squares(x["a"])
+    refused(ValueError, ("jac", "'a'", "'b'"), fun, {"a": np.ones(2)}, jac=lambda x: {"b": x["a"]})
+    refused(ValueError, ("jac", "(1,)", "(2,)"), fun, {"a": np.ones(2)}, jac=lambda x: {"a": x["a"][:1]})
+
+
+@pytest.mark.parametrize("jac", ["2-point", "3-point", "cs", 3, [1.0, 2.0]])
+def test_jac_of_another_kind(jac):
+    refused(ValueError, ("jac", repr(jac), "None", "True", "callable", "automatic differentiation"), jac=jac)
+
+
+# ---- x0
+
+X0S = {
+    "a string": "abc",
+    "a list of strings": ["abc", "d"],
+    "a string array": np.array(["abc"]),
+    "an object": object(),
+    "an object array": np.array([object(), 1.0]),
+    "None": None,
+    "a function": jnp.cos,
+    "dates": np.array(["2020-01-01"], "M8[D]"),
+    "a record array": np.zeros(2, [("a", float)]),
+    "a shape": jax.ShapeDtypeStruct((2,), jnp.float32),
+}
+
+
+@pytest.mark.parametrize("name", X0S)
+def test_x0_in_which_nothing_can_vary(name):
+    refused((TypeError, ValueError), ("x0",), lambda x: jnp.float64(1), X0S[name])
+
+
+# ---- limits and tolerances
+
+LIMITS = {
+    "gtol text": (TypeError, {"gtol": "small"}, "'small'"),
+    "gtol array": (TypeError, {"gtol": np.ones(2)}, "[1., 1.]"),
+    "gtol list": (TypeError, {"gtol": [1e-5]}, "[1e-05]"),
+    "gtol nan": (ValueError, {"gtol": math.nan}, "nan"),
+    "ftol text": (TypeError, {"ftol": "small"}, "'small'"),
+    "xtol nan": (ValueError, {"xtol": math.nan}, "nan"),
+    "maxiter negative": (ValueError, {"maxiter": -1}, "-1"),
+    "maxiter nan": (ValueError, {"maxiter": math.nan}, "nan"),
+    "maxiter text": (TypeError, {"maxiter": "100"}, "'100'"),
+    "maxfun zero": (ValueError, {"maxfun": 0}, "0"),
+    "maxfun negative": (ValueError, {"maxfun": np.int64(-3)}, "-3"),
+    "maxfun complex": (TypeError, {"maxfun": 3j}, "3j"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limit_that_is_none(name):
+    kind, options, value = LIMITS[name]
+    (option,) = options
+    refused(kind, (option, value), options=options)
+
+
+@pytest.mark.parametrize("tol", ["small", [1e-3], np.ones(2), object(), 1j])
+def test_tol_of_another_kind(tol):
+    refused(TypeError, ("tol", str(tol)), tol=tol)
+
+
+def test_tol_that_is_nan():
+    refused(ValueError, ("tol", "nan"), tol=math.nan)
+
+
+# ---- options
+
+
+@pytest.mark.parametrize("method", entries("methods"))
+def test_unknown_option_lists_those_that_there_are(method):
+    refused(ValueError, ("options", "'grol'", "gtol", "ftol", "xtol", "maxiter", "maxfun"), method=method,
+            options={"grol": 1e-5})  # fmt: skip
+    for name in entries("methods")[method].parameters:
+        refused(ValueError, ("'grol'", name), method=method, options={"grol": 1e-5})
+
+
+@pytest.mark.parametrize("search", entries("linesearches"))
+def test_choices_of_options_can_be_chosen(search):
+    with pytest.raises(ValueError) as caught:
+        minimize(squares, X0, linesearch=search, options={"grol": 1})
+    choices = str(caught.value).split("choices are ")[1].split(", ")
+    values = {"gtol": 1e-3, "ftol": 1e-3, "xtol": 1e-3, "xrtol": 1e-3, "c1": 1e-3, "c2": 0.5}
+    for choice in {"c1", "c2", "maxls"} & set(choices):
+        assert minimize(squares, X0, linesearch=search, options={choice: values.get(choice, 20)}).nfev > 0
+
+
+def test_option_of_another_method():
+    refused(ValueError, ("options", "'maxcor'"), method="cg", options={"maxcor": 5})
+
+
+def test_option_of_the_method_beside_a_built_method():
+    refused(ValueError, ("options", "'maxcor'"), method=jaxmin.lbfgs(), options={"maxcor": 5})
+
+
+def test_option_of_the_search_beside_a_built_search():
+    with pytest.raises(ValueError) as caught:
+        minimize(squares, X0, linesearch=jaxmin.wolfe(), options={"maxls": 5})
+    unknown, choices = str(caught.value).split("choices")
+    assert "'maxls'" in unknown and "maxls" not in choices
+
+
+def test_option_given_twice():
+    refused(ValueError, ("options", "'maxfev'", "twice"), options={"maxfun": 3, "maxfev": 4})
+
+
+@pytest.mark.parametrize("options", ["gtol", [1], 3])
+def test_options_that_are_no_dictionary(options):
+    refused(TypeError, ("options", "dict"), options=options)
+
+
+# ---- methods and searches
+
+
+@pytest.mark.parametrize("method", ["newton", "", 3, jaxmin.lbfgs, object()])
+def test_unknown_method_lists_the_choices(method):
+    refused((TypeError, ValueError), ("method", repr(method), *map(repr, entries("methods"))), method=method)
+
+
+@pytest.mark.parametrize("search", ["brent", "", 3, None, jaxmin.wolfe])
+def test_unknown_search_lists_the_choices(search):
+    words = ("linesearch", repr(search), *map(repr, entries("linesearches")))
+    refused((TypeError, ValueError), words, linesearch=search)
+
+
+BUILDERS = {
+    "memory": (jaxmin.lbfgs, [0, -1, 2.5, "5", None]),
+    "eta": (jaxmin.cg, [0, -1, math.nan, "0.4"]),
+    "step": (jaxmin.fixed, [0, -1.0, math.nan, "1"]),
+    "sufficient": (jaxmin.backtracking, [0, 0.5, -1, math.nan, "1e-4"]),
+    "curvature": (jaxmin.backtracking, [0, 1, 1e-5, math.nan, "0.9"]),
+    "max_trials": (jaxmin.backtracking, [0, -1, math.nan, "20", None]),
+    "decrease": (jaxmin.backtracking, [0, 1, math.nan, "0.8"]),
+    "increase": (jaxmin.backtracking, [0.5, math.nan, "1.5"]),
+    "max_step": (jaxmin.backtracking, [0, -1, math.nan, "1"]),
+    "first_step": (
+        lambda first_step: jaxmin.descend(jaxmin.Direction(tuple, tuple), jaxmin.fixed(), first_step),
+        ["two", None],
+    ),
+} | {
+    f"{search.__name__} {name}": (search, values)
+    for search in (jaxmin.wolfe, jaxmin.hager_zhang)
+    for name, values in {
+        "sufficient": [0, 1, math.nan, "1e-4"],
+        "curvature": [0, 1, math.nan, "0.9"],
+        "max_trials": [0, math.nan, "20", None],
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, (_, values) in BUILDERS.items() for value in values]
+)
+def test_builder_refuses_a_constant_by_name_and_value(name, value):
+    build, _ = BUILDERS[name]
+    parameter = name.split()[-1]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        build(**{parameter: value})
+    assert parameter in str(caught.value) and repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["maxls", "c1", "maxcor"])
+def test_constant_that_would_have_to_be_traced_is_refused_by_name(option):
+    meant = {"maxls": "max_trials", "c1": "sufficient", "maxcor": "memory"}[option]
+    for value in (jnp.ones(2), np.ones(2)):
+        with pytest.raises((TypeError, ValueError), match=f"{option}|{meant}"):
+            minimize(squares, X0, options={option: value})
+    with pytest.raises((TypeError, ValueError), match=f"{option}|{meant}"):
+        jax.jit(lambda value: minimize(squares, X0, options={option: value}).x)(3)
+
+
+# ---- transformations
+
+
+@pytest.mark.parametrize("jacobian", [jax.jacfwd, jax.jacrev])
+def test_derivative_of_a_solve_is_right_or_refused(jacobian):
+    try:
+        derivative = jacobian(lambda a: minimize(lambda x: jnp.sum((x - a) ** 2), X0).x)(3.0)
+    except (NotImplementedError, TypeError, ValueError):
+        return
+    np.testing.assert_allclose(derivative, [1, 1], atol=1e-4)

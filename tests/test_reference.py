@@ -1,0 +1,86 @@
+"""The default method on problems that others fail on: a minimum in float32 and float64, and no false word."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import ALL, REFERENCE, recorded
+
+import jaxmin
+
+GTOL = 1e-5  # the default
+HANDFUL = 24  # evaluations: four iterates that gain nothing, and two searches that fail
+CONVERGED, PRECISION_LOSS, PRECISION_FLOOR = 0, 2, 7
+
+each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
+each_problem = pytest.mark.parametrize("name", ALL)
+
+
+def exact(fun, x, dtype):
+    """f and the norm of g at x in float64, and how far a rounding of x to the dtype moves g."""
+
+    def figures(x):
+        f, g = jax.value_and_grad(fun)(x)
+        return f, jnp.max(jnp.abs(g)), jnp.max(jnp.abs(jax.hessian(fun)(x)) @ jnp.abs(x))
+
+    f, gnorm, moved = map(float, jax.jit(figures)(jnp.asarray(x, jnp.float64)))
+    return f, gnorm, 4 * float(np.finfo(dtype).eps) * moved
+
+
+@each_dtype
+@each_problem
+def test_the_default_method_finds_a_minimum(name, dtype):
+    problem = ALL[name]
+    res = jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, dtype))
+    f, gnorm, moved = exact(problem.fun, res.x, dtype)
+    gap = min(abs(f - least) for least in problem.minima)
+    assert gap <= 1e-5 * max(1, abs(f))
+    if res.success:
+        assert res.status in (CONVERGED, PRECISION_FLOOR)
+        assert gnorm <= GTOL * (max(1, abs(f)) if res.status == PRECISION_FLOOR else 1) + moved
+    else:  # no neighbour of x in this dtype is sure to be better
+        assert res.status == PRECISION_LOSS
+        assert GTOL * max(1, abs(f)) < gnorm <= moved
+
+
+@each_dtype
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_reference_problems_are_solved_with_success(name, dtype):
+    problem = REFERENCE[name]
+    assert jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, dtype)).success
+
+
+@each_dtype
+@each_problem
+def test_no_solve_needs_many_evaluations(name, dtype):
+    problem = ALL[name]
+    res = jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, dtype))
+    assert res.nit < res.nfev <= problem.nfev
+
+
+@each_dtype
+def test_rosenbrock_takes_at_most_60_iterations(dtype):
+    problem = REFERENCE["rosen2"]
+    res = jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, dtype))
+    assert res.nit <= 60
+    assert res.nfev <= 80
+
+
+@each_problem
+def test_a_float32_solve_ends_when_rounding_hides_what_is_left(name):
+    """With an offset, the noise of f is above what gtol asks for on most of the problems."""
+    problem = ALL[name]
+    exactly = jax.jit(jax.vmap(problem.fun))
+    fun, points = recorded(lambda x, offset: problem.fun(x) + offset)
+    for offset in (1.0, 100.0):
+        points.clear()
+        res = jaxmin.minimize(fun, jnp.asarray(problem.x0, jnp.float32), np.float32(offset))
+        jax.effects_barrier()
+        f = np.asarray(exactly(jnp.asarray([res.x, *points], jnp.float64))) + offset
+        noise = 4 * np.finfo(np.float32).eps * f[0]
+        assert f[0] <= np.nanmin(f) + 2 * noise  # the best point, as far as float32 can tell
+        first = int(np.argmax(f[1:] <= np.nanmin(f) + noise)) + 1
+        assert res.nfev - first <= HANDFUL
+        assert res.status in (CONVERGED, PRECISION_LOSS, PRECISION_FLOOR)
+        bound = np.float32(GTOL) * max(1, abs(res.fun))
+        assert (np.abs(res.jac).max() <= bound) == (res.status != PRECISION_LOSS)

@@ -1,0 +1,351 @@
+"""Trouble that depends on values: a status that is true, beside the point that is best."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import ALL, like, recorded, rosenbrock
+
+import jaxmin
+from jaxmin._registry import entries
+
+CONVERGED, MAXITER, PRECISION_LOSS, NAN, FTOL, XTOL, MAXFUN = range(7)
+PRECISION_FLOOR, SEARCH_FAILED, UNBOUNDED = 7, 8, 9
+
+each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
+each_method = pytest.mark.parametrize("method", entries("methods"))
+each_solver = pytest.mark.parametrize(  # every method in float32, and the default one in float64
+    ("method", "dtype"), [*((method, "float32") for method in entries("methods")), ("lbfgs", "float64")]
+)
+
+
+def figures(res):
+    return int(res.status), int(res.nit), int(res.nfev)
+
+
+@jax.custom_jvp
+def square_without_slope(x):
+    """sum(x^2), whose gradient is NaN for x <= 1/2."""
+    return jnp.sum(x**2)
+
+
+@square_without_slope.defjvp
+def _(primals, tangents):
+    (x,), (v,) = primals, tangents
+    return square_without_slope(x), jnp.sum(jnp.where(x > 0.5, 2 * x, jnp.nan) * v)
+
+
+# ---- NaN and infinity
+
+AT_THE_START = {
+    "nan": (lambda x: jnp.sum(jnp.sqrt(x - 10)), [1.0, 20.0], NAN),
+    "inf": (lambda x: jnp.sum(1 / x), [0.0, 1.0], NAN),
+    "nan in x0": (lambda x: jnp.sum(x**2), [1.0, np.nan], NAN),
+    "inf in x0": (lambda x: jnp.sum(x**2), [1.0, np.inf], NAN),
+    "nan in the gradient only": (square_without_slope, [0.3, 2.0], NAN),
+    "inf in the gradient only": (lambda x: jnp.sum(jnp.sqrt(x)), [0.0, 1.0], NAN),
+    "-inf": (lambda x: jnp.sum(jnp.log(x)), [0.0, 1.0], UNBOUNDED),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", AT_THE_START)
+def test_trouble_at_the_start_returns_the_start(name, dtype):
+    fun, x0, status = AT_THE_START[name]
+    x0 = jnp.asarray(x0, dtype)
+    res = jaxmin.minimize(fun, x0)
+    assert figures(res) == (status, 0, 1)
+    assert not res.success
+    np.testing.assert_array_equal(res.x, x0)
+    np.testing.assert_array_equal(res.fun, fun(x0))
+
+
+INSIDE = {  # the first trial of the first search is outside the domain
+    "nan": (lambda x: 10 * jnp.sum(x - jnp.sqrt(x)), [0.5, 0.6], 0.25),
+    "inf": (lambda x: jnp.sum(jnp.where(x < 0.1, jnp.inf, 4 * (x - 0.2) ** 2)), [0.3, 0.9], 0.2),
+    "nan and inf": (lambda x: jnp.sum(10 * x - jnp.log(x)), [0.5, 0.6], 0.1),
+    "nan in the gradient only": (lambda x: square_without_slope(x) - jnp.sum(1.2 * x), [0.8, 0.7], 0.6),
+}
+
+
+@each_solver
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_search_that_meets_nan_or_inf_takes_a_shorter_step(name, method, dtype):
+    fun, x0, best = INSIDE[name]
+    res = jaxmin.minimize(fun, jnp.asarray(x0, dtype), method=method)
+    assert res.success or (dtype == "float32" and res.status == PRECISION_LOSS)
+    np.testing.assert_allclose(res.x, best, rtol=1e-3)
+    assert res.nfev < 200
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_the_searches_above_do_meet_nan_or_inf(name):
+    fun, x0, _ = INSIDE[name]
+    wrapped, points = recorded(fun)
+    jaxmin.minimize(wrapped, jnp.asarray(x0))
+    jax.effects_barrier()
+    everywhere = jax.jit(jax.vmap(lambda x: (fun(x), jax.grad(fun)(x))))
+    assert not all(np.isfinite(part).all() for part in everywhere(jnp.asarray(points)))
+
+
+@each_solver
+def test_a_minimum_at_the_border_of_the_domain_is_no_success(method, dtype):
+    """The gradient is NaN where f still falls: the last good point comes back."""
+    res = jaxmin.minimize(square_without_slope, jnp.asarray([3.0, 2.0], dtype), method=method)
+    assert not res.success
+    assert res.status in (PRECISION_LOSS, SEARCH_FAILED)
+    assert np.all(res.x > 0.5)
+    assert res.fun < 3
+    assert np.isfinite(res.jac).all()
+
+
+# ---- wrong gradients
+
+WRONG = {
+    "sign": lambda x: -2 * x,
+    "one of two signs": lambda x: like(x, [2, -4]) * x,
+    "another function's": lambda x: jnp.stack([x[1], -x[0]]),
+}
+
+
+@each_solver
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_gradient_is_a_failed_search(name, method, dtype):
+    x0 = jnp.asarray([1.0, 2.0], dtype)
+    res = jaxmin.minimize(lambda x: jnp.sum(x**2), x0, method=method, jac=WRONG[name])
+    assert res.status == SEARCH_FAILED
+    assert not res.success
+    assert res.nfev <= 200
+    assert "gradient right" in res.message
+
+
+@each_dtype
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_gradient_leads_up_by_no_more_than_rounding_might(name, dtype):
+    for maxfun in (10, 20, 50, 100, 400):
+        res = jaxmin.minimize(
+            lambda x: jnp.sum(x**2), jnp.asarray([1.0, 2.0], dtype), jac=WRONG[name], options={"maxfun": maxfun}
+        )
+        assert res.fun <= 5 * (1 + float(np.finfo(dtype).eps) ** 0.75)
+
+
+@each_solver
+def test_a_kink_is_a_failed_search_at_the_lowest_point(method, dtype):
+    fun = lambda x: jnp.sum(jnp.abs(x - 1 / 3)) + 1
+    res = jaxmin.minimize(fun, jnp.asarray([1.0, 2.0], dtype), method=method)
+    assert not res.success
+    assert res.status in (SEARCH_FAILED, PRECISION_LOSS)
+    np.testing.assert_array_equal(res.fun, jax.jit(fun)(res.x))
+    assert res.fun < 1.5
+
+
+# ---- unbounded problems
+
+FALLING = {
+    "line": lambda x: -jnp.sum(x),
+    "parabola": lambda x: -jnp.sum(x**2),
+    "exponential": lambda x: -jnp.sum(jnp.exp(x)),
+    "logarithm": lambda x: jnp.sum(jnp.log(x)),
+    "cliff": lambda x: jnp.sum(jnp.where(x < 0, -jnp.inf, x)),
+    "cubic": lambda x: -jnp.sum(x**3),
+}
+
+
+@each_solver
+@pytest.mark.parametrize("name", FALLING)
+def test_an_unbounded_problem_is_no_success(name, method, dtype):
+    fun = FALLING[name]
+    x0 = jnp.asarray([0.6, 0.5], dtype)
+    res = jaxmin.minimize(fun, x0, method=method)
+    assert not res.success
+    assert res.status in (UNBOUNDED, MAXFUN, SEARCH_FAILED)
+    assert res.fun < fun(x0) - 10
+    assert not np.isnan(res.x).any()
+    if res.status == UNBOUNDED:
+        assert "unbounded" in res.message
+
+
+@each_dtype
+def test_minus_infinity_ends_the_solve_at_once(dtype):
+    fun, points = recorded(FALLING["cliff"])
+    res = jaxmin.minimize(fun, jnp.asarray([0.6, 0.5], dtype))
+    jax.effects_barrier()
+    assert res.status == UNBOUNDED
+    assert res.fun == -jnp.inf
+    np.testing.assert_array_equal(res.x, points[-1])
+    assert sum(np.isinf(FALLING["cliff"](jnp.asarray(x))) for x in points) == 1
+
+
+# ---- nothing to do, and limits
+
+
+@each_solver
+@pytest.mark.parametrize("x0", ([], {"a": [], "b": [[], []]}), ids=("array", "tree"))
+def test_no_variables_are_converged(x0, method, dtype):
+    x0 = jax.tree.map(lambda u: jnp.asarray(u, dtype), x0, is_leaf=lambda u: isinstance(u, list))
+    res = jaxmin.minimize(lambda x: sum(map(jnp.sum, jax.tree.leaves(x))) + 7.0, x0, method=method)
+    assert figures(res) == (CONVERGED, 0, 1)
+    assert res.success
+    assert res.fun == 7
+    assert jax.tree.map(jnp.shape, res.x) == jax.tree.map(jnp.shape, x0)
+
+
+@each_solver
+def test_a_start_at_the_minimum_is_converged(method, dtype):
+    res = jaxmin.minimize(rosenbrock, jnp.ones(2, dtype), method=method)
+    assert figures(res) == (CONVERGED, 0, 1)
+    assert res.success
+
+
+@each_solver
+def test_maxiter_0_evaluates_the_start_only(method, dtype):
+    x0 = jnp.asarray([-1.2, 1.0], dtype)
+    res = jaxmin.minimize(rosenbrock, x0, method=method, options={"maxiter": 0})
+    assert figures(res) == (MAXITER, 0, 1)
+    np.testing.assert_array_equal(res.x, x0)
+    np.testing.assert_allclose(res.jac, [-215.6, -88.0], rtol=1e-5)
+
+
+@each_solver
+def test_tol_0_goes_on_until_nothing_is_left(method, dtype):
+    fun = lambda x: jnp.sum(jnp.cosh(like(x, [1, 2]) * x - 0.1))
+    res = jaxmin.minimize(fun, jnp.asarray([0.3, -0.4], dtype), method=method, tol=0)
+    assert res.status in (CONVERGED, PRECISION_LOSS, FTOL)
+    assert (res.status == PRECISION_LOSS) == (np.abs(res.jac).max() > 0 and res.status != FTOL)
+    np.testing.assert_allclose(res.x, [0.1, 0.05], atol=4 * np.sqrt(np.finfo(dtype).eps))
+    assert res.nfev < 300
+
+
+@each_dtype
+def test_gtol_0_is_a_success_only_where_the_gradient_is_0(dtype):
+    logreg = ALL["logreg"]
+    res = jaxmin.minimize(logreg.fun, jnp.asarray(logreg.x0, dtype), options={"gtol": 0})
+    assert res.status in (CONVERGED, PRECISION_LOSS)
+    assert res.success == (np.abs(res.jac).max() == 0)
+    assert np.abs(res.jac).max() < 100 * np.finfo(dtype).eps
+
+
+@each_dtype
+@pytest.mark.parametrize(
+    ("option", "status"), [({"ftol": 1e-3, "gtol": 0}, FTOL), ({"xtol": 1e-3, "gtol": 0}, XTOL)], ids=("ftol", "xtol")
+)
+def test_ftol_and_xtol_compare_the_last_two_iterates(option, status, dtype):
+    """The last two points that an exact count of the iterations gives are as near as the status says."""
+    solve = lambda **more: jaxmin.minimize(rosenbrock, jnp.asarray([-1.2, 1.0], dtype), options=option | more)
+    res = solve()
+    assert (int(res.status), res.success) == (status, True)
+    before, two_before = solve(maxiter=res.nit - 1), solve(maxiter=res.nit - 2)
+    assert before.status == two_before.status == MAXITER
+
+    def near(old, new):
+        if status == FTOL:
+            return old.fun - new.fun <= 1e-3 * max(1, abs(old.fun))
+        return np.abs(new.x - old.x).max() <= 1e-3 * max(1, np.abs(new.x).max())
+
+    assert near(before, res)
+    assert not near(two_before, before)
+
+
+# ---- the floor of precision
+
+
+def steep_and_flat(x, offset):
+    return offset + jnp.sum(like(x, [1, 10, 100]) * (x - 1) ** 2)
+
+
+@each_method
+@pytest.mark.parametrize("offset", (1e6, -1e6))
+def test_a_large_offset_in_float32_ends_in_a_true_word(offset, method):
+    res = jaxmin.minimize(steep_and_flat, jnp.zeros(3, jnp.float32), np.float32(offset), method=method)
+    assert res.status in (CONVERGED, PRECISION_FLOOR)
+    assert np.abs(res.jac).max() <= (1e-5 if res.status == CONVERGED else 1e-5 * abs(res.fun))
+    left = float(steep_and_flat(res.x.astype(jnp.float64), offset)) - offset
+    assert left <= 8 * np.finfo(np.float32).eps * 1e6  # nothing that f shows
+    assert res.nfev < 100
+
+
+DATA = np.random.default_rng(3).normal(size=(2000, 4))
+
+
+def noisy_sum(x):
+    """A least-squares fit with a large residual: the sum of many squares, each rounded."""
+    return jnp.sum((like(x, DATA) @ x - like(x, np.cos(np.arange(2000)))) ** 2)
+
+
+@each_method
+def test_the_noise_of_a_sum_ends_in_a_true_word(method):
+    best = np.linalg.lstsq(DATA, np.cos(np.arange(2000)))[0]
+    res = jaxmin.minimize(noisy_sum, jnp.ones(4, jnp.float32), method=method)
+    exact = jnp.asarray(best)
+    assert res.status in (CONVERGED, PRECISION_LOSS, PRECISION_FLOOR)
+    assert res.success == bool(np.abs(res.jac).max() <= np.float32(1e-5) * max(1, res.fun))
+    left = float(noisy_sum(res.x.astype(jnp.float64)) - noisy_sum(exact))
+    assert left <= 8 * np.finfo(np.float32).eps * float(noisy_sum(exact))
+    assert res.nfev < 100
+
+
+def test_the_floor_is_a_success_only_within_gtol_times_f():
+    """The same solve under two tolerances: what it reached is enough for one of them."""
+    fun = lambda x: noisy_sum(x) + 1e4
+    loose, tight = (jaxmin.minimize(fun, jnp.ones(4, jnp.float32), options={"gtol": gtol}) for gtol in (1e-6, 1e-12))
+    assert loose.success
+    assert tight.status == PRECISION_LOSS
+    assert not tight.success
+    assert np.abs(tight.jac).max() <= 1e-6 * tight.fun
+
+
+# ---- messages
+
+
+MESSAGES = {  # how to get it, and the figures that the message has to name
+    CONVERGED: (rosenbrock, {}, "gnorm"),
+    MAXITER: (rosenbrock, {"options": {"maxiter": 3}}, "gnorm"),
+    MAXFUN: (rosenbrock, {"options": {"maxfun": 3}}, "gnorm"),
+    PRECISION_LOSS: (lambda x: noisy_sum(jnp.tile(x, 2)) + 1e4, {"options": {"gtol": 1e-12}}, "gnorm fun"),
+    PRECISION_FLOOR: (lambda x: 1e6 + jnp.sum(like(x, [1, 100]) * x**2), {"method": "gradient_descent"}, "gnorm fun"),
+}
+
+
+@pytest.mark.parametrize("status", MESSAGES)
+def test_a_message_names_the_figures(status):
+    fun, how, named = MESSAGES[status]
+    res = jaxmin.minimize(fun, jnp.asarray([-1.2, 1.0], jnp.float32), **how)
+    assert res.status == status
+    assert f"{np.abs(res.jac).max():.3g}" in res.message
+    if "fun" in named:
+        assert f"{float(res.fun):.8g}" in res.message
+    assert not re.search(r"[{}]|nan", res.message)
+
+
+def test_every_status_has_a_sentence_of_its_own():
+    sentences = [row.sentence for row in jaxmin.STATUS.values()]
+    assert len(set(sentences)) == len(sentences)
+    assert {code for code, row in jaxmin.STATUS.items() if row.success} == {CONVERGED, FTOL, XTOL, PRECISION_FLOOR}
+    assert all(code == row.code for code, row in jaxmin.STATUS.items())
+
+
+@each_dtype
+def test_each_lane_has_its_own_status_success_and_message(dtype):
+    """One function, four endings; and what a lane meets is nobody else's."""
+
+    def fun(x, kind):
+        choices = (
+            rosenbrock,
+            lambda x: jnp.sum(jnp.sqrt(x - 10)),
+            lambda x: jnp.sum(jnp.where(x < 0, -jnp.inf, x)),
+            lambda x: jnp.sum(x**2),
+        )
+        return jax.lax.switch(kind, choices, x)
+
+    x0 = jnp.asarray([[-1.2, 1.0], [1.0, 2.0], [0.6, 0.5], [0.0, 0.0]], dtype)
+    lanes = jax.jit(jax.vmap(lambda x0, kind: jaxmin.minimize(fun, x0, kind)))(x0, jnp.arange(4))
+    assert lanes.status.tolist() == [CONVERGED, NAN, UNBOUNDED, CONVERGED]
+    assert lanes.success.tolist() == [True, False, False, True]
+    starts = ("Converged", "Stopped: fun or its gradient", "Stopped: fun is unbounded", "Converged")
+    assert [message.startswith(start) for message, start in zip(lanes.message, starts)] == [True] * 4
+    for i in range(4):
+        single = jaxmin.minimize(fun, x0[i], i)
+        assert single.message == lanes.message[i]
+        assert figures(single) == figures(jax.tree.map(lambda u, i=i: u[i], lanes))
