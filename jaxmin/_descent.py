@@ -93,7 +93,8 @@ def descend(direction, linesearch, first_step="unit"):
         at_x0 = state.nit < 0
 
         # The trial, told to the search.
-        predicted = vec.dot(last.g, vec.sub(params, last.x))
+        moved = vec.sub(params, last.x)
+        predicted = vec.dot(last.g, moved)
         search = linesearch.step(state.search, f, vec.dot(grad, state.d), predicted)
         accepted = at_x0 | search.done
         failed = search.failed & ~accepted
@@ -101,17 +102,18 @@ def descend(direction, linesearch, first_step="unit"):
         step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
 
         # The direction from the new iterate. After a failure: the steepest descent from the old one.
-        previous = Iterate(vec.where(at_x0, params, last.x), last.f, last.g)
         d, memory = direction.update(
-            grad, state.direction, params, previous=previous, accepted=accepted, restart=state.fresh
+            grad, state.direction, params, previous=last, accepted=accepted, restart=state.fresh
         )
         gnorm, slope = vec.max_abs(iterate.g), vec.dot(grad, d)
         downhill = slope < 0
         fresh = jnp.where(accepted, ~downhill, state.fresh | failed)
-        steepest = vec.scale(-jnp.minimum(1, 1 / vec.norm(iterate.g)), iterate.g)
+        norm = vec.norm(iterate.g)
+        steepest = vec.scale(-jnp.minimum(1, 1 / norm), iterate.g)
         begins = accepted | (failed & ~state.fresh)
         d = vec.where(begins, vec.where(accepted & downhill, d, steepest), state.d)
-        slope0 = jnp.where(begins, vec.dot(iterate.g, d), state.slope0)
+        slope0 = jnp.where(accepted & downhill, slope, -norm * jnp.minimum(1, norm))
+        slope0 = jnp.where(begins, slope0, state.slope0)
 
         # The search along it.
         f_lowest = jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest)
@@ -135,7 +137,8 @@ def descend(direction, linesearch, first_step="unit"):
         gained = at_x0 | lower | (gnorm < _IMPROVED * state.g_lowest)
         stalls = jnp.where(accepted, jnp.where(gained | grown, 0, state.stalls + 1), state.stalls)
         highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, state.highest)), state.highest)
-        lost = jnp.minimum(expected, jnp.abs(predicted)) <= doubt
+        barely = vec.max_abs(moved) <= _ULPS * ulp * vec.max_abs(last.x)
+        lost = barely | (jnp.minimum(expected, jnp.abs(predicted)) <= doubt)
         status = jnp.where(failed & state.fresh, jnp.where(lost, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
         # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
         settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * state.g_lowest) | (stalls >= 2 * _STALLS_MAX)

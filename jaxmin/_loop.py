@@ -101,9 +101,13 @@ def _status(before, after, nfev, limits):
     moved = (after.nit > before.nit) & (after.nit > 0)
 
     scale = jnp.maximum(jnp.maximum(jnp.abs(before.iterate.f), jnp.abs(f)), 1)
-    change = vec.max_abs(vec.sub(x, before.iterate.x))
     flat = moved & (limits.ftol >= 0) & (before.iterate.f - f <= limits.ftol * scale)
-    still = moved & (limits.xtol >= 0) & (change <= limits.xtol * jnp.maximum(vec.max_abs(x), 1))
+    # A pass over x that nobody pays for who does not ask.
+    still = moved & lax.cond(
+        limits.xtol >= 0,
+        lambda: vec.max_abs(vec.sub(x, before.iterate.x)) <= limits.xtol * jnp.maximum(vec.max_abs(x), 1),
+        lambda: jnp.zeros((), bool),
+    )
     at_floor = (after.status == status_of.PRECISION_LOSS) & (gnorm <= limits.gtol * jnp.maximum(1, jnp.abs(f)))
 
     # The first that holds.

@@ -47,11 +47,10 @@ def max_abs(a):
 
 
 def norm(a):
-    """The 2-norm, scaled so that squares neither overflow nor vanish."""
-    largest = max_abs(a)
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    unit = jax.tree.map(lambda u: u / scale.astype(u.real.dtype), a)
-    return scale * jnp.sqrt(dot(unit, unit))
+    """The 2-norm; where its squares overflow or vanish, its upper bound sqrt(n) max|a|."""
+    square = dot(a, a)
+    usable = (square > 0) & (square < jnp.inf)
+    return jnp.where(usable, jnp.sqrt(square), math.sqrt(size(a)) * max_abs(a))
 
 
 def axpy(t, d, x):

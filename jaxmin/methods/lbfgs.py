@@ -60,7 +60,7 @@ def lbfgs(memory=10, linesearch=None):
         s, y = vec.sub(x, previous.x), vec.sub(g, previous.g)
         sy, yy = vec.dot(s, y), vec.dot(y, y)
         eps = jnp.finfo(sy.dtype).eps
-        curved = (sy > eps * jnp.abs(vec.dot(s, previous.g))) & (yy < jnp.inf)
+        curved = (sy > eps * jnp.abs(vec.dot(previous.g, s))) & (yy < jnp.inf)
         store = accepted & curved
         forget = accepted & restart
 
@@ -86,9 +86,8 @@ def lbfgs(memory=10, linesearch=None):
             gamma=jnp.where(store, sy / jnp.where(curved, yy, 1), jnp.where(forget, 0, H.gamma)),
         )
 
-        # No pair yet: the steepest descent.
-        scale = jnp.where(H.gamma > 0, H.gamma, jnp.minimum(1, 1 / vec.norm(g)))
-        d = vec.scale(-1, H._replace(gamma=scale).times(g))
+        # Without a pair H = 0, and d, which does not lead downhill, is replaced by the steepest descent.
+        d = vec.scale(-1, H.times(g))
         return d, LBFGSState(H, jnp.where(store, (slot + 1) % m, slot))
 
     def inverse_hessian(state):
