@@ -174,7 +174,6 @@ def bare(trips):
 class Solver(NamedTuple):
     build: Any
     most: int = 10**9  # the largest n it is meant for
-    dtypes: tuple = ("float32", "float64")
 
 
 SOLVERS = {

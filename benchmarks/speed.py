@@ -95,8 +95,9 @@ def measure(problem, n, names, options):
         except Exception as error:
             record["reason"] = f"{type(error).__name__}: {error}".splitlines()[0]
             return None
-        record["samples"] = [seconds] if seconds > PATIENCE else []
-        if not record["samples"]:
+        record["samples"] = [seconds]
+        if seconds <= PATIENCE:
+            record["samples"].clear()  # that run was the warm-up
             ready.append((record, run, math.ceil(SAMPLE / max(seconds, SAMPLE / 1000))))
         record["nit"], record["nfev"] = int(found.nit), int(found.nfev)
         return found
@@ -137,7 +138,7 @@ def figures(record):
 
 def text(value, unit=1.0, digits=3):
     """A number in at most seven characters; '-' for none."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return "-"
     value *= unit
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
@@ -215,7 +216,10 @@ def parse(argv):
     parser.add_argument("--compiles", type=int, default=2, help="compilations of each solver, the best counts")
     parser.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: for a machine that others use as well")
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if min(options.repeats, options.compiles, *options.sizes) < 1:
+        parser.error("--repeats, --compiles and --sizes: at least 1")
+    return options
 
 
 def main(argv=None):

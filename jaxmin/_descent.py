@@ -126,7 +126,8 @@ def descend(direction, linesearch, first_step="unit"):
             usable = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
             t = jnp.where(usable, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
         else:
-            t = jnp.ones((), dtype)
+            # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
+            t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
         begun = linesearch.init(iterate.f, slope0, t.astype(dtype), jnp.full((), jnp.inf, dtype), noise)
         search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 

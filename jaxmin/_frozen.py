@@ -8,18 +8,37 @@ Whatever is not known to be so is not kept; that costs a trace, never a compilat
 
 import dis
 import functools
+import sys
 import types
+import weakref
 
 import jax
 import numpy as np
-
-from jaxmin._signature import Same
 
 _VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.generic, np.dtype)
 _TRUSTED = ("jax", "jaxlib", "numpy", "math", "operator", "builtins", "jaxmin")
 _JITTED = type(jax.jit(lambda: None))
 # By these a function may see what its names do not show.
 _OPEN = {"globals", "locals", "vars", "eval", "exec", "getattr", "__import__", "__dict__", "random", "open", "input"}
+
+
+class Same:
+    """An object that equals only itself, held weakly: once it is gone, nothing equals it."""
+
+    __slots__ = ("_id", "_ref")
+
+    def __init__(self, value):
+        self._id = id(value)
+        try:
+            self._ref = weakref.ref(value)
+        except TypeError:  # a built-in function or a class of C's, which stay
+            self._ref = lambda: value
+
+    def __hash__(self):
+        return self._id
+
+    def __eq__(self, other):
+        return isinstance(other, Same) and self._ref() is not None and self._ref() is other._ref()
 
 
 class Mutable(Exception):
@@ -29,7 +48,7 @@ class Mutable(Exception):
 def key(value, seen=()):
     """A hashable key, equal only for what traces alike; raises ``Mutable`` where there is none."""
     if isinstance(value, _VALUES):
-        return type(value), value
+        return type(value), repr(value) if isinstance(value, (float, complex, np.generic)) else value
     if isinstance(value, jax.core.Tracer):
         raise Mutable
     if isinstance(value, jax.Array) or _trusted(value):
@@ -44,15 +63,16 @@ def key(value, seen=()):
 
 
 def _trusted(value):
-    """Modules, classes and functions of libraries that nobody changes while solving."""
+    """Modules, and what stands in them under its own name, of libraries that nobody changes while solving."""
     if isinstance(value, types.ModuleType):
-        name = value.__name__
-    elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, _JITTED)):
-        name = getattr(value, "__module__", None) or "numpy"
-    else:
-        # numpy and jax.numpy hold callables of classes of their own
-        name = type(value).__module__ if callable(value) and not hasattr(value, "__wrapped__") else ""
-    return name.split(".")[0] in _TRUSTED
+        return value.__name__.split(".")[0] in _TRUSTED
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))
+    if not isinstance(module, str) or not isinstance(name, str) or module.split(".")[0] not in _TRUSTED:
+        return isinstance(value, np.ufunc)
+    bound_to = getattr(value, "__self__", None)
+    if bound_to is not None and not isinstance(bound_to, types.ModuleType):
+        return False
+    return getattr(sys.modules.get(module), name, None) is value
 
 
 def _function(function, seen):
@@ -66,7 +86,8 @@ def _function(function, seen):
     names = _names(function.__code__)
     globals_read = [function.__globals__[name] for name in names if name in function.__globals__]
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    return Same(function), tuple(key(value, seen) for value in (*cells, *defaults, *globals_read))
+    seen_by_it = tuple(key(value, seen) for value in (*cells, *defaults, *globals_read))
+    return Same(function), function.__code__, seen_by_it
 
 
 @functools.lru_cache(maxsize=1024)

@@ -78,7 +78,7 @@ def minimize(
         - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough;
         - ``ftol`` (off): the decrease of fun in an iteration, relative to max(\|fun\|, 1);
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
-        - ``maxiter`` (15000), ``maxfun`` (15000): iterations, evaluations.
+        - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``.
       linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. By default the
@@ -144,6 +144,8 @@ def _choose(method, linesearch, tol, options):
         _check_limit("tol", tol)
         for name in entry.tol_sets if entry else ("gtol",):
             limits.setdefault(name, tol)
+    if "maxiter" in limits and "maxfun" not in limits:  # who asks for more iterations wants their evaluations
+        limits["maxfun"] = _no_less(_LIMITS["maxfun"], limits["maxiter"])
     limits = Limits(**(_LIMITS | limits))
     if isinstance(method, Method):
         if linesearch is not _OWN_SEARCH:
@@ -159,6 +161,11 @@ def _choose(method, linesearch, tol, options):
     constants = _take(options, entry.parameters)
     search = _choose_search(linesearch, options, entry.parameters)
     return entry.build(**constants, **search), limits
+
+
+def _no_less(default, count):
+    traced = isinstance(count, jax.core.Tracer)
+    return jnp.maximum(default, count) if traced else max(default, float(count))
 
 
 def _choose_search(linesearch, options, others):
@@ -203,7 +210,7 @@ def _check_limit(name, value):
     """A real scalar; where its value is known, one that makes sense."""
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value) != 0:
         raise TypeError(f"{name}={value!r}: one number")
-    if not np.issubdtype(np.result_type(value), np.number) or np.iscomplexobj(value):
+    if not np.issubdtype(getattr(value, "dtype", type(value)), np.number) or np.iscomplexobj(value):
         raise TypeError(f"{name}={value!r}: one real number")
     if isinstance(value, jax.core.Tracer):
         return

@@ -38,6 +38,10 @@ class Static:
         leaves = [next(rest).value if group is None else next(groups[group]) for group in self._groups]
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def skeleton(self):
+        """The structure, and where in it the groups are, without the other leaves."""
+        return self.treedef, self._groups
+
     def is_plain(self):
         """Whether the structure is of tuples, lists and dictionaries alone."""
         return _is_plain(self.treedef)

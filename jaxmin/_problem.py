@@ -4,6 +4,7 @@ import collections
 import contextlib
 import functools
 import math
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -135,12 +136,16 @@ def _traced(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
             raise _frozen.Mutable
         shapes = jax.tree.map(_shape_key, (leaves, fixed, arrays))
         seen = tuple(_frozen.key(value) for value in (*static.leaves(), *x_static.leaves()))
-        key = static, x_static, str(shapes), seen, has_aux, tuple(getattr(jax.config, name) for name in _CONTEXT)
+        skeletons = static.skeleton(), x_static.skeleton()
+        key = skeletons, str(shapes), seen, has_aux, tuple(getattr(jax.config, name) for name in _CONTEXT)
         known = _traces.get(key)
     except _frozen.Mutable:
         return trace()
     if known is None:
         known = _traces[key] = trace()
+        for value in static.leaves():
+            if callable(value):  # what it closed over goes with it
+                weakref.finalize(value, _traces.pop, key, None).atexit = False
         while len(_traces) > _TRACES_MAX:
             _traces.popitem(last=False)
     _traces.move_to_end(key)

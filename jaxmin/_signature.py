@@ -40,7 +40,8 @@ def _inlined(jaxpr, consts, *args):
         if _is_jit(eqn):
             outputs = _inlined(eqn.params["jaxpr"].jaxpr, eqn.params["jaxpr"].consts, *inputs)
         else:
-            functions, params = eqn.primitive.get_bind_params(eqn.params)
+            bound = eqn.primitive.get_bind_params(eqn.params)
+            functions, params = bound if isinstance(bound, tuple) else ((), bound)  # older jax, newer jax
             outputs = eqn.primitive.bind(*functions, *inputs, **params)
         known.update(zip(eqn.outvars, outputs if eqn.primitive.multiple_results or _is_jit(eqn) else [outputs]))
     return [v.val if isinstance(v, jex.Literal) else known[v] for v in jaxpr.outvars]

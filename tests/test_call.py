@@ -515,11 +515,28 @@ CALLABLES = {
     "module with a NumPy array": Module(np.full(2, 2.0), lambda x: x, 1),
     "Partial": jax.tree_util.Partial(squares, a=2.0),
     "jit": jax.jit(squares),
-    "jit of a lambda over an array": (lambda a: jax.jit(lambda x: squares(x, a)))(jnp.full(2, 2.0)),
+    "jit over a NumPy array": (lambda a: jax.jit(lambda x: squares(x, a)))(np.full(2, 2.0)),
     "filter_jit": eqx.filter_jit(squares),
     "checkpoint": jax.checkpoint(squares),
     "custom_jvp": jax.custom_jvp(squares),
     "wraps": functools.wraps(squares)(lambda *args: squares(*args)),
+}
+TWO = jnp.full(2, 2.0)
+CALLABLES |= {
+    f"jit over an array, {name}": jax.jit(fun)
+    for name, fun in {
+        "plain": lambda x: squares(x, TWO),
+        "jit": lambda x: jax.jit(lambda x: squares(x, TWO))(x),
+        "vmap": lambda x: jnp.sum(jax.vmap(squares)(x, TWO)),
+        "checkpoint": jax.checkpoint(lambda x: squares(x, TWO)),
+        "custom_jvp": lambda x: squares(x, TWO) + 0 * jnp.sum(jax.nn.relu(x - TWO)),
+        "scan": lambda x: jax.lax.scan(lambda total, _: (total + squares(x, TWO), None), 0.0, length=1)[0],
+        "cond": lambda x: jax.lax.cond(x[0] > 9, lambda x: squares(x, -TWO), lambda x: squares(x, TWO), x),
+        "while": lambda x: squares(x, TWO) + 0 * jax.lax.while_loop(lambda t: t < 3, lambda t: t + TWO[0], 0.0),
+        "linalg": lambda x: squares(x, jnp.linalg.solve(jnp.diag(TWO), TWO**2)),
+        "random": lambda x: squares(x, TWO) + 0 * jnp.sum(jax.random.normal(jax.random.key(0), (2,)) * TWO),
+        "pure_callback": lambda x: squares(x, jax.pure_callback(np.asarray, TWO, TWO)),
+    }.items()
 }
 CALLABLES["custom_jvp"].defjvp(lambda p, t: (squares(*p), jnp.vdot(slope(*p), t[0])))
 
@@ -549,6 +566,9 @@ class Hashable(Plain):
 
     def shifted(self, x):
         return squares(x, type(self).shift)
+
+    def at(self, _):
+        return self.a
 
 
 class Shifted(eqx.Module):
@@ -649,27 +669,69 @@ def test_attribute_of_a_module_changed_between_calls_is_seen(monkeypatch):
     at(5, fun=fun)
 
 
-def test_closure_changed_between_calls_is_seen():
-    a, b, c, d = 1.0, [1.0], np.ones(2), {"d": 1.0}
-    look_up = d.get
-
-    def fun(x):
-        return squares(x, a + b[0] + c + look_up("d"))
-
-    at(4, fun=fun)
+def over_a_variable():
     a = 2.0
+
+    def change():
+        nonlocal a
+        a = 5.0
+
+    return lambda x: squares(x, a), change
+
+
+def over(held, look, change):
+    """A function that looks into what it closed over, and what changes that from 2 to 5."""
+    return lambda x: squares(x, look(held)), lambda: change(held)
+
+
+def over_method(held, look_up, change):
+    """A function that closed over what looks into it, and what changes that from 2 to 5."""
+    look = look_up(held)
+    return lambda x: squares(x, look(0)), lambda: change(held)
+
+
+def set_item(held):
+    held[0] = 5.0
+
+
+def set_attribute(held):
+    held.a = 5.0
+
+
+CLOSURES = {
+    "variable": over_a_variable,
+    "list": lambda: over([2.0], lambda held: held[0], set_item),
+    "dict": lambda: over({0: 2.0}, lambda held: held[0], set_item),
+    "NumPy array": lambda: over(np.array([2.0]), lambda held: held[0], set_item),
+    "object": lambda: over(Hashable(2.0), lambda held: held.a, set_attribute),
+    "deep": lambda: over(([2.0], None), lambda held: held[0][0], lambda held: set_item(held[0])),
+    "method of a list": lambda: over_method([2.0], lambda held: held.__getitem__, set_item),
+    "method of a dict": lambda: over_method({0: 2.0}, lambda held: held.get, set_item),
+    "method of an object": lambda: over_method(Hashable(2.0), lambda held: held.at, set_attribute),
+    "partial": lambda: over_method([2.0], lambda held: functools.partial(lambda held, i: held[i], held), set_item),
+    "Partial": lambda: over_method([2.0], lambda held: jax.tree_util.Partial(lambda i: held[i]), set_item),
+    "function": lambda: over_method([2.0], lambda held: lambda i: held[i], set_item),
+    "iterator": lambda: over_method(iter([2.0, 5.0]), lambda held: lambda i: next(held), lambda held: None),
+    "method of an iterator": lambda: over_method(
+        iter([2.0, 5.0]), lambda held: (lambda step: lambda i: step())(held.__next__), lambda held: None
+    ),
+    "polynomial": lambda: over_method(
+        np.poly1d([2.0]), lambda held: held, lambda held: held.coeffs.__setitem__(0, 5.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLOSURES)
+def test_closure_changed_between_calls_is_seen(name):
+    fun, change = CLOSURES[name]()
+    at(2, fun=fun)
+    change()
     at(5, fun=fun)
-    b[0] = 2.0
-    at(6, fun=fun)
-    c += 1
-    at(7, fun=fun)
-    d["d"] = 2.0
-    at(8, fun=fun)
 
 
-def test_random_numbers_are_drawn_anew_each_call():
-    rng = np.random.default_rng(0)
-    fun = lambda x: squares(x, rng.normal(size=2))
+@pytest.mark.parametrize("draw", [np.random.RandomState(0).normal, np.random.default_rng(0).normal])
+def test_random_numbers_are_drawn_anew_each_call(draw):
+    fun = lambda x: squares(x, draw(size=2))
     assert not np.allclose(minimize(fun, X0, method=ONE_STEP).x, minimize(fun, X0, method=ONE_STEP).x)
 
 

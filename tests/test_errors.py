@@ -192,7 +192,7 @@ def test_limit_that_is_none(name):
 
 @pytest.mark.parametrize("tol", ["small", [1e-3], np.ones(2), object(), 1j])
 def test_tol_of_another_kind(tol):
-    refused(TypeError, ("tol", str(tol)), tol=tol)
+    refused(TypeError, ("tol", repr(tol)), tol=tol)
 
 
 def test_tol_that_is_nan():

@@ -10,7 +10,7 @@ import jaxmin
 
 GTOL = 1e-5  # the default
 HANDFUL = 24  # evaluations: four iterates that gain nothing, and two searches that fail
-CONVERGED, PRECISION_LOSS, PRECISION_FLOOR = 0, 2, 7
+CONVERGED, PRECISION_LOSS, PRECISION_FLOOR, SEARCH_FAILED = 0, 2, 7, 8
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 each_problem = pytest.mark.parametrize("name", ALL)
@@ -39,7 +39,7 @@ def test_the_default_method_finds_a_minimum(name, dtype):
         assert res.status in (CONVERGED, PRECISION_FLOOR)
         assert gnorm <= GTOL * (max(1, abs(f)) if res.status == PRECISION_FLOOR else 1) + moved
     else:  # no neighbour of x in this dtype is sure to be better
-        assert res.status == PRECISION_LOSS
+        assert res.status in (PRECISION_LOSS, SEARCH_FAILED)
         assert GTOL * max(1, abs(f)) < gnorm <= moved
 
 
@@ -58,14 +58,6 @@ def test_no_solve_needs_many_evaluations(name, dtype):
     assert res.nit < res.nfev <= problem.nfev
 
 
-@each_dtype
-def test_rosenbrock_takes_at_most_60_iterations(dtype):
-    problem = REFERENCE["rosen2"]
-    res = jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, dtype))
-    assert res.nit <= 60
-    assert res.nfev <= 80
-
-
 @each_problem
 def test_a_float32_solve_ends_when_rounding_hides_what_is_left(name):
     """With an offset, the noise of f is above what gtol asks for on most of the problems."""
@@ -81,6 +73,6 @@ def test_a_float32_solve_ends_when_rounding_hides_what_is_left(name):
         assert f[0] <= np.nanmin(f) + 2 * noise  # the best point, as far as float32 can tell
         first = int(np.argmax(f[1:] <= np.nanmin(f) + noise)) + 1
         assert res.nfev - first <= HANDFUL
-        assert res.status in (CONVERGED, PRECISION_LOSS, PRECISION_FLOOR)
+        assert res.status in (CONVERGED, PRECISION_LOSS, PRECISION_FLOOR, SEARCH_FAILED)
         bound = np.float32(GTOL) * max(1, abs(res.fun))
-        assert (np.abs(res.jac).max() <= bound) == (res.status != PRECISION_LOSS)
+        assert (np.abs(res.jac).max() <= bound) == res.success

@@ -345,7 +345,7 @@ def test_each_lane_has_its_own_status_success_and_message(dtype):
     assert lanes.success.tolist() == [True, False, False, True]
     starts = ("Converged", "Stopped: fun or its gradient", "Stopped: fun is unbounded", "Converged")
     assert [message.startswith(start) for message, start in zip(lanes.message, starts)] == [True] * 4
+    assert f"{np.abs(lanes.jac[0]).max():.3g} is within" in lanes.message[0]
     for i in range(4):
         single = jaxmin.minimize(fun, x0[i], i)
-        assert single.message == lanes.message[i]
         assert figures(single) == figures(jax.tree.map(lambda u, i=i: u[i], lanes))
