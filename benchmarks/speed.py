@@ -147,7 +147,7 @@ def text(value, unit=1.0, digits=3):
 
 COLUMNS = (
     ("solver", 26), ("compile s", 10), ("/ours", 6), ("to gtol ms", 11), ("median", 9), ("/ours", 6),
-    ("nit", 6), ("nfev", 6), ("nfev/nit", 9), ("us/nit", 9), ("/ours", 6), ("us/nfev", 9), ("/ours", 6),
+    ("nit", 7), ("nfev", 7), ("nfev/nit", 9), ("us/nit", 9), ("/ours", 6), ("us/nfev", 9), ("/ours", 6),
     ("f", 13), ("gradient", 9), ("", 9),
 )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 import operator
 
 import numpy as np
@@ -41,15 +40,13 @@ def _constant(name, value, default):
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
         raise TypeError(f"{name}={value!r}: True or False")
+    kind = "a whole number" if isinstance(default, int) else "a number"
     try:
-        number = float(value) if not isinstance(value, str) else math.nan
-        number = operator.index(value) if isinstance(default, int) else number
-    except Exception:  # a tracer, an array of several numbers, None, ...
-        number = math.nan
-    if math.isnan(number) or isinstance(value, bool):
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise TypeError(f"{name}={value!r}: {kind}, known while compiling (not traced)")
-    return number
+        if isinstance(value, (str, bool, type(None))):
+            raise TypeError
+        return operator.index(value) if isinstance(default, int) else float(value)
+    except Exception:  # also of a tracer, or of an array of several numbers
+        raise TypeError(f"{name}={value!r}: {kind}, known while compiling (not traced)") from None
 
 
 def _search(value):

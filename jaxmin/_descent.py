@@ -39,6 +39,8 @@ class DescentState(NamedTuple):
     f_lowest: Any  # [] the lowest f yet
     g_lowest: Any  # [] the lowest norm of the gradient yet
     highest: Any  # [] the highest expected decrease in that row
+    lost: Any  # [] bool: the natural step from the iterate was already within rounding, of f or of x
+    contradicted: Any  # [] bool: f rose from the iterate to a trial at which it still falls, by the gradient
     status: Any  # [] int32
 
 
@@ -83,6 +85,8 @@ def descend(direction, linesearch, first_step="unit"):
             f_lowest=zero + jnp.inf,
             g_lowest=zero + jnp.inf,
             highest=zero,
+            lost=jnp.zeros((), bool),
+            contradicted=jnp.zeros((), bool),
             status=jnp.full((), RUNNING, jnp.int32),
         )
 
@@ -93,9 +97,9 @@ def descend(direction, linesearch, first_step="unit"):
         at_x0 = state.nit < 0
 
         # The trial, told to the search.
-        moved = vec.sub(params, last.x)
-        predicted = vec.dot(last.g, moved)
-        search = linesearch.step(state.search, f, vec.dot(grad, state.d), predicted)
+        predicted = vec.dot(last.g, vec.sub(params, last.x))
+        slope_there = vec.dot(grad, state.d)
+        search = linesearch.step(state.search, f, slope_there, predicted)
         accepted = at_x0 | search.done
         failed = search.failed & ~accepted
         iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
@@ -106,7 +110,7 @@ def descend(direction, linesearch, first_step="unit"):
             grad, state.direction, params, previous=last, accepted=accepted, restart=state.fresh
         )
         gnorm, slope = vec.max_abs(iterate.g), vec.dot(grad, d)
-        downhill = slope < 0
+        downhill = (slope < 0) & (slope > -jnp.inf)
         fresh = jnp.where(accepted, ~downhill, state.fresh | failed)
         norm = vec.norm(iterate.g)
         steepest = vec.scale(-jnp.minimum(1, 1 / norm), iterate.g)
@@ -138,9 +142,12 @@ def descend(direction, linesearch, first_step="unit"):
         gained = at_x0 | lower | (gnorm < _IMPROVED * state.g_lowest)
         stalls = jnp.where(accepted, jnp.where(gained | grown, 0, state.stalls + 1), state.stalls)
         highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, state.highest)), state.highest)
-        barely = vec.max_abs(moved) <= _ULPS * ulp * vec.max_abs(last.x)
-        lost = barely | (jnp.minimum(expected, jnp.abs(predicted)) <= doubt)
-        status = jnp.where(failed & state.fresh, jnp.where(lost, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
+        barely_moves = t * vec.max_abs(d) <= _ULPS * ulp * vec.max_abs(iterate.x)
+        lost = jnp.where(accepted, barely_moves | (t * expected <= doubt), state.lost)
+        against_slopes = (f > last.f + doubt) & (slope_there < 0.5 * state.slope0)
+        contradicted = ~accepted & (state.contradicted | against_slopes)
+        rounding = lost & ~contradicted
+        status = jnp.where(failed & state.fresh, jnp.where(rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
         # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
         settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * state.g_lowest) | (stalls >= 2 * _STALLS_MAX)
         status = jnp.where(settled, PRECISION_LOSS, status).astype(jnp.int32)
@@ -159,6 +166,8 @@ def descend(direction, linesearch, first_step="unit"):
             f_lowest=f_lowest,
             g_lowest=jnp.where(accepted, jnp.minimum(gnorm, state.g_lowest), state.g_lowest),
             highest=highest,
+            lost=lost,
+            contradicted=contradicted,
             status=status,
         )
         return vec.sub(new.trial, params), new

@@ -50,7 +50,8 @@ class Direction(NamedTuple):
     come back unchanged and d is not read. Where ``restart`` is true, all that was learnt up to
     ``previous`` is dropped first.
 
-    A quasi-Newton direction is one whose natural step is 1, the first one included.
+    A direction that has nothing to go by yet may be 0: one that does not lead downhill is replaced by the
+    steepest descent.
     """
 
     init: Callable[..., Any]

@@ -34,10 +34,11 @@ def backtracking(
     r"""Shorten the step until f has decreased enough for it, by interpolation from f and the slope.
 
     A step t is taken where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) or, within rounding of
-    :math:`\phi(0)`, where the slope says the same: :math:`\phi'(t) \le (2 c_1 - 1) \phi'(0)` (the
-    approximate condition of Hager and Zhang). Else the next trial is the minimiser of the cubic through
-    both ends' values and slopes, kept within 0.01 and 0.5 of the way. A trial at which f still falls
-    about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was timid, and is lengthened if there is room.
+    :math:`\phi(0)`, where the slopes say the same:
+    :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)` (the approximate conditions of Hager and
+    Zhang). Else the next trial is the minimiser of the cubic through both ends' values and slopes, kept
+    within 0.01 and 0.5 of the way. A trial at which f still falls about as steeply as at 0,
+    :math:`\phi'(t) < c_2 \phi'(0)`, was timid, and is lengthened if there is room.
     Where f or the slope is NaN or infinite, the step is halved.
 
     Args:
@@ -104,13 +105,12 @@ def backtracking(
                 step=jnp.where(done, t, decrease * t), trials=trials, done=done, failed=~done & (trials >= max_trials)
             )
 
-        approximate = (f <= state.f0 + state.noise) & (slope <= (2 * sufficient - 1) * state.slope0)
+        # A slope that is as steep as at 0 asks for a longer step, if there is room for one.
+        steep = jnp.zeros((), bool) if curvature is None else slope < curvature * state.slope0
+        room = (t < 0.1 * state.high) & (t < state.max_step)
+        approximate = (f <= state.f0 + state.noise) & (slope <= (2 * sufficient - 1) * state.slope0) & (~steep | room)
         enough = finite & (armijo | approximate) & (predicted < 0)
-        if curvature is None:
-            timid = jnp.zeros((), bool)
-        else:
-            steep = slope < curvature * state.slope0
-            timid = enough & steep & (t < 0.1 * state.high) & (t < state.max_step)
+        timid = enough & steep & room
         spent = trials >= max_trials
         done = unbounded | (enough & (~timid | spent))
         # No shorter step can do better than one whose promised decrease is already lost in the last place.

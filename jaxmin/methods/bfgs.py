@@ -72,7 +72,8 @@ def bfgs(initial_scale=True, linesearch=None):
         H = jnp.where(store, H + change, H)
 
         empty = empty & ~store
-        d = -jnp.where(empty, jnp.minimum(1, 1 / vec.norm(g)), 1) * Dense(H).times(g.astype(H.dtype))
+        # Without a pair d = 0, which does not lead downhill and is replaced by the steepest descent.
+        d = jnp.where(empty, 0, -Dense(H).times(g.astype(H.dtype)))
         empty = jnp.where(accepted, empty, state.empty)
         return unravel(d), BFGSState(jnp.where(accepted, H, state.H), empty)
 
