@@ -148,9 +148,10 @@ def descend(direction, linesearch, first_step="unit"):
         contradicted = ~accepted & (state.contradicted | against_slopes)
         rounding = lost & ~contradicted
         status = jnp.where(failed & state.fresh, jnp.where(rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
+        in_doubt = jnp.where(expected <= doubt, PRECISION_LOSS, SEARCH_FAILED)
         # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
         settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * state.g_lowest) | (stalls >= 2 * _STALLS_MAX)
-        status = jnp.where(settled, PRECISION_LOSS, status).astype(jnp.int32)
+        status = jnp.where(settled, in_doubt, status).astype(jnp.int32)
 
         new = DescentState(
             trial=vec.axpy(search.step, d, iterate.x),
