@@ -14,6 +14,8 @@ _ULPS = 4
 # A rise of f by this power of the unit, relative, may still be rounding (sums of many terms, cancellation):
 # within it a trial is judged by its slope. 2e-12 in float64, 6e-6 in float32.
 _DOUBT = 0.75
+# An expected decrease so many times above that would have shown for certain.
+_CERTAIN = 100
 # The floor of precision: so many iterates in a row that gained nothing ...
 _STALLS_MAX = 6
 # ... neither a lower f, nor a gradient norm this much below the lowest yet,
@@ -142,13 +144,14 @@ def descend(direction, linesearch, first_step="unit"):
         gained = at_x0 | lower | (gnorm < _IMPROVED * state.g_lowest)
         stalls = jnp.where(accepted, jnp.where(gained | grown, 0, state.stalls + 1), state.stalls)
         highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, state.highest)), state.highest)
-        barely_moves = t * vec.max_abs(d) <= _ULPS * ulp * vec.max_abs(iterate.x)
-        lost = jnp.where(accepted, barely_moves | (t * expected <= doubt), state.lost)
-        against_slopes = (f > last.f + doubt) & (slope_there < 0.5 * state.slope0)
+        rounding_of_x = _ULPS * ulp * gnorm * vec.max_abs(iterate.x)  # how far that alone may move f
+        blur = jnp.maximum(doubt, rounding_of_x)
+        lost = jnp.where(accepted, t * expected <= blur, state.lost)
+        against_slopes = (f > last.f + blur) & (slope_there < 0.5 * state.slope0)
         contradicted = ~accepted & (state.contradicted | against_slopes)
         rounding = lost & ~contradicted
         status = jnp.where(failed & state.fresh, jnp.where(rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
-        in_doubt = jnp.where(expected <= doubt, PRECISION_LOSS, SEARCH_FAILED)
+        in_doubt = jnp.where(expected <= _CERTAIN * doubt, PRECISION_LOSS, SEARCH_FAILED)
         # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
         settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * state.g_lowest) | (stalls >= 2 * _STALLS_MAX)
         status = jnp.where(settled, in_doubt, status).astype(jnp.int32)
