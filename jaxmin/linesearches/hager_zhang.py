@@ -1,6 +1,5 @@
 """Wolfe or approximate Wolfe conditions by double secant steps (Hager & Zhang, 2005)."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -90,7 +89,6 @@ def hager_zhang(
     return _search(sufficient, curvature, theta, expansion, shrinkage, max_trials)
 
 
-@functools.lru_cache
 def _search(delta, sigma, theta, rho, gamma, max_trials) -> LineSearch:
     def init(f0, slope0, first_step, max_step, noise):
         no, zero = jnp.asarray(False), jnp.zeros_like(f0)

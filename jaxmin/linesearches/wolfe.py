@@ -1,6 +1,5 @@
 """Strong Wolfe conditions by safeguarded interpolation in a shrinking bracket (Moré & Thuente, 1994)."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -77,7 +76,6 @@ def wolfe(sufficient=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
     return _search(sufficient, curvature, max_trials)
 
 
-@functools.lru_cache
 def _search(mu, eta, max_trials) -> LineSearch:
     def init(f0, slope0, first_step, max_step, noise):
         no, zero = jnp.asarray(False), jnp.zeros_like(f0)
