@@ -1,8 +1,11 @@
 """jaxmin: scipy.optimize.minimize for JAX, as one compiled loop."""
 
+from jaxmin._as_optax import as_optax
+from jaxmin._box import Bounds
 from jaxmin._descent import descend
-from jaxmin._foreign import value_and_grad_from_state
-from jaxmin._method import Direction, Iterate, LineSearch, Method
+from jaxmin._inverse_hessian import InverseHessian
+from jaxmin._lookup import iterate, value_and_grad_from_state
+from jaxmin._method import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._minimize import minimize
 from jaxmin._registry import entries as _entries
 from jaxmin._result import STATUS, OptimizeResult, Status
@@ -11,7 +14,8 @@ _builders = {name: entry.build for package in ("methods", "linesearches") for na
 globals().update(_builders)
 
 __all__ = [
-    "STATUS", "Direction", "Iterate", "LineSearch", "Method", "OptimizeResult", "Status",
-    "descend", "minimize", "value_and_grad_from_state", *_builders,
+    "STATUS", "Bounds", "Direction", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
+    "Start", "Status",
+    "as_optax", "descend", "iterate", "minimize", "value_and_grad_from_state", *_builders,
 ]  # fmt: skip
 __version__ = "0.1.0"

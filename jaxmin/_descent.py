@@ -6,22 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
-from jaxmin._method import Direction, Iterate, Method
-from jaxmin._result import PRECISION_LOSS, RUNNING, SEARCH_FAILED
-
-# A change of f below so many units in its last place is rounding for certain.
-_ULPS = 4
-# A rise of f by this power of the unit, relative, may still be rounding (sums of many terms, cancellation):
-# within it a trial is judged by its slope. 2e-12 in float64, 6e-6 in float32.
-_DOUBT = 0.75
-# An expected decrease so many times above that would have shown for certain.
-_CERTAIN = 100
-# The floor of precision: so many iterates in a row that gained nothing ...
-_STALLS_MAX = 6
-# ... neither a lower f, nor a gradient norm this much below the lowest yet,
-_IMPROVED = 0.9
-# ... nor, as on the way off a saddle point, an expected decrease so much above the highest of the row.
-_GROWN = 1.5
+from jaxmin._floor import Floor, judge, noise, unit
+from jaxmin._method import Direction, Iterate, Method, Start
+from jaxmin._result import RUNNING
 
 
 class DescentState(NamedTuple):
@@ -37,12 +24,7 @@ class DescentState(NamedTuple):
     step: Any  # [] t, the step accepted last; 1 at first
     # what ends a solve that cannot go on
     fresh: Any  # [] bool: d is the steepest descent, tried because another direction led nowhere
-    stalls: Any  # [] int32: iterates in a row lost in rounding
-    f_lowest: Any  # [] the lowest f yet
-    g_lowest: Any  # [] the lowest norm of the gradient yet
-    highest: Any  # [] the highest expected decrease in that row
-    lost: Any  # [] bool: the natural step from the iterate was already within rounding, of f or of x
-    contradicted: Any  # [] bool: f rose from the iterate to a trial at which it still falls, by the gradient
+    floor: Floor
     status: Any  # [] int32
 
 
@@ -50,7 +32,11 @@ def descend(direction, linesearch, first_step="unit"):
     """A method: at each accepted iterate a direction, along it a line search, one trial an update.
 
     A direction that does not lead downhill is replaced by the steepest descent. So is, once, one along
-    which the search failed; if that fails too, the solve cannot go on.
+    which the search failed. If that fails too, or nothing is gained any more although the gradient still
+    promises much, so is, once, the direction by the steepest descent in the units of x. Then the solve ends.
+
+    In a box the trials lie on the path x + t d bent along the bounds, and d moves only the variables that are
+    free: not those at a bound where f falls outwards (two-metric projection [3]).
 
     Args:
       direction: a ``Direction``, or any Optax-style transformation (gradient in, update out).
@@ -64,6 +50,8 @@ def descend(direction, linesearch, first_step="unit"):
 
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+      [2] J. E. Dennis and R. B. Schnabel, Numerical Methods for Unconstrained Optimization, 1983.
+      [3] D. P. Bertsekas, SIAM J. Control Optim. 20 (1982), 221-246.
     """
     if first_step not in ("unit", "decrease"):
         raise ValueError(f"first_step={first_step!r}: one of 'unit', 'decrease'")
@@ -75,7 +63,7 @@ def descend(direction, linesearch, first_step="unit"):
         zero, g = jnp.zeros((), dtype), vec.zeros(params)
         return DescentState(
             trial=params,
-            search=linesearch.init(zero, zero, zero + 1, zero + jnp.inf, zero),
+            search=linesearch.init(Start(zero, zero, zero, jnp.inf), zero + 1),
             iterate=Iterate(params, zero, g),
             nit=jnp.full((), -1, jnp.int32),
             d=g,
@@ -83,48 +71,47 @@ def descend(direction, linesearch, first_step="unit"):
             direction=direction.init(params),
             step=zero + 1,
             fresh=jnp.ones((), bool),
-            stalls=jnp.zeros((), jnp.int32),
-            f_lowest=zero + jnp.inf,
-            g_lowest=zero + jnp.inf,
-            highest=zero,
-            lost=jnp.zeros((), bool),
-            contradicted=jnp.zeros((), bool),
+            floor=Floor.unknown(zero),
             status=jnp.full((), RUNNING, jnp.int32),
         )
 
-    def update(grad, state, params, *, value, **_):
+    def update(grad, state, params, /, *, value, box=None, **_):
+        edge = _Everywhere if box is None else box
         last, dtype = state.iterate, state.slope0.dtype
-        ulp = max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
+        ulp = unit(value, dtype)
         f = value.astype(dtype)
         at_x0 = state.nit < 0
 
         # The trial, told to the search.
         predicted = vec.dot(last.g, vec.sub(params, last.x))
-        slope_there = vec.dot(grad, state.d)
-        search = linesearch.step(state.search, f, slope_there, predicted)
+        slope_there = vec.dot(grad, edge.moving(params, state.d))
+        start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp), jnp.inf)
+        search = linesearch.step(state.search, start, f, slope_there, predicted)
         accepted = at_x0 | search.done
         failed = search.failed & ~accepted
         iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
         step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
 
         # The direction from the new iterate. After a failure: the steepest descent from the old one.
+        # In a box: among the variables that are free at the new one.
+        free = edge.free(params, grad)
+        previous = Iterate(edge.only(free, last.x, params), last.f, edge.only(free, last.g))
         d, memory = direction.update(
-            grad, state.direction, params, previous=last, accepted=accepted, restart=state.fresh
+            edge.only(free, grad), state.direction, params, previous=previous, accepted=accepted, restart=state.fresh
         )
-        gnorm, slope = vec.max_abs(iterate.g), vec.dot(grad, d)
+        d = edge.only(free, d)
+        slope = vec.dot(grad, d)
         downhill = (slope < 0) & (slope > -jnp.inf)
         fresh = jnp.where(accepted, ~downhill, state.fresh | failed)
-        norm = vec.norm(iterate.g)
-        steepest = vec.scale(-jnp.minimum(1, 1 / norm), iterate.g)
+        g = edge.only(edge.free(iterate.x, iterate.g), iterate.g)
+        norm = vec.norm(g)
+        steepest = vec.scale(-jnp.minimum(1, 1 / norm), g)
         begins = accepted | (failed & ~state.fresh)
         d = vec.where(begins, vec.where(accepted & downhill, d, steepest), state.d)
         slope0 = jnp.where(accepted & downhill, slope, -norm * jnp.minimum(1, norm))
         slope0 = jnp.where(begins, slope0, state.slope0)
 
         # The search along it.
-        f_lowest = jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest)
-        doubt = ulp**_DOUBT * jnp.abs(f_lowest)
-        noise = jnp.maximum(f_lowest + doubt - iterate.f, 0)
         if linesearch.growth is not None:
             t = jnp.where(at_x0, 1, linesearch.growth * step)
         elif first_step == "decrease":
@@ -134,44 +121,40 @@ def descend(direction, linesearch, first_step="unit"):
         else:
             # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
             t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
-        begun = linesearch.init(iterate.f, slope0, t.astype(dtype), jnp.full((), jnp.inf, dtype), noise)
+        floor, status, retry = judge(
+            state.floor,
+            ulp,
+            at_x0=at_x0,
+            accepted=accepted,
+            failed=failed,
+            last_resort=state.fresh,
+            last=last,
+            f=f,
+            falls=slope_there < 0.5 * state.slope0,
+            iterate=iterate._replace(g=edge.projected(iterate.x, iterate.g)),
+            expected=jnp.abs(slope0),
+            natural=t,
+        )
+        # Anew, from the steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+        scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
+        d = vec.where(retry, scaled, d)
+        slope0 = jnp.where(retry, vec.dot(iterate.g, scaled), slope0)
+        fresh, begins = fresh | retry, begins | retry
+        start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp), jnp.inf)
+        begun = linesearch.init(start, t.astype(dtype))
         search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 
-        # Is there anything left to gain?
-        expected = jnp.abs(slope0)
-        grown = expected > _GROWN * state.highest
-        lower = f < state.f_lowest - _ULPS * ulp * jnp.abs(f)
-        gained = at_x0 | lower | (gnorm < _IMPROVED * state.g_lowest)
-        stalls = jnp.where(accepted, jnp.where(gained | grown, 0, state.stalls + 1), state.stalls)
-        highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, state.highest)), state.highest)
-        rounding_of_x = _ULPS * ulp * gnorm * vec.max_abs(iterate.x)  # how far that alone may move f
-        blur = jnp.maximum(doubt, rounding_of_x)
-        lost = jnp.where(accepted, t * expected <= blur, state.lost)
-        against_slopes = (f > last.f + blur) & (slope_there < 0.5 * state.slope0)
-        contradicted = ~accepted & (state.contradicted | against_slopes)
-        rounding = lost & ~contradicted
-        status = jnp.where(failed & state.fresh, jnp.where(rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
-        in_doubt = jnp.where(expected <= _CERTAIN * doubt, PRECISION_LOSS, SEARCH_FAILED)
-        # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
-        settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * state.g_lowest) | (stalls >= 2 * _STALLS_MAX)
-        status = jnp.where(settled, in_doubt, status).astype(jnp.int32)
-
         new = DescentState(
-            trial=vec.axpy(search.step, d, iterate.x),
+            trial=edge.clip(vec.axpy(search.step, d, iterate.x)),
             search=search,
             iterate=iterate,
-            nit=state.nit + accepted,
+            nit=state.nit + accepted.astype(jnp.int32),
             d=d,
             slope0=slope0,
             direction=memory,
             step=step,
             fresh=fresh,
-            stalls=stalls,
-            f_lowest=f_lowest,
-            g_lowest=jnp.where(accepted, jnp.minimum(gnorm, state.g_lowest), state.g_lowest),
-            highest=highest,
-            lost=lost,
-            contradicted=contradicted,
+            floor=floor,
             status=status,
         )
         return vec.sub(new.trial, params), new
@@ -180,6 +163,16 @@ def descend(direction, linesearch, first_step="unit"):
         return direction.inverse_hessian(state.direction)
 
     return Method(init, update, inverse_hessian if direction.inverse_hessian else None)
+
+
+class _Everywhere:
+    """The box that is none: what :class:`~jaxmin._box.Box` answers where there are no bounds."""
+
+    free = staticmethod(lambda x, g: None)
+    only = staticmethod(lambda free, v, other=None: v)
+    moving = staticmethod(lambda x, d: d)
+    projected = staticmethod(lambda x, g: g)
+    clip = staticmethod(lambda x: x)
 
 
 def _from_transformation(transformation):

@@ -1,24 +1,26 @@
-"""Optax-style transformations of other libraries as methods, and the value and gradient their states hold."""
+"""Transformations of other libraries, and triples of functions, as methods."""
 
-import dataclasses
 import inspect
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxmin import _vector as vec
 from jaxmin._descent import descend
+from jaxmin._lookup import stored
 from jaxmin._method import Iterate, LineSearch, Method
-from jaxmin._result import RUNNING
+from jaxmin._result import NAN, RUNNING
+from jaxmin.transforms._triple import from_triple, is_triple
+
+_OFFERED = ("value", "grad", "value_fn")
 
 
 class ForeignState(NamedTuple):
     trial: Any  # [n] the point to evaluate next
-    iterate: Iterate  # the point evaluated last: every one is an iterate
+    iterate: Iterate  # the point evaluated last (the last finite one): every one is an iterate
     nit: Any  # [] int32; -1 before x0
-    status: Any  # [] int32: RUNNING
+    status: Any  # [] int32: RUNNING, or NAN
     inner: Any  # the transformation's own state
 
 
@@ -27,6 +29,7 @@ class Foreign(NamedTuple):
 
     transformation: Any
     linesearch: LineSearch | None = None
+    kept: bool = False  # it is the same object whenever it does the same
 
     def bind(self, to_params, to_vector):
         """The ``Method`` on flat vectors; the transformation itself sees ``to_params(vector)``."""
@@ -36,9 +39,15 @@ class Foreign(NamedTuple):
         return _as_method(transformation, to_params, to_vector)
 
 
-def is_transformation(thing):
-    """Whether it has Optax's two functions."""
-    return callable(getattr(thing, "init", None)) and callable(getattr(thing, "update", None))
+def foreign(thing, **fields):
+    """``thing`` as a ``Foreign``: a transformation, or a triple (init, update, get_params)."""
+    return Foreign(from_triple(thing) if is_triple(thing) else thing, **fields)
+
+
+def is_foreign(thing):
+    """Whether it has Optax's two functions, or is a triple."""
+    is_transformation = callable(getattr(thing, "init", None)) and callable(getattr(thing, "update", None))
+    return is_triple(thing) or (is_transformation and not isinstance(thing, type))
 
 
 class _OnVectors(NamedTuple):
@@ -47,135 +56,78 @@ class _OnVectors(NamedTuple):
 
 
 def _on_vectors(transformation, to_params, to_vector):
-    names = inspect.signature(transformation.update).parameters.values()
-    takes_more = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in names)
+    offered = _offered(transformation.update)
 
     def init(x):
-        return transformation.init(to_params(x))
+        return _explained(transformation.init, to_params(x))
 
-    def update(g, state, x, **extra):
-        extra = extra if takes_more else {}
+    def update(g, state, x, /, **extra):
         if "grad" in extra:
             extra["grad"] = to_params(extra["grad"])
-        updates, state = transformation.update(to_params(g), state, to_params(x), **extra)
+        extra = {name: value for name, value in extra.items() if name in offered}
+        updates, state = _explained(transformation.update, to_params(g), state, to_params(x), **extra)
         return to_vector(updates), state
 
     return _OnVectors(init, update)
 
 
+def _offered(update):
+    """Which of the keyword arguments that minimize offers an update takes."""
+    parameters = list(inspect.signature(update).parameters.values())
+    for parameter in parameters:
+        required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if required and parameter.name not in _OFFERED:
+            raise TypeError(
+                f"method: its update asks for {parameter.name!r}, which nobody offers; "
+                f"minimize passes {', '.join(_OFFERED)}"
+            )
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return _OFFERED
+    return [parameter.name for parameter in parameters[3:]]  # the first three are given by position
+
+
+def _explained(function, *args, **kwargs):
+    """What it returns; where it cannot be traced, why the transformation is no method."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        raise TypeError(
+            f"method: minimize cannot run this transformation, to which it passes x0's arrays as params and "
+            f"{', '.join(_OFFERED)} by keyword. It raised {type(error).__name__}: {error}"
+        ) from error
+
+
 def _as_method(transformation, to_params, to_vector):
     def init(x):
         zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
-        count = jnp.full((), -1, jnp.int32)
-        return ForeignState(x, Iterate(x, zero, zeros), count, count * 0 + RUNNING, transformation.init(x))
+        return ForeignState(
+            trial=x,
+            iterate=Iterate(x, zero, zeros),
+            nit=jnp.full((), -1, jnp.int32),
+            status=jnp.full((), RUNNING, jnp.int32),
+            inner=jax.tree.map(jnp.asarray, transformation.init(x)),
+        )
 
     def observe(grad, state, x, *, value):
         iterate = Iterate(x, value.astype(state.iterate.f.dtype), grad)
-        return state._replace(trial=x, iterate=iterate, nit=state.nit + 1)
+        # A point without a finite value is no iterate, unless it is x0.
+        finite = (state.nit < 0) | ((value < jnp.inf) & jnp.isfinite(vec.max_abs(grad)))
+        return state._replace(
+            trial=x,
+            iterate=vec.where(finite, iterate, state.iterate),
+            nit=state.nit + finite,
+            status=jnp.where(finite, RUNNING, NAN).astype(jnp.int32),
+        )
 
     def update(grad, state, x, *, value, value_fn):
         updates, inner = transformation.update(
             grad, state.inner, x, value=value, grad=grad, value_fn=lambda params: value_fn(to_vector(params))
         )
-        inner = jax.tree.map(lambda new, old: new.astype(old.dtype), inner, state.inner)
+        inner = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), inner, state.inner)
         return updates, state._replace(trial=vec.axpy(1, updates, x), inner=inner)
 
-    def stored(state):
-        holder = _holder(state.inner, to_params(state.trial))
-        return None if holder is None else (holder.value, to_vector(holder.grad))
+    def known(state):
+        found = stored(state.inner, to_params(state.trial))
+        return None if found is None else (found[0], to_vector(found[1]))
 
-    return Method(init, update, observe=observe, stored=stored)
-
-
-def searches(state):
-    """What a nested line search reports of the evaluations of its last update: a count, or None."""
-    counts = [node.num_linesearch_steps for node in _records(state) if hasattr(node, "num_linesearch_steps")]
-    return sum(counts) if counts else None
-
-
-def value_and_grad_from_state(fun, has_aux=False):
-    """``jax.value_and_grad`` that takes both from an optimiser's state where it holds them, as Optax's does.
-
-    Args:
-      fun: the objective, ``fun(params, *args, **kwargs) -> scalar``.
-      has_aux: fun returns ``(value, aux)``. No state holds aux, so fun is always evaluated then.
-
-    Returns:
-      ``f(params, *args, state, **kwargs) -> (value, grad)``. ``state`` is searched for one record (a
-      NamedTuple or a dataclass) with a scalar ``value`` and a ``grad`` built like params. Where that value
-      is finite both are taken from it; else fun is evaluated.
-
-    Raises:
-      ValueError: when called with a state that holds no such record.
-
-    >>> from typing import Any, NamedTuple
-    >>> import jax.numpy as jnp, jaxmin
-    >>> class State(NamedTuple):
-    ...     value: Any
-    ...     grad: Any
-    >>> f = jaxmin.value_and_grad_from_state(lambda x: jnp.sum(x**2))
-    >>> x = jnp.ones(2)
-    >>> value, grad = f(x, state=State(jnp.inf, x))
-    >>> float(value), float(f(x, state=State(value, grad))[0])
-    (2.0, 2.0)
-
-    References:
-      The function of the same name in Optax.
-    """
-    value_and_grad = jax.value_and_grad(fun, has_aux=has_aux)
-
-    def from_state(params, *args, state, **kwargs):
-        holder = _holder(state, params)
-        if holder is None:
-            raise ValueError(
-                "state: it holds no record with a scalar 'value' and a 'grad' built like params. Evaluate with "
-                "jax.value_and_grad, or use a method that stores them (store_grad=True for Optax's searches)."
-            )
-
-        def evaluate():
-            return value_and_grad(params, *args, **kwargs)
-
-        if has_aux:
-            return evaluate()
-        return reuse((holder.value, holder.grad), evaluate)[0]
-
-    return from_state
-
-
-def reuse(known, evaluate):
-    """(value, grad) as known where the value is finite, else as evaluated; and whether it was evaluated."""
-    wanted = jax.eval_shape(evaluate)
-    known = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), known, wanted)
-    missing = ~jnp.isfinite(known[0])
-    return lax.cond(missing, evaluate, lambda: known), missing
-
-
-def _holder(state, params):
-    """The record in a state that holds the value and the gradient at params; decided on shapes alone."""
-    shapes = jax.tree.map(jnp.shape, params)
-
-    def fits(node):
-        if not (hasattr(node, "value") and hasattr(node, "grad")):
-            return False
-        same_tree = jax.tree.structure(node.grad) == jax.tree.structure(params)
-        return same_tree and jnp.shape(node.value) == () and jax.tree.map(jnp.shape, node.grad) == shapes
-
-    return next((node for node in _records(state) if fits(node)), None)
-
-
-def _records(node):
-    """Every NamedTuple and dataclass in a state."""
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        children = [getattr(node, field.name) for field in dataclasses.fields(node)]
-        yield node
-    elif isinstance(node, tuple) and hasattr(node, "_fields"):
-        children = list(node)
-        yield node
-    elif isinstance(node, dict):
-        children = list(node.values())
-    elif isinstance(node, (list, tuple)):
-        children = list(node)
-    else:
-        children = []
-    for child in children:
-        yield from _records(child)
+    return Method(init, update, observe=observe, stored=known)

@@ -5,8 +5,73 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxmin import _vector as vec
+
+
+class Pair(NamedTuple):
+    """A step and the change of the gradient along it."""
+
+    s: Any  # like x
+    y: Any  # like x
+    sy: Any  # [] s . y
+    yy: Any  # [] y . y
+    curved: Any  # [] bool: f curves upwards along s, by more than rounding
+
+
+def pair_between(previous, x, g):
+    r"""The pair from the previous iterate to x; ``curved`` where :math:`s^T y > \epsilon |s^T g|`."""
+    s, y = vec.sub(x, previous.x), vec.sub(g, previous.g)
+    sy, yy = vec.dot(s, y), vec.dot(y, y)
+    curved = (sy > jnp.finfo(sy.dtype).eps * jnp.abs(vec.dot(previous.g, s))) & (yy < jnp.inf)
+    # Whoever divides by them need not ask.
+    return Pair(s, y, jnp.where(curved, sy, 1), jnp.where(curved, yy, 1), curved)
+
+
+class TwoLoop(NamedTuple):
+    """The L-BFGS matrix of m pairs, the oldest first (Nocedal & Wright, 2nd ed., Algorithm 7.4)."""
+
+    S: Any  # [m] rows like x
+    Y: Any  # [m] rows like x
+    rho: Any  # [m] 1 / s_i . y_i; 0 where there is no pair
+    gamma: Any  # []
+
+    @classmethod
+    def empty(cls, m, x):
+        """No pairs: H = 0."""
+        zeros = jnp.zeros(m, vec.scalar_dtype(x))
+        return cls(vec.rows(m, x), vec.rows(m, x), zeros, zeros[0])
+
+    def update(self, pair, store, forget):
+        """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
+
+        def push(rows, row):
+            return jnp.where(store, jnp.concatenate([rows[1:], row[None]]), rows)
+
+        rho = jnp.where(forget, 0, self.rho)
+        return TwoLoop(
+            S=jax.tree.map(push, self.S, pair.s),
+            Y=jax.tree.map(push, self.Y, pair.y),
+            rho=push(rho, 1 / pair.sy),
+            gamma=jnp.where(store, pair.sy / pair.yy, jnp.where(forget, 0, self.gamma)),
+        )
+
+    def times(self, v):
+        """H v."""
+
+        def newest_first(q, pair):
+            s, y, rho = pair
+            alpha = rho * vec.dot(s, q)
+            return vec.axpy(-alpha, y, q), alpha
+
+        def oldest_first(r, pair):
+            s, y, rho, alpha = pair
+            return vec.axpy(alpha - rho * vec.dot(y, r), s, r), None
+
+        pairs = self.S, self.Y, self.rho
+        q, alpha = lax.scan(newest_first, v, pairs, reverse=True)
+        return lax.scan(oldest_first, vec.scale(self.gamma, q), (*pairs, alpha))[0]
 
 
 class Compact(NamedTuple):
@@ -24,10 +89,45 @@ class Compact(NamedTuple):
     YY: Any  # [m, m] y_i . y_j
     D: Any  # [m] s_i . y_i
     gamma: Any  # []
+    slot: Any  # [] int32: where the next pair goes, which is where the oldest one is
+
+    @classmethod
+    def empty(cls, m, x):
+        """No pairs: H = 0."""
+        square = jnp.zeros((m, m), vec.scalar_dtype(x))
+        rows = vec.rows(m, x)
+        return cls(rows, rows, square, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
+
+    def update(self, pair, store, forget):
+        """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
+        s, y, sy, yy, _ = pair
+        m = self.D.shape[0]
+        # The pair goes where the oldest one is; the others stay unless all are forgotten.
+        here = jnp.arange(m) == self.slot
+        S = vec.write_row(self.S, self.slot, s, store)
+        Y = vec.write_row(self.Y, self.slot, y, store)
+        stay = ~(here & store) & ~forget
+        R_inv = jnp.where(stay[:, None] & stay[None, :], self.R_inv, 0)
+
+        # R gains the column r = S y above s.y, and its inverse the column -R_inv r / s.y above 1 / s.y.
+        rho = 1 / sy
+        r = jnp.where(stay, vec.rows_dot(S, y), 0)
+        column = jnp.where(here, rho, -rho * times(R_inv, r))
+        Yy = vec.rows_dot(Y, y)
+        across, down = store & here[None, :], store & here[:, None]
+        return Compact(
+            S=S,
+            Y=Y,
+            R_inv=jnp.where(across, column[:, None], R_inv),
+            YY=jnp.where(across, Yy[:, None], jnp.where(down, Yy[None, :], self.YY)),
+            D=jnp.where(store & here, sy, self.D),
+            gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
+            slot=jnp.where(store, (self.slot + 1) % m, self.slot),
+        )
 
     def times(self, v):
         """H v."""
-        S, Y, R_inv, YY, D, gamma = self
+        S, Y, R_inv, YY, D, gamma, _ = self
         p = times(R_inv, vec.rows_dot(S, v))
         a = times(R_inv.T, D * p + gamma * (times(YY, p) - vec.rows_dot(Y, v)))
         return vec.axpy(gamma, v, vec.add(vec.rows_sum(a, S), vec.rows_sum(-gamma * p, Y)))
@@ -50,20 +150,34 @@ def times(A, v):
 
 @jax.tree_util.register_pytree_node_class
 class InverseHessian:
-    """The approximate inverse Hessian at the returned point, as an operator.
+    """The approximate inverse Hessian at the returned point: a symmetric operator on n numbers.
 
-    ``H @ v`` takes v like x0 (or, where x0 is an array of shape [n], also [n, k]) and gives the same;
-    ``todense()`` is the [n, n] matrix and ``diagonal()`` its diagonal, over the numbers of x0 in the
-    order of its leaves, a complex number being its real part, then, after the leaf's others, its imaginary one.
-    For a batch: ``jax.vmap(lambda H: H.todense())(res.hess_inv)``.
+    ``H @ v``, ``H.dot(v)`` and ``H.matvec(v)`` take v like x0 (or, where x0 is an array of shape [n], also
+    [n, k]) and give the same, in the dtypes of x0. ``todense()`` is the [n, n] matrix and ``diagonal()`` its
+    diagonal [n], both of dtype ``H.dtype``, over the numbers of x0 in the order of its leaves, a complex
+    number being its real part, then, after the leaf's others, its imaginary one.
+
+    Out of ``vmap`` it is a batch of operators, which only ``vmap`` can use:
+    ``jax.vmap(lambda H: H.todense())(res.hess_inv)``.
+
+    >>> import jax, jax.numpy as jnp, jaxmin
+    >>> def solve(x):
+    ...     return jaxmin.minimize(lambda x: jnp.sum(x**2), x)
+    >>> H = solve(jnp.ones(2)).hess_inv
+    >>> H.diagonal().round(2).tolist(), (H @ jnp.array([2.0, 4.0])).round(2).tolist()
+    ([0.5, 0.5], [1.0, 2.0])
+    >>> lanes = jax.vmap(solve)(jnp.ones((3, 2)))
+    >>> jax.vmap(lambda H: H.todense())(lanes.hess_inv).shape
+    (3, 2, 2)
     """
 
-    def __init__(self, core, variables, x_static):
+    def __init__(self, core, variables, x_static, axes=None):
         self._core, self._variables, self._x_static = core, variables, x_static
+        self._axes = _axes(core) if axes is None else axes  # of one core's arrays; a batch has more
 
     @property
     def shape(self):
-        """(n, n)"""
+        """(n, n), of each operator of a batch too."""
         n = self._variables.size
         return n, n
 
@@ -72,7 +186,13 @@ class InverseHessian:
         """The dtype of the matrix."""
         return self._variables.dtype
 
+    @property
+    def T(self):
+        """The transpose: H itself."""
+        return self
+
     def __matmul__(self, v):
+        core = self._one_core()
         if jax.tree_util.treedef_is_leaf(self._x_static.treedef):
             v = jnp.asarray(v)
             like = self._variables.shapes[0][0]
@@ -81,16 +201,29 @@ class InverseHessian:
             if v.shape != like:
                 raise ValueError(f"hess_inv @ v: v has the shape {v.shape}, x0 {like}")
         leaves = [jnp.asarray(leaf) for leaf in self._x_static.pick(v)]
-        product = self._core.times(self._variables.ravel(leaves))
-        return self._x_static.only(self._variables.unravel(product))
+        return self._x_static.only(self._variables.unravel(core.times(self._variables.ravel(leaves))))
+
+    def dot(self, v):
+        """``H @ v``."""
+        return self @ v
+
+    def matvec(self, v):
+        """``H @ v``."""
+        return self @ v
 
     def todense(self):
         """The matrix, [n, n]."""
-        return jax.vmap(self._core.times)(jnp.eye(self.shape[0], dtype=self.dtype))
+        return jax.vmap(self._one_core().times)(jnp.eye(self.shape[0], dtype=self.dtype))
 
     def diagonal(self):
         """The diagonal, [n]: the variances where fun is half a sum of squared residuals, each over its sigma."""
         return jnp.diagonal(self.todense())
+
+    def _one_core(self):
+        """The core, unless it is a batch of them."""
+        if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
+            raise ValueError("hess_inv: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
+        return self._core
 
     def __array__(self, dtype=None, copy=None):
         del copy  # it is made anew
@@ -100,8 +233,13 @@ class InverseHessian:
         return f"InverseHessian(shape={self.shape}, dtype={self.dtype})"
 
     def tree_flatten(self):
-        return (self._core,), (self._variables, self._x_static)
+        return (self._core,), (self._variables, self._x_static, self._axes)
 
     @classmethod
     def tree_unflatten(cls, edge, children):
         return cls(children[0], *edge)
+
+
+def _axes(core):
+    """How many axes each array of a core has."""
+    return tuple(map(jnp.ndim, jax.tree.leaves(core)))

@@ -9,15 +9,15 @@ from jax import lax
 
 from jaxmin import _result as status_of
 from jaxmin import _vector as vec
-from jaxmin._foreign import reuse, searches
+from jaxmin._lookup import reuse, searches
 from jaxmin._result import RUNNING
 
 
 class Limits(NamedTuple):
     """When to stop; every entry may be traced. A negative tolerance is never met."""
 
-    gtol: Any  # infinity norm of the gradient
-    ftol: Any  # decrease of f between two iterates, relative to max(|f_old|, |f|, 1)
+    gtol: Any  # infinity norm of the gradient, in a box of the projected one
+    ftol: Any  # change of f between two iterates, relative to max(|f_old|, |f|, 1)
     xtol: Any  # change of x between two iterates, relative to max(|x|, 1), in the infinity norm
     maxiter: Any  # iterates after x0
     maxfun: Any  # evaluations
@@ -30,7 +30,7 @@ class Carry(NamedTuple):
     status: Any  # [] int32
 
 
-def run(evaluate, rounded, method, x0, aux0, limits):
+def run(evaluate, rounded, method, x0, aux0, limits, box=None):
     """Minimise from x0: trips of :func:`advance` until a status ends them.
 
     Args:
@@ -40,6 +40,7 @@ def run(evaluate, rounded, method, x0, aux0, limits):
       x0: the start, a vector.
       aux0: anything built like aux.
       limits: a ``Limits``.
+      box: a ``Box``, or None.
 
     Returns:
       The last ``Carry``.
@@ -47,14 +48,16 @@ def run(evaluate, rounded, method, x0, aux0, limits):
     carry = Carry(method.init(x0), aux0, jnp.zeros((), jnp.int32), jnp.full((), RUNNING, jnp.int32))
     return lax.while_loop(
         lambda carry: carry.status == RUNNING,
-        lambda carry: advance(evaluate, rounded, method, limits, carry),
+        lambda carry: advance(evaluate, rounded, method, limits, box, carry),
         carry,
     )
 
 
-def advance(evaluate, rounded, method, limits, carry):
+def advance(evaluate, rounded, method, limits, box, carry):
     """One trip: evaluate the method's trial, tell it, count, and test."""
     x = rounded(carry.state.trial)
+    if box is not None:
+        x = box.clip(x)
     known = method.stored(carry.state) if method.stored and not carry.aux else None
     if known is None:
         value, grad, aux = evaluate(x)
@@ -64,26 +67,40 @@ def advance(evaluate, rounded, method, limits, carry):
         aux, nfev = carry.aux, carry.nfev + missing
 
     if method.observe is None:
-        _, state = method.update(grad, carry.state, x, value=value)
-        status = _status(carry.state, state, nfev, limits)
+        within = {} if box is None else {"box": box}
+        _, state = method.update(grad, carry.state, x, value=value, **within)
+        status = _status(carry.state, state, nfev, limits, box)
     else:
         state = method.observe(grad, carry.state, x, value=value)
-        status = _status(carry.state, state, nfev, limits)
-        going = functools.partial(method.update, grad, state, x, value=value, value_fn=_value_fn(evaluate))
+        status = _status(carry.state, state, nfev, limits, box)
+        value_fn, asked = _value_fn(evaluate)
+        going = functools.partial(method.update, grad, state, x, value=value, value_fn=value_fn)
         state = lax.cond(status == RUNNING, lambda: going()[1], lambda: state)
         nested = searches(state)
         if nested is not None:
             nfev = nfev + jnp.where(status == RUNNING, nested, 0).astype(jnp.int32)
+        elif asked:  # evaluations that nobody counts: no number is better than a wrong one
+            nfev = jnp.full((), -1, jnp.int32)
+        if box is not None and (asked or known is not None):
+            raise ValueError(
+                "bounds: this transformation searches by itself, or stores a value that a projection would outdate; "
+                "take a method of jaxmin's, or a transformation without a search"
+            )
 
     accepted = state.nit > carry.state.nit
     return Carry(state, vec.where(accepted, aux, carry.aux), nfev, status)
 
 
 def _value_fn(evaluate):
-    """f alone, for searches that ask for it; its derivative is the gradient that was traced, not a new trace."""
+    """f alone, for searches that ask for it, and a list that is empty until one does.
+
+    Its derivative is the gradient that was traced, not a new trace.
+    """
+    asked = []
 
     @jax.custom_jvp
     def value_fn(x):
+        asked.append(True)
         return evaluate(x)[0]
 
     @value_fn.defjvp
@@ -91,29 +108,34 @@ def _value_fn(evaluate):
         value, grad, _ = evaluate(*primals)
         return value, jnp.sum(grad * tangents[0]).astype(value.dtype)
 
-    return value_fn
+    return value_fn, asked
 
 
-def _status(before, after, nfev, limits):
+def _status(before, after, nfev, limits, box):
     """The stopping rule: RUNNING, or how the solve has ended."""
     x, f, g = after.iterate
+    finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
+    if box is not None:
+        g = box.projected(x, g)
     gnorm = vec.max_abs(g)
     moved = (after.nit > before.nit) & (after.nit > 0)
 
     scale = jnp.maximum(jnp.maximum(jnp.abs(before.iterate.f), jnp.abs(f)), 1)
-    flat = moved & (limits.ftol >= 0) & (before.iterate.f - f <= limits.ftol * scale)
+    flat = moved & (limits.ftol >= 0) & (jnp.abs(before.iterate.f - f) <= limits.ftol * scale)
     # A pass over x that nobody pays for who does not ask.
     still = moved & lax.cond(
         limits.xtol >= 0,
         lambda: vec.max_abs(vec.sub(x, before.iterate.x)) <= limits.xtol * jnp.maximum(vec.max_abs(x), 1),
         lambda: jnp.zeros((), bool),
     )
-    at_floor = (after.status == status_of.PRECISION_LOSS) & (gnorm <= limits.gtol * jnp.maximum(1, jnp.abs(f)))
+    # The relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)): free of the units of x and f.
+    relative = vec.max_abs(jax.tree.map(lambda g, x: g * jnp.maximum(jnp.abs(x), 1), g, x))
+    at_floor = (after.status == status_of.PRECISION_LOSS) & (relative <= limits.gtol * jnp.maximum(1, jnp.abs(f)))
 
     # The first that holds.
     rows = (
         (f == -jnp.inf, status_of.UNBOUNDED),
-        (~jnp.isfinite(f) | ~jnp.isfinite(gnorm), status_of.NAN),
+        (~finite, status_of.NAN),
         (gnorm <= limits.gtol, status_of.CONVERGED),
         (flat, status_of.FTOL),
         (still, status_of.XTOL),

@@ -59,15 +59,23 @@ class Direction(NamedTuple):
     inverse_hessian: Callable[[Any], Any] | None = None
 
 
+class Start(NamedTuple):
+    """What a line search knows of phi before its first trial."""
+
+    f: Any  # [] phi(0)
+    slope: Any  # [] phi'(0) < 0
+    noise: Any  # [] how far rounding alone may move f near phi(0)
+    max_step: Any  # [] the longest step allowed
+
+
 class LineSearch(NamedTuple):
     """A search along one direction that sees numbers only: never x, the direction or the problem.
 
-    ``init(f0, slope0, first_step, max_step, noise) -> state`` and
-    ``step(state, f, slope, predicted) -> state``, with
+    ``init(start, first_step) -> state`` and ``step(state, start, f, slope, predicted) -> state``, with
 
+    - ``start``: a :class:`Start`, the same throughout the search, so that no state need hold it;
     - ``f``, ``slope``: phi(t) and phi'(t) at the trial ``t = state.step``;
     - ``predicted``: g0 . (x_trial - x0) as it was evaluated, t * slope0 on a straight path;
-    - ``noise``: how far rounding alone may move f near f0;
     - ``state.step``: the next trial; ``state.done``: the trial just told is accepted;
       ``state.failed``: no acceptable step was found.
 

@@ -1,18 +1,24 @@
 """minimize: SciPy's call, as one compiled loop."""
 
-import functools
+import dataclasses
+import inspect
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _problem
-from jaxmin._foreign import Foreign, is_transformation
-from jaxmin._inverse_hessian import InverseHessian
-from jaxmin._loop import Limits, run
-from jaxmin._method import LineSearch, Method
-from jaxmin._registry import find
+from jaxmin._box import box
+from jaxmin._foreign import foreign, is_foreign
+from jaxmin._inverse_hessian import Dense, InverseHessian
+from jaxmin._loop import Limits
+from jaxmin._method import Direction, LineSearch, Method
+from jaxmin._models import as_model
+from jaxmin._registry import build_search, find
 from jaxmin._result import OptimizeResult
+from jaxmin._solve import solve
+from jaxmin.transforms import chain, clip_by_global_norm
 
 
 class _OwnSearch:
@@ -26,7 +32,6 @@ _OWN_SEARCH = _OwnSearch()
 
 _LIMITS = {"gtol": 1e-5, "ftol": -1.0, "xtol": -1.0, "maxiter": 15_000, "maxfun": 15_000}
 _LIMIT_SPELLINGS = {name: name for name in _LIMITS} | {"maxfev": "maxfun", "xrtol": "xtol"}
-_SEARCH_SPELLINGS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
 # Options of SciPy's that have one value here, and why.
 _FIXED_OPTIONS = {
     "disp": (False, "printing is not offered yet"),
@@ -66,11 +71,17 @@ def minimize(
       args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
         are no arrays are welcome.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent", in SciPy's spelling or ours; None is
-        SciPy's rule ("bfgs"); what a builder made: ``jaxmin.lbfgs(memory=20)``; or any Optax-style
-        transformation, which runs without a line search unless one is given.
+        SciPy's rule ("bfgs"); what a builder made: ``jaxmin.lbfgs(memory=20)``. Or a transformation, which
+        runs without a line search unless one is given: by name ("sgd", "momentum", "nesterov", "adagrad",
+        "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3", "extra_gradient", with the option
+        ``learning_rate``), any Optax-style object, or a triple of ``jax.example_libraries.optimizers``.
       jac: None (default) differentiates fun; True says that fun returns ``(value, gradient)``; a
         callable ``jac(x, *args)`` gives the gradient, built like x0, in ``jax.grad``'s convention.
-      hess, hessp, bounds, constraints, callback: SciPy's; not offered yet, and refused.
+      bounds: SciPy's list of (low, high) pairs, None for no bound; or :class:`~jaxmin.Bounds` (SciPy's too),
+        with arrays or pytrees shaped like x0. A start outside is moved to the nearest point inside; nothing is
+        evaluated outside. The stopping test is then on the projected gradient. A transformation that searches
+        by itself is refused.
+      hess, hessp, constraints, callback: SciPy's; not offered yet, and refused.
       tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well.
         ``options`` go before it.
       options: a dictionary, names in SciPy's spelling or ours. Of the solve, all of them traced values:
@@ -80,7 +91,12 @@ def minimize(
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
-        Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``.
+        Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
+        a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
+        Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
+        respect to args, bounds and what fun closes over) or "none" (refused).
+        Of x0, if it is a Flax NNX module: ``wrt`` (``nnx.Param``), the filter that says which of its
+        variables vary.
       linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. By default the
         method's own.
       has_aux: fun returns ``(value, aux)``; with ``jac=True``, ``((value, aux), gradient)``. The result
@@ -104,16 +120,27 @@ def minimize(
     References:
       The method's and the search's own: see their builders.
     """
-    _refuse(hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, callback=callback)
+    _refuse(hess=hess, hessp=hessp, constraints=constraints, callback=callback)
+    if not isinstance(has_aux, (bool, np.bool_)):
+        raise TypeError(f"has_aux={has_aux!r}: True or False")
     jac = _checked_jac(jac)
     if not callable(fun):
         raise TypeError(f"fun={fun!r}: it must be callable, fun(x, *args)")
     if not isinstance(options, (dict, type(None))):
         raise TypeError(f"options={options!r}: a dictionary")
-    chosen, limits = _choose(method, linesearch, tol, dict(options or {}))
+    options = dict(options or {})
+    model = as_model(x0, options.pop("wrt", None))
+    diff = options.pop("diff", "implicit")
+    if model is not None:
+        fun, jac, x0 = model.of_parameters(fun), model.of_parameters(jac), model.parameters
+    chosen, limits = _choose(method, linesearch, tol, options)
     problem = _problem.build(fun, x0, args, jac, has_aux)
-    solve = _compiled(problem.trace.signature, problem.variables, problem.trace.value_dtype, chosen, problem.x_static)
-    return _result(problem, *solve(problem.leaves, problem.inputs(), _as_arrays(limits, problem.variables.dtype)))
+    within = box(bounds, problem.variables, problem.x_static)
+    if within is not None:
+        _check_bounded(chosen)
+    limits = _as_arrays(limits, problem.variables.dtype)
+    result = _result(problem, within, *solve(problem, chosen, limits, diff, within))
+    return result if model is None else dataclasses.replace(result, x=model.whole(result.x))
 
 
 def _refuse(**given):
@@ -138,8 +165,12 @@ def _choose(method, linesearch, tol, options):
     entry = None
     if method is None:
         method = "bfgs"
-    if not isinstance(method, Method) and not is_transformation(method):
-        entry = find("methods", "method", method)
+    if isinstance(method, LineSearch):
+        raise TypeError("method: that is a line search; give it as linesearch")
+    if isinstance(method, Direction):
+        raise TypeError("method: that is a Direction; jaxmin.descend(direction, linesearch) makes a method of it")
+    if not isinstance(method, Method) and not is_foreign(method):
+        entry = find("method", method, "methods", "transforms")
     if tol is not None:
         _check_limit("tol", tol)
         for name in entry.tol_sets if entry else ("gtol",):
@@ -147,20 +178,37 @@ def _choose(method, linesearch, tol, options):
     if "maxiter" in limits and "maxfun" not in limits:  # who asks for more iterations wants their evaluations
         limits["maxfun"] = _no_less(_LIMITS["maxfun"], limits["maxiter"])
     limits = Limits(**(_LIMITS | limits))
+
     if isinstance(method, Method):
         if linesearch is not _OWN_SEARCH:
             raise ValueError("linesearch: this method is already built; give the search to its builder")
-        _reject_options(options, {})
+        _reject_options(options, {}, built=True)
         return method, limits
-    if entry is None:
-        if linesearch is _OWN_SEARCH:
-            _reject_options(options, {})
-            return Foreign(method), limits
-        return Foreign(method, **_choose_search(linesearch, options, {})), limits
-
+    if entry is None or not entry.takes_search:
+        return _choose_transformation(entry, method, linesearch, options), limits
     constants = _take(options, entry.parameters)
-    search = _choose_search(linesearch, options, entry.parameters)
+    search = _choose_search(linesearch, options, entry.parameters, entry.search_defaults)
     return entry.build(**constants, **search), limits
+
+
+def _choose_transformation(entry, method, linesearch, options):
+    """A transformation, by name or as it is, with the search that was given, if any."""
+    search, known, kept = {}, {}, False
+    if entry is not None:
+        known = entry.parameters | {"clip": "clip"}
+        constants = _take(options, known)
+        clip = constants.pop("clip", None)
+        missing = [name for name in entry.required if name not in constants]
+        if missing:
+            raise ValueError(f"options: method {entry.name!r} needs {', '.join(map(repr, missing))}")
+        kept = not any(callable(value) or isinstance(value, jax.Array) for value in (clip, *constants.values()))
+        method = entry.build(**constants)
+        if clip is not None:
+            method = chain(clip_by_global_norm(clip), method)
+    if linesearch is not _OWN_SEARCH and linesearch is not None:
+        search = _choose_search(linesearch, options, known, {})
+    _reject_options(options, known, built=entry is None)
+    return foreign(method, kept=kept, **search)
 
 
 def _no_less(default, count):
@@ -168,17 +216,17 @@ def _no_less(default, count):
     return jnp.maximum(default, count) if traced else max(default, float(count))
 
 
-def _choose_search(linesearch, options, others):
+def _choose_search(linesearch, options, others, defaults):
     """The search as a builder's keyword, out of what is left of the options; empty for the method's own."""
     if isinstance(linesearch, LineSearch):
         _reject_options(options, others)
         return {"linesearch": linesearch}
-    own = linesearch is _OWN_SEARCH
-    entry = find("linesearches", "linesearch", "backtracking" if own else linesearch)
-    known = {name: to for name, to in _SEARCH_SPELLINGS.items() if to in entry.parameters} | entry.parameters
+    own = linesearch is _OWN_SEARCH or linesearch is None
+    name = "backtracking" if own else linesearch
+    known = find("linesearch", name, "linesearches").parameters
     constants = _take(options, known)
     _reject_options(options, others | known)
-    return {} if own and not constants else {"linesearch": entry.build(**constants)}
+    return {} if own and not constants else {"linesearch": build_search(name, defaults, **constants)}
 
 
 def _take(options, spellings):
@@ -194,12 +242,13 @@ def _take(options, spellings):
 
 
 def _take_limits(options):
-    for name, (value, reason) in _FIXED_OPTIONS.items():
-        if name in options and options.pop(name) not in (value, None):
-            raise NotImplementedError(f"options[{name!r}]: {reason}")
-    for name in _NO_DIFFERENCES:
-        if name in options:
+    fixed = _take(options, {name: name for name in (*_FIXED_OPTIONS, *_NO_DIFFERENCES)})
+    for name, given in fixed.items():
+        if name in _NO_DIFFERENCES:
             raise ValueError(f"options[{name!r}]: there are no finite differences; gradients are exact")
+        value, reason = _FIXED_OPTIONS[name]
+        if given not in (value, None):
+            raise NotImplementedError(f"options[{name!r}]: {reason}")
     limits = {name: value for name, value in _take(options, _LIMIT_SPELLINGS).items() if value is not None}
     for name, value in limits.items():
         _check_limit(f"options[{name!r}]", value)
@@ -220,41 +269,12 @@ def _check_limit(name, value):
         raise ValueError(f"{name}={value!r}: a number, at least {least}")
 
 
-def _reject_options(options, parameters):
+def _reject_options(options, parameters, built=False):
     if options:
         choices = sorted({*_LIMIT_SPELLINGS, *parameters})
         unknown = ", ".join(map(repr, options))
-        raise ValueError(f"options: unknown {unknown}; the choices are {', '.join(choices)}")
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled(signature, variables, value_dtype, method, x_static):
-    """The solve as one compiled function of arrays alone."""
-
-    def solve(leaves, inputs, limits):
-        constants, fixed, arrays = inputs
-        rest = jax.tree.leaves((fixed, arrays))
-        count = len(leaves)
-
-        def evaluate(x):
-            value, *outputs = signature(*constants, *variables.unravel(x), *rest)
-            return value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
-
-        chosen = method
-        if isinstance(method, Foreign):
-            chosen = method.bind(
-                lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
-            )
-        aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[1 + count :]]
-        x0 = variables.ravel(leaves)
-        end = run(evaluate, variables.rounded, chosen, x0, aux0, limits)
-        x, f, g = end.state.iterate
-        curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
-        jac = [leaf.conj() for leaf in variables.unravel(g)]
-        counts = end.state.nit, end.nfev, end.status
-        return variables.unravel(x), f.astype(value_dtype), jac, counts, curvature, end.aux
-
-    return jax.jit(solve)
+        why = "; this method is already built: give its builder what is the method's own" if built else ""
+        raise ValueError(f"options: unknown {unknown}{why}; the choices are {', '.join(choices)}")
 
 
 def _as_arrays(limits, dtype):
@@ -272,23 +292,36 @@ def _as_arrays(limits, dtype):
     return Limits(*map(tolerance, limits[:3]), *map(count, limits[3:]))
 
 
-def _result(problem, x, f, jac, counts, curvature, aux):
+def _active(variables, within, solution):
+    """-1, 0 or 1 for each variable, in the leaves' shapes."""
+    counts = [math.prod(shape) for shape, _ in variables.shapes]
+    parts = jnp.split(within.active(solution.x, solution.g), np.cumsum(counts)[:-1].tolist())
+    return [part.reshape(shape) for part, (shape, _) in zip(parts, variables.shapes)]
+
+
+def _check_bounded(method):
+    """Refuse a method of the user's own that knows no box; whether a transformation does shows when it is traced."""
+    if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
+        raise ValueError(f"bounds: the update of {method!r} has no parameter 'box'")
+
+
+def _result(problem, within, x, jac, solution):
     """The arrays that the solve gave, in the user's structures."""
-    nit, nfev, status = counts
-    static = problem.x_static
-    is_array = jax.tree_util.treedef_is_leaf(static.treedef)
-    if curvature is not None and not (is_array and hasattr(curvature, "H")):
-        curvature = InverseHessian(curvature, problem.variables, static)
-    elif curvature is not None:
-        curvature = curvature.H
+    variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
+    nit, nfev, curvature = solution.others
+    hess_inv = None if curvature is None else InverseHessian(curvature, variables, static)
+    if isinstance(curvature, Dense) and jax.tree_util.treedef_is_leaf(static.treedef):
+        hess_inv = curvature.H
     return OptimizeResult(
         x=static.combine(x, problem.fixed),
-        fun=f,
+        fun=solution.f,
         jac=static.only(jac),
         nit=nit,
         nfev=nfev,
         njev=nfev,
-        status=status,
-        hess_inv=curvature,
-        aux=problem.trace.aux_static.combine(aux),
+        status=solution.status,
+        hess_inv=hess_inv,
+        aux=aux_static.combine(solution.aux),
+        active_mask=None if within is None else static.only(_active(problem.variables, within, solution)),
+        _static=tuple(part if part.leaves() else None for part in (static, aux_static)),
     )

@@ -1,5 +1,6 @@
 """Pytrees of which some leaves are arrays and some are not: taken apart and put together again."""
 
+import itertools
 import numbers
 
 import jax
@@ -38,6 +39,10 @@ class Static:
         leaves = [next(rest).value if group is None else next(groups[group]) for group in self._groups]
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def bare(self):
+        """The structure alone, with None for the leaves that are no arrays."""
+        return Static(self.treedef, [], self._groups)
+
     def skeleton(self):
         """The structure, and where in it the groups are, without the other leaves."""
         return self.treedef, self._groups
@@ -60,6 +65,11 @@ class Static:
         subtrees = self.treedef.flatten_up_to(tree)
         return [subtree for subtree, group in zip(subtrees, self._groups) if group == 0]
 
+    def __reduce__(self):
+        # As a tree: classes whose structures hold a sentinel compare it by identity, which no copy of a treedef keeps.
+        zeros = [itertools.repeat(0)] * len(self._groups)
+        return _restored, (self.combine(*zeros), self._groups)
+
     def _key(self):
         return self._groups, self._leaves
 
@@ -73,6 +83,11 @@ class Static:
             return bool(self.treedef == other.treedef)
         except (TypeError, ValueError):  # static fields that do not compare
             return self.treedef is other.treedef
+
+
+def _restored(tree, groups):
+    leaves, treedef = jax.tree.flatten(tree)
+    return Static(treedef, [leaf for leaf, group in zip(leaves, groups) if group is None], groups)
 
 
 def _is_plain(treedef):

@@ -1,71 +1,17 @@
-"""A problem: fun traced once and checked, and the edge between the user's pytrees and one flat vector."""
+"""A problem: fun traced once and checked, and the arrays that it is fed."""
 
-import collections
 import contextlib
 import functools
-import math
-import weakref
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin import _frozen
+from jaxmin import _traces
 from jaxmin._partition import Static, is_array, is_number, partition
 from jaxmin._signature import Signature, with_all_constants
-
-
-class Variables:
-    """The leaves of x that vary, as one flat real vector: its dtype, and the way there and back.
-
-    A complex leaf is its real and its imaginary part, side by side. The vector's dtype is the widest of
-    the leaves' and of fun's own, float32 at least; ``rounded`` is what each leaf can hold of it.
-    """
-
-    def __init__(self, leaves, wide=jnp.float32):
-        self.shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
-        real = [jnp.finfo(dtype).dtype for _, dtype in self.shapes]
-        self.dtype = jnp.result_type(*real, wide, jnp.float32)
-        self._exact = all(dtype == self.dtype for dtype in real)
-        self.size = sum(math.prod(shape) * (1 + (dtype.kind == "c")) for shape, dtype in self.shapes)
-
-    def __hash__(self):
-        return hash((self.shapes, self.dtype))
-
-    def __eq__(self, other):
-        return isinstance(other, Variables) and (self.shapes, self.dtype) == (other.shapes, other.dtype)
-
-    def ravel(self, leaves):
-        """The leaves, end to end."""
-        parts = []
-        for leaf in leaves:
-            flat = leaf.reshape(-1)
-            halves = [flat.real, flat.imag] if jnp.iscomplexobj(flat) else [flat]
-            parts += [half.astype(self.dtype) for half in halves]
-        return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
-
-    def unravel(self, vector):
-        """The leaves back, each in its own shape and dtype."""
-        leaves, start = [], 0
-
-        def take(count, dtype):
-            nonlocal start
-            start += count
-            return vector[start - count : start].astype(dtype)
-
-        for shape, dtype in self.shapes:
-            count = math.prod(shape)
-            real = jnp.finfo(dtype).dtype
-            leaf = take(count, real)
-            if jnp.issubdtype(dtype, jnp.complexfloating):
-                leaf = jax.lax.complex(leaf, take(count, real))
-            leaves.append(leaf.reshape(shape))
-        return leaves
-
-    def rounded(self, vector):
-        """The vector as the leaves hold it."""
-        return vector if self._exact else self.ravel(self.unravel(vector))
+from jaxmin._x0 import Variables, canonical_x0, is_inexact, native
 
 
 class Trace(NamedTuple):
@@ -112,67 +58,18 @@ def build(fun, x0, args, jac, has_aux):
 
 
 def _build(fun, x0, args, jac, has_aux, is_argument):
-    leaves, fixed, x_static = partition(canonical_x0(x0), _is_inexact, is_array)
+    leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
         raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
     parts = (_taken_apart(fun), _taken_apart(jac), jax.tree.map(_as_argument, args))
     arrays, static = partition(parts, is_argument)
-    trace = _traced(static, x_static, leaves, fixed, arrays, jac is None, jac is True, has_aux)
+    settings = jac is None, jac is True, has_aux
+    trace = _traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays)
 
 
-_TRACES_MAX = 256
-_traces = collections.OrderedDict()  # the traces used last, for functions that cannot have changed
-
-
-def _traced(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
-    """The trace, from those kept where it is certain to be the same."""
-
-    def trace():
-        return _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux)
-
-    try:
-        if not (static.is_plain() and x_static.is_plain()):  # a class of its own sees what no key shows
-            raise _frozen.Mutable
-        shapes = jax.tree.map(_shape_key, (leaves, fixed, arrays))
-        seen = tuple(_frozen.key(value) for value in (*static.leaves(), *x_static.leaves()))
-        skeletons = static.skeleton(), x_static.skeleton()
-        key = skeletons, str(shapes), seen, has_aux, tuple(getattr(jax.config, name) for name in _CONTEXT)
-        known = _traces.get(key)
-    except _frozen.Mutable:
-        return trace()
-    if known is None:
-        known = _traces[key] = trace()
-        for value in static.leaves():
-            if callable(value):  # what it closed over goes with it
-                weakref.finalize(value, _traces.pop, key, None).atexit = False
-        while len(_traces) > _TRACES_MAX:
-            _traces.popitem(last=False)
-    _traces.move_to_end(key)
-    return known
-
-
-# Settings of JAX's that change what a trace holds.
-_CONTEXT = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_numpy_dtype_promotion",
-    "jax_numpy_rank_promotion",
-    "jax_enable_custom_prng",
-    "jax_default_prng_impl",
-    "jax_debug_nans",
-    "jax_debug_infs",
-)
-
-
-def _shape_key(leaf):
-    if isinstance(leaf, jax.core.Tracer):
-        raise _frozen.Mutable  # inside an outer trace, which is kept as a whole
-    weak = is_number(leaf) and not isinstance(leaf, np.generic)
-    return (type(leaf),) if weak else (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False))
-
-
-def _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
+def _trace(static, x_static, inputs, settings):
+    by_ad, with_grad, has_aux = settings
     aux_box = []
 
     def value_and_grad(leaves, fixed, arrays):
@@ -194,73 +91,16 @@ def _trace(static, x_static, leaves, fixed, arrays, by_ad, with_grad, has_aux):
         aux_box.append(aux_static)
         return value, grad, [jnp.asarray(leaf) for leaf in aux]
 
-    closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(leaves, fixed, arrays)
-    closed = with_all_constants(closed, *jax.tree.leaves((leaves, fixed, arrays)))
+    closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
+    closed = with_all_constants(closed, *jax.tree.leaves(inputs))
     return Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
-
-
-def canonical_x0(x0):
-    """x0 with every leaf that is to vary an inexact array.
-
-    A list or tuple of plain numbers, and anything with ``__array__``, is one array. Integers become the
-    default float dtype, but not inside a node of a class of its own (a module): there a whole number is
-    a setting.
-    """
-    if type(x0) in (list, tuple) and all(is_number(number) or isinstance(number, bool) for number in x0):
-        return _as_variable(np.asarray(x0, dtype=None if x0 else float))
-    if not isinstance(x0, jax.Array) and hasattr(x0, "__array__"):
-        x0 = _native(np.asarray(x0))
-    if is_array(x0):
-        return _as_variable(x0)
-
-    def in_plain_containers(node):
-        if _is_node(node):  # a class of its own
-            return jax.tree.map(lambda leaf: _as_variable(leaf) if _is_inexact(leaf) else leaf, node)
-        number = is_number(node) or (is_array(node) and not _is_flag(node))
-        return _as_variable(node) if number else node
-
-    def is_own_class(node):
-        return _is_node(node) and not isinstance(node, (dict, list, tuple))
-
-    return jax.tree.map(in_plain_containers, x0, is_leaf=is_own_class)
-
-
-def _is_node(tree):
-    return tree is not None and not jax.tree_util.all_leaves([tree])
-
-
-def _is_flag(leaf):
-    """Booleans and random keys: arrays, but never variables."""
-    return leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
-
-
-def _is_inexact(leaf):
-    if isinstance(leaf, (float, complex)):
-        return True
-    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
-def _as_variable(leaf):
-    try:
-        array = jnp.asarray(leaf)
-    except TypeError as error:
-        raise TypeError(f"x0: {leaf!r} is no array of numbers") from error
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        return array.astype(jnp.result_type(float))
-    # A Python number is weakly typed; a variable has the dtype it shows.
-    return jax.lax.convert_element_type(array, array.dtype)
 
 
 def _as_argument(leaf):
     """Array-likes of other libraries as arrays; what is no number stays as it is."""
     if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
-        leaf = _native(np.asarray(leaf))
+        leaf = native(np.asarray(leaf))
     return leaf
-
-
-def _native(array):
-    """The array in this machine's byte order: JAX knows no other."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _is_argument(leaf):

@@ -1,10 +1,11 @@
-"""Names: which file a method or a search is in, how SciPy and others spell it and its options.
+"""Names: which file a method, a transformation or a search is in, how SciPy and others spell it and its options.
 
-A file in ``methods/`` or ``linesearches/`` is all that it takes to add one: the function that has the
+A file in ``methods/``, ``transforms/`` or ``linesearches/`` is all that it takes to add one: the function that has the
 file's name is the builder. The file may say more:
 
 - ``names``: other names for it;
 - ``options``: other names for the builder's parameters;
+- ``search_defaults``: constants of its line search that differ from the search's own;
 - ``tol_sets``: which tolerances ``tol`` stands for, ("gtol",) where nothing is said.
 """
 
@@ -15,19 +16,32 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+# What SciPy and others call the constants that searches share.
+_SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
+
+# SciPy's methods that are still to come.
+_NOT_YET = (
+    "neldermead", "powell", "newtoncg", "tnc", "cobyla", "cobyqa", "slsqp", "trustconstr", "dogleg", "trustncg",
+    "trustexact", "trustkrylov",
+)  # fmt: skip
+
 
 class Entry(NamedTuple):
-    """One method or search."""
+    """One method, transformation or search."""
 
     name: str
     build: Callable[..., Any]
     parameters: dict  # every spelling of a parameter -> the parameter
+    required: tuple  # parameters without a default
+    takes_search: bool
     tol_sets: tuple
+    search_defaults: dict
+    names: tuple  # other names for it
 
 
 @functools.cache
 def entries(package):
-    """All entries of "methods" or "linesearches", by name."""
+    """All entries of "methods", "transforms" or "linesearches", by name."""
     folder = importlib.import_module(f"jaxmin.{package}")
     found = {}
     for module in pkgutil.iter_modules(folder.__path__):
@@ -35,30 +49,48 @@ def entries(package):
             continue
         file = importlib.import_module(f"jaxmin.{package}.{module.name}")
         build = getattr(file, module.name)
-        own = [name for name in inspect.signature(build).parameters if name != "linesearch"]
+        signature = inspect.signature(build).parameters
+        own = [name for name in signature if name != "linesearch"]
         spellings = {name: name for name in own} | getattr(file, "options", {})
-        found[module.name] = Entry(module.name, build, spellings, getattr(file, "tol_sets", ("gtol",)))
+        if package == "linesearches":
+            spellings |= {name: to for name, to in _SEARCH_OPTIONS.items() if to in own}
+        found[module.name] = Entry(
+            module.name,
+            build,
+            spellings,
+            tuple(name for name, parameter in signature.items() if parameter.default is parameter.empty),
+            "linesearch" in signature,
+            getattr(file, "tol_sets", ("gtol",)),
+            getattr(file, "search_defaults", {}),
+            getattr(file, "names", ()),
+        )
     return found
-
-
-@functools.cache
-def _spellings(package):
-    known = {}
-    for name in entries(package):
-        file = importlib.import_module(f"jaxmin.{package}.{name}")
-        for spelling in (name, *getattr(file, "names", ())):
-            known[_plain(spelling)] = name
-    return known
 
 
 def _plain(name):
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def find(package, argument, name):
-    """The entry of that name, in anybody's spelling."""
-    known = _spellings(package)
-    if not isinstance(name, str) or _plain(name) not in known:
-        choices = ", ".join(repr(choice) for choice in entries(package))
-        raise ValueError(f"{argument}={name!r}: unknown; the choices are {choices}")
-    return entries(package)[known[_plain(name)]]
+def find(argument, name, *packages):
+    """The entry of that name in one of the packages, in anybody's spelling."""
+    found = {
+        _plain(spelling): entry
+        for package in packages
+        for entry in entries(package).values()
+        for spelling in (entry.name, *entry.names)
+    }
+    if isinstance(name, str) and _plain(name) in found:
+        return found[_plain(name)]
+    choices = ", ".join(repr(choice) for package in packages for choice in entries(package))
+    if callable(name):
+        raise TypeError(f"{argument}={name!r}: a function; call it to build one, or name one of {choices}")
+    if argument == "method" and isinstance(name, str) and _plain(name) in _NOT_YET:
+        raise NotImplementedError(f"method={name!r}: not offered yet; the choices are {choices}")
+    raise ValueError(f"{argument}={name!r}: unknown; the choices are {choices}")
+
+
+def build_search(name, defaults, **constants):
+    """The line search of that name, with a method's defaults where its builder has such a constant."""
+    entry = find("linesearch", name, "linesearches")
+    known = {key: value for key, value in defaults.items() if key in entry.parameters}
+    return entry.build(**(known | constants))

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._partition import is_array, partition
+from jaxmin import _vector as vec
+from jaxmin._partition import Static, is_array, is_number
 
 
 class Status(NamedTuple):
@@ -63,23 +64,36 @@ STATUS = {row.code: row for row in _ROWS}
 
 
 @jax.tree_util.register_pytree_with_keys_class
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class OptimizeResult:
     """What a solve found: a pytree that reads like SciPy's result (``res.x``, ``res["x"]``, ``res.keys()``).
 
     Fields (each with a leading batch axis under ``vmap``):
 
-    - ``x``: the point returned, like x0.
-    - ``fun``: the objective there, a scalar.
+    - ``x``: the point returned, like x0: its structure, shapes and dtypes.
+    - ``fun``: the objective there, a scalar of shape [] in the dtype that fun returns.
     - ``jac``: the gradient there, like x0 (None for leaves that do not vary), in ``jax.grad``'s convention.
-    - ``nit``: iterations: points accepted after x0.
-    - ``nfev``, ``njev``: evaluations of the objective and of its gradient.
-    - ``status``: an integer, a row of ``jaxmin.STATUS``.
-    - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array for
-      ``bfgs`` on an array x0, else an operator (``@``, ``todense()``, ``diagonal()``).
+    - ``nit``: iterations: points accepted after x0; int32, shape [].
+    - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape [].
+    - ``status``: a row of ``jaxmin.STATUS``; int32, shape [].
+    - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
+      ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
+    - ``active_mask``: with bounds, int32 like x0: -1 where x is held at its lower bound, 1 at its upper one,
+      else 0; without, None.
     - ``aux``: what fun returned beside its value at x (``has_aux=True``), else None.
 
-    ``success`` and ``message`` follow from the status: one for a single solve, one a lane for a batch.
+    ``success`` (bool) and ``message`` (str) follow from the status: one for a single solve, one a lane for
+    a batch: an array of bools, nested lists of sentences.
+
+    Its leaves, as JAX sees them, are the arrays. Leaves of x and of aux that are no arrays (an activation
+    function, a label) belong to its structure: they cross ``jit`` and ``vmap`` unchanged.
+
+    >>> import jax, jax.numpy as jnp, jaxmin
+    >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2))
+    >>> res.x.round(3).tolist(), res["success"], "aux" in res
+    ([1.0, 1.0], True, False)
+    >>> jax.tree.map(jnp.shape, res).jac
+    (2,)
     """
 
     x: Any
@@ -91,6 +105,10 @@ class OptimizeResult:
     status: Any
     hess_inv: Any = None
     aux: Any = None
+    active_mask: Any = None
+    # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
+    # a look at the leaves would not do, since JAX puts anything in the place of arrays.
+    _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
 
     @property
     def success(self):
@@ -104,15 +122,14 @@ class OptimizeResult:
     @property
     def message(self):
         """The status in words, with the figures of the point returned; nested lists for a batch."""
-        if isinstance(self.status, jax.core.Tracer):
-            raise TypeError("res.message: text cannot come out of a traced function; read it outside jit and vmap")
+        if not self._is_known():
+            raise TypeError(
+                "res.message: text cannot come out of a traced function; read it outside jit and vmap, "
+                "where the result holds numbers"
+            )
         status = np.asarray(self.status)
         fun = np.asarray(self.fun)
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self.jac)]
-        gnorm = np.zeros(status.shape)
-        for leaf in leaves:
-            lanes = np.abs(leaf.reshape(*status.shape, -1)).astype(float)
-            gnorm = np.maximum(gnorm, lanes.max(axis=-1, initial=0))
+        gnorm = _gradient_norm(self.jac, self.active_mask, status.shape)
 
         def sentence(index):
             f = fun[index]
@@ -129,8 +146,7 @@ class OptimizeResult:
 
     def keys(self):
         """The names of what there is: fields that are not None, ``success`` and ``message``."""
-        present = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
-        return [*present, "success", "message"]
+        return [*(name for name in _FIELDS if getattr(self, name) is not None), "success", "message"]
 
     def __getitem__(self, key):
         if key not in self.keys():
@@ -142,6 +158,9 @@ class OptimizeResult:
 
     def __iter__(self):
         return iter(self.keys())
+
+    def __len__(self):
+        return len(self.keys())
 
     def get(self, key, default=None):
         """``res[key]``, or the default where the result has no such entry."""
@@ -156,9 +175,22 @@ class OptimizeResult:
         return [(key, self[key]) for key in self.keys()]
 
     def __repr__(self):
-        order = ["message", "success", "status", "fun", "x", "nit", "jac", "nfev", "njev", "hess_inv", "aux"]
-        if isinstance(self.status, jax.core.Tracer):
-            order.remove("message")
+        order = [
+            "message",
+            "success",
+            "status",
+            "fun",
+            "x",
+            "nit",
+            "jac",
+            "nfev",
+            "njev",
+            "hess_inv",
+            "active_mask",
+            "aux",
+        ]
+        if not self._is_known():
+            order = order[2:]
         width = max(map(len, order))
         lines = []
         for name in (name for name in order if getattr(self, name) is not None):
@@ -166,23 +198,66 @@ class OptimizeResult:
             lines.append(f"{name:>{width}}: {text}")
         return "\n".join(lines)
 
+    def _is_known(self):
+        """Whether there are numbers to put into words: no tracers, shapes or axes in their place."""
+        numbers = [self.status, self.fun, *jax.tree.leaves(self.jac)]
+        if any(isinstance(u, (jax.core.Tracer, jax.ShapeDtypeStruct)) for u in numbers):
+            return False
+        if not all(is_array(u) or is_number(u) for u in numbers):
+            return False
+        return jnp.issubdtype(np.asarray(self.fun).dtype, jnp.floating) and np.isin(self.status, list(STATUS)).all()
+
     def tree_flatten_with_keys(self):
-        names = [f.name for f in dataclasses.fields(self)]
-        children, rest = [], []
-        for name in names:
-            arrays, static = partition(getattr(self, name), _is_child)
-            children.append((jax.tree_util.GetAttrKey(name), arrays))
-            rest.append(static)
-        return children, tuple(rest)
+        values = {name: getattr(self, name) for name in _FIELDS}
+        x, aux = self._static
+        values["x"], x = _take_out(values["x"], x)
+        values["aux"], aux = _take_out(values["aux"], aux)
+        return [(jax.tree_util.GetAttrKey(name), value) for name, value in values.items()], (x, aux)
 
     @classmethod
-    def tree_unflatten(cls, rest, children):
-        return cls(*(static.combine(arrays) for static, arrays in zip(rest, children)))
+    def tree_unflatten(cls, static, children):
+        values = dict(zip(_FIELDS, children))
+        for name, rest in zip(("x", "aux"), static):
+            if rest is not None:
+                values[name] = rest.combine(values[name])
+        return cls(**values, _static=static)
 
 
-def _is_child(leaf):
-    """Arrays, and what JAX puts in their place while it matches structures."""
-    return is_array(leaf) or type(leaf) is object
+_FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if field.name != "_static")
+
+
+def _take_out(tree, static):
+    """The list of those leaves of a tree that are arrays, or stand for them, and what is left: as ``static`` has it.
+
+    A tree that is not built so (``dataclasses.replace`` brought it) is left whole.
+    """
+    if static is None:
+        return tree, None
+    treedef, groups = static.skeleton()
+    try:
+        leaves = list(zip(treedef.flatten_up_to(tree), groups))
+    except (ValueError, TypeError):
+        return tree, None
+    rest = [leaf for leaf, group in leaves if group is None]
+    groups = [None if group is None else 0 for group in groups]
+    return [leaf for leaf, group in leaves if group is not None], Static(treedef, rest, groups)
+
+
+def _gradient_norm(jac, held, lanes):
+    """The norm that the stopping test compares with gtol, one a lane.
+
+    Of a complex number it takes the two parts; what is held at a bound does not count.
+    """
+    if held is not None:
+        jac = jax.tree.map(lambda g, at_bound: np.where(at_bound, 0, g), jac, held)
+    parts = [np.zeros(lanes, np.float32)]
+    for leaf in map(np.asarray, jax.tree.leaves(jac)):
+        parts += [leaf.real, leaf.imag] if np.iscomplexobj(leaf) else [leaf]
+    norm = vec.max_abs
+    for _ in lanes:
+        norm = jax.vmap(norm)
+    with jax.ensure_compile_time_eval():  # numbers, also where a known result is read in a traced function
+        return np.asarray(norm(parts), float)
 
 
 def _readable(value):

@@ -8,9 +8,10 @@ import jax
 import jax.extend.core as jex
 import numpy as np
 
-# How to differentiate a call. Each trace makes these anew, and a solve never reads them: its gradient is
-# already part of the traced computation.
-_RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info"}
+from jaxmin import _rules
+
+# Made anew by each trace, and determined by the rest.
+_REDUNDANT = {"out_trees", "debug_info"}
 
 
 def with_all_constants(closed, *args):
@@ -48,14 +49,20 @@ def _inlined(jaxpr, consts, *args):
 
 
 class Signature:
-    """A closed computation, its constants turned into leading arguments, hashable by its content."""
+    """A closed computation, its constants turned into leading arguments, hashable by its content.
 
-    __slots__ = ("_hash", "_key", "jaxpr")
+    The content is a form, and the objects in it that equal only themselves (arrays that a derivative rule
+    closed over, say), which the form numbers: ``identities``.
+    """
+
+    __slots__ = ("_hash", "form", "identities", "jaxpr")
 
     def __init__(self, jaxpr):
         self.jaxpr = jaxpr.replace(invars=[*jaxpr.constvars, *jaxpr.invars], constvars=[])
-        self._key = _jaxpr_key(self.jaxpr)
-        self._hash = hash(self._key)
+        content = _Content()
+        self.form = content.of_jaxpr(self.jaxpr)
+        self.identities = tuple(content.identities)
+        self._hash = hash((self.form, self.identities))
 
     @property
     def outputs(self):
@@ -70,7 +77,7 @@ class Signature:
         return self._hash
 
     def __eq__(self, other):
-        return isinstance(other, Signature) and self._key == other._key
+        return isinstance(other, Signature) and (self.form, self.identities) == (other.form, other.identities)
 
 
 class Same:
@@ -88,41 +95,57 @@ class Same:
         return isinstance(other, Same) and self.value is other.value
 
 
-def _jaxpr_key(jaxpr):
-    number = {}
+class _Content:
+    """The content of a jaxpr, taken down piece by piece."""
 
-    def var(v):
-        if isinstance(v, jex.Literal):
-            return "literal", str(v.aval), np.asarray(v.val).tobytes()
-        return number.setdefault(v, len(number)), str(v.aval)
+    def __init__(self):
+        self.identities = {}  # Same -> its number, in the order met
 
-    inputs = tuple(map(var, [*jaxpr.constvars, *jaxpr.invars]))
-    equations = tuple(
-        (
-            _value_key(eqn.primitive),
-            tuple(map(var, eqn.invars)),
-            tuple(map(var, eqn.outvars)),
-            tuple((name, _value_key(value)) for name, value in eqn.params.items() if name not in _RULES),
+    def identical(self, value):
+        return "object", self.identities.setdefault(Same(value), len(self.identities))
+
+    def of_jaxpr(self, jaxpr):
+        number = {}
+
+        def var(v):
+            if isinstance(v, jex.Literal):
+                return "literal", str(v.aval), np.asarray(v.val).tobytes()
+            return number.setdefault(v, len(number)), str(v.aval)
+
+        inputs = tuple(map(var, [*jaxpr.constvars, *jaxpr.invars]))
+        equations = tuple(
+            (
+                self.of(eqn.primitive),
+                tuple(map(var, eqn.invars)),
+                tuple(map(var, eqn.outvars)),
+                tuple((name, self._parameter(name, value)) for name, value in eqn.params.items()),
+                repr(eqn.ctx),  # how random bits are made, where it runs
+            )
+            for eqn in jaxpr.eqns
         )
-        for eqn in jaxpr.eqns
-    )
-    return inputs, equations, tuple(map(var, jaxpr.outvars))
+        return inputs, equations, tuple(map(var, jaxpr.outvars))
 
+    def _parameter(self, name, value):
+        if name in _REDUNDANT:
+            return None
+        return _rules.rule_key(value, self.identical) if name in _rules.PARAMETERS else self.of(value)
 
-def _value_key(value):
-    if isinstance(value, jex.ClosedJaxpr):
-        return _jaxpr_key(value.jaxpr), tuple(map(Same, value.consts))
-    if isinstance(value, jex.Jaxpr):
-        return _jaxpr_key(value)
-    if isinstance(value, (list, tuple)):
-        return type(value), tuple(map(_value_key, value))
-    if isinstance(value, dict):
-        return tuple((_value_key(key), _value_key(item)) for key, item in value.items())
-    if isinstance(value, (np.ndarray, jax.Array)):
-        return Same(value)
-    try:
-        hash(value)
-    except TypeError:
-        return Same(value)
-    # 1 == 1.0 == True: the type is part of the key. NaN equals itself as an object only.
-    return type(value), value
+    def of(self, value):
+        if isinstance(value, jex.ClosedJaxpr):
+            return self.of_jaxpr(value.jaxpr), tuple(map(self.of, value.consts))
+        if isinstance(value, jex.Jaxpr):
+            return self.of_jaxpr(value)
+        if isinstance(value, (list, tuple)):
+            return type(value), tuple(map(self.of, value))
+        if isinstance(value, dict):
+            return tuple((self.of(key), self.of(item)) for key, item in value.items())
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            return _rules.content(value)
+        if isinstance(value, jax.Array):
+            return self.identical(value)
+        try:
+            hash(value)
+        except TypeError:
+            return self.identical(value)
+        # 1 == 1.0 == True: the type is part of the key. NaN equals itself as an object only.
+        return type(value), value

@@ -229,11 +229,15 @@ def test_building_anew_with_constants_compiles_nothing():
 
 
 def test_batch_of_new_values_compiles_nothing():
-    solves = jax.jit(jax.vmap(lambda x, a: minimize(valley, x, (a,)).x))
-    solves(np.array([START, (2.0, 3.0)]), np.ones(2))
+    def solves(x, a):
+        return jax.vmap(lambda x, a: minimize(valley, x, (a,)).x)(np.array(x), np.array(a))
+
+    first = solves([START, (2.0, 3.0)], [1.0, 1.0])
     with compilations() as programs:
-        solves(np.array([(2.0, 3.0), START]), np.zeros(2))
+        second = solves([(2.0, 3.0), START], [0.0, 1.0])
     assert programs == []
+    np.testing.assert_array_equal(second[1], first[0])
+    assert np.abs(second[0] - first[1]).max() > 0.5  # the values were used
 
 
 # ---- evaluations
@@ -342,13 +346,12 @@ def program(method="lbfgs", search="backtracking", fun=marked):
 @pytest.mark.parametrize(("method", "search"), PAIRS)
 def test_one_loop_with_one_evaluation_in_its_body(method, search):
     operations = list(walk(program(method, search).jaxpr))
-    loops = [(eqn, path) for eqn, path in operations if eqn.primitive.name in ("while", "scan")]
-    assert [eqn.primitive.name for eqn, _ in loops] == ["while"]
+    loops = [eqn for eqn, _ in operations if eqn.primitive.name == "while"]
+    assert len(loops) == 1
     evaluations = [path for eqn, path in operations if eqn.primitive.name == "erf_inv"]
     assert len(evaluations) == 1
     assert set(evaluations[0]) <= {"jit", "pjit", "closed_call", "while"}
-    (loop, _) = loops[0]
-    body = loop.params["body_jaxpr"].jaxpr
+    body = loops[0].params["body_jaxpr"].jaxpr
     assert sum(eqn.primitive.name == "erf_inv" for eqn, _ in walk(body)) == 1
 
 

@@ -40,7 +40,26 @@ def solve(method, linesearch, dtype, x0=(0, 0, 0, 0), target=TARGET, **options):
 
 
 def identical(a, b):
-    return jax.tree.all(jax.tree.map(lambda u, v: np.array_equal(u, v, equal_nan=True), a, b))
+    """Whether two pytrees hold the same arrays, dtypes and all, leaf by leaf; NaN is NaN."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    assert pairs
+    return all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in pairs)
+
+
+def test_identical_can_tell_results_apart():
+    res, again, other = (solve("lbfgs", "wolfe", "float64", x0=x0) for x0 in ((0,) * 4, (0,) * 4, (0, 0, 0, 1)))
+    assert identical(res, again)
+    assert not identical(res, other)
+    leaves, treedef = jax.tree.flatten(res)
+    for i, leaf in enumerate(leaves):  # none is left out
+        changed = jax.tree.unflatten(treedef, [*leaves[:i], leaf + 1, *leaves[i + 1 :]])
+        assert not identical(res, changed)
+    assert not identical(jnp.array([np.nan, 1]), jnp.array([np.nan, 2]))
+    assert not identical(jnp.zeros(2, "float32"), jnp.zeros(2, "float64"))
+    with pytest.raises(ValueError, match="zip"):
+        identical(res, res.x)
+    with pytest.raises(AssertionError):
+        identical(None, None)
 
 
 def test_there_is_something_to_enumerate():

@@ -252,7 +252,7 @@ def test_unknown_method_lists_the_choices(method):
     refused((TypeError, ValueError), ("method", repr(method), *map(repr, entries("methods"))), method=method)
 
 
-@pytest.mark.parametrize("search", ["brent", "", 3, None, jaxmin.wolfe])
+@pytest.mark.parametrize("search", ["brent", "", 3, jaxmin.wolfe])
 def test_unknown_search_lists_the_choices(search):
     words = ("linesearch", repr(search), *map(repr, entries("linesearches")))
     refused((TypeError, ValueError), words, linesearch=search)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from scipy.optimize._dcsrch import DCSRCH
 
+from jaxmin import Start
 from jaxmin.linesearches.hager_zhang import hager_zhang
 from jaxmin.linesearches.wolfe import wolfe
 
@@ -90,59 +91,61 @@ def differentiated(phi):
     return jax.jit(jax.value_and_grad(phi))
 
 
-def start(search, phi, first, max_step=math.inf, noise=0.0, dtype="float64"):
-    zero, first, max_step, noise = numbers(dtype, 0, first, max_step, noise)
-    f0, slope0 = differentiated(phi)(zero)
-    return search.init(f0, slope0, first, max_step, noise)
+def start(phi, max_step=math.inf, noise=0.0, dtype="float64"):
+    zero, max_step, noise = numbers(dtype, 0, max_step, noise)
+    return Start(*differentiated(phi)(zero), noise, max_step)
 
 
 @functools.lru_cache(maxsize=8)
 def compiled(search, phi):
     def body(carry):
-        state, _, _ = carry
+        state, _, _, start = carry
         f, g = jax.value_and_grad(phi)(state.step)
-        return search.step(state, f, g, state.step * state.slope0), f, g
+        return search.step(state, start, f, g, state.step * start.slope), f, g, start
 
-    def solve(state):
+    def solve(start, first):
         going = lambda carry: ~(carry[0].done | carry[0].failed)
-        return jax.lax.while_loop(going, body, (state, state.f0, state.slope0))
+        carry = search.init(start, first), start.f, start.slope, start
+        return jax.lax.while_loop(going, body, carry)[:3]
 
     return jax.jit(solve)
 
 
-def run(search, phi, first, **options):
+def run(search, phi, first, dtype="float64", **options):
     """The whole search in one compiled loop: its last state, and phi and its slope at the last trial."""
-    return compiled(search, phi)(start(search, phi, first, **options))
+    return compiled(search, phi)(start(phi, dtype=dtype, **options), *numbers(dtype, first))
 
 
-def trace(search, phi, first, limit=200, **options):
+def trace(search, phi, first, limit=200, dtype="float64", **options):
     """The same, step by step: its last state and all trials."""
-    state, step, trials = start(search, phi, first, **options), jax.jit(search.step), []
+    begin, step, trials = start(phi, dtype=dtype, **options), jax.jit(search.step), []
+    state = search.init(begin, *numbers(dtype, first))
     while not (state.done or state.failed):
         trials.append(float(state.step))
-        state = step(state, *differentiated(phi)(state.step), state.step * state.slope0)
+        state = step(state, begin, *differentiated(phi)(state.step), state.step * begin.slope)
         assert len(trials) <= limit, "the search does not end"
     return state, trials
 
 
 def told(search, first, answers, max_step=math.inf, noise=0.0, f0=0.0, slope0=-1.0, dtype="float64"):
     """The search told ``answers`` (f, slope) whatever it asks: its last state and all trials."""
-    state, step = search.init(*numbers(dtype, f0, slope0, first, max_step, noise)), jax.jit(search.step)
-    trials = []
+    begin, step, trials = Start(*numbers(dtype, f0, slope0, noise, max_step)), jax.jit(search.step), []
+    state = search.init(begin, *numbers(dtype, first))
     for f, slope in answers:
         trials.append(float(state.step))
-        state = step(state, *numbers(dtype, f, slope), state.step * state.slope0)
+        state = step(state, begin, *numbers(dtype, f, slope), state.step * begin.slope)
         if state.done or state.failed:
             break
     return state, trials
 
 
-def check_accepted(name, state, f, g, noise=0.0, **constants):
+def check_accepted(name, phi, state, f, g, noise=0.0, **constants):
     """The search says done, and the conditions of its row hold at the trial it was told last."""
     case = SEARCHES[name]
     assert bool(state.done) and not bool(state.failed)
     eps = float(jnp.finfo(state.step.dtype).eps)
-    t, f, g, f0, g0 = (float(v) for v in (state.step, f, g, state.f0, state.slope0))
+    f0, g0 = differentiated(phi)(jnp.zeros_like(state.step))
+    t, f, g, f0, g0 = (float(v) for v in (state.step, f, g, f0, g0))
     s = 8 * eps * max(abs(f0), abs(f))
     assert case.accepts(t, f, g, f0, g0, s, noise, **{**case.constants, **constants}), (t, f, g)
 
@@ -213,7 +216,7 @@ def test_wolfe_repeats_the_tables_of_more_and_thuente(table, k):
     phi, mu, eta, counts, steps = MT_TABLES[table]
     eta = max(eta, math.nextafter(mu, 1))  # the paper's mu = eta, as close as decrease < curvature lets it
     state, f, g = run(wolfe(mu, eta), phi, MT_FIRST[k], max_step=1e10)
-    check_accepted("wolfe", state, f, g, sufficient=mu, curvature=eta)
+    check_accepted("wolfe", phi, state, f, g, sufficient=mu, curvature=eta)
     assert int(state.trials) == counts[k]
     assert float(state.step) == pytest.approx(steps[k], rel=0.5 / 10, abs=0.05 if steps[k] >= 1 else 0.005)
 
@@ -346,7 +349,7 @@ def test_what_is_accepted_satisfies_the_conditions(name, dtype, table):
         if (table, dtype, name) == ("5.2", "float32", "wolfe"):  # phi' is blurred by 1e-6, phi'(0) is 5e-7:
             assert bool(state.done) and float(state.step) == pytest.approx(1.596, rel=1e-3)  # its best trial
             continue
-        check_accepted(name, state, f, g, noise=noise)
+        check_accepted(name, phi, state, f, g, noise=noise)
         assert int(state.trials) <= 25
 
 
@@ -366,7 +369,7 @@ def test_the_compiled_loop_and_single_steps_agree(name, dtype):
 def test_a_trial_outside_the_domain_shortens_the_search(name, dtype, first):
     search = SEARCHES[name].build()
     state, f, g = run(search, barrier, first, dtype=dtype)
-    check_accepted(name, state, f, g)
+    check_accepted(name, barrier, state, f, g)
     assert 0 < float(state.step) < 1
     _, trials = trace(search, barrier, first, dtype=dtype)
     outside = [t for t in trials if t >= 1]
@@ -402,7 +405,7 @@ def test_a_hole_inside_the_bracket(name):
         return jnp.where((t > 1.5) & (t < 6), jnp.nan, (t - 1) ** 2)
 
     state, f, g = run(SEARCHES[name].build(), phi, 8.0)
-    check_accepted(name, state, f, g)
+    check_accepted(name, phi, state, f, g)
     assert float(state.step) <= 1.5
 
 
@@ -460,7 +463,7 @@ def test_a_longest_step_that_is_too_high_is_not_accepted(name):
     state, f, g = run(SEARCHES[name].build(), phi, 2.0, max_step=1.0)
     end = jnp.asarray(1.0)
     assert phi(end) > phi(0.0) and jax.grad(phi)(end) < 0
-    check_accepted(name, state, f, g)
+    check_accepted(name, phi, state, f, g)
     assert float(state.step) < 1.0
 
 
@@ -471,7 +474,7 @@ def test_hager_zhang_looks_below_a_longest_step_that_falls_too_little():
         return 0.5 * t - jnp.sin(6 * t)
 
     state, f, g = run(hager_zhang(curvature=0.5), phi, 2.0, max_step=1.17)
-    check_accepted("hager_zhang", state, f, g, curvature=0.5)
+    check_accepted("hager_zhang", phi, state, f, g, curvature=0.5)
     assert float(state.step) < 1
 
 
@@ -487,10 +490,11 @@ def test_the_sufficient_decrease_is_measured_by_predicted(name):
     """On a bent path the step promises less than t slope0; the decrease that it gives is enough."""
     search = SEARCHES[name].build()
     sufficient = SEARCHES[name].constants["sufficient"]
-    state = search.init(*numbers("float64", 0, -1, 1, math.inf, 0))
+    begin = Start(*numbers("float64", 0, -1, 0, math.inf))
+    state = search.init(begin, *numbers("float64", 1))
     f, g = -0.5 * sufficient, -1e-3  # too little for predicted = -1, enough for -0.1
-    straight = search.step(state, *numbers("float64", f, g, -1.0))
-    bent = search.step(state, *numbers("float64", f, g, -0.1))
+    straight = search.step(state, begin, *numbers("float64", f, g, -1.0))
+    bent = search.step(state, begin, *numbers("float64", f, g, -0.1))
     assert bool(bent.done)
     assert name == "hager_zhang" or not bool(straight.done)  # T2 takes it either way
 
@@ -556,10 +560,11 @@ def test_where_rounding_hides_f_the_slopes_decide(name, minimiser):
         return np.float32(1e8 - t + t * t / (2 * minimiser))
 
     search, step = SEARCHES[name].build(), jax.jit(SEARCHES[name].build().step)
-    state = search.init(*numbers("float32", f(0), -1, 1, math.inf, noise))
+    begin = Start(*numbers("float32", f(0), -1, noise, math.inf))
+    state = search.init(begin, *numbers("float32", 1))
     while not (state.done or state.failed):
         t = np.float32(state.step)
-        state = step(state, *numbers("float32", f(t), t / minimiser - 1, -t))
+        state = step(state, begin, *numbers("float32", f(t), t / minimiser - 1, -t))
     assert bool(state.done) and int(state.trials) <= 4
     assert 0.05 * minimiser < float(state.step) < 2 * minimiser
 
@@ -622,12 +627,13 @@ def test_a_flat_stretch_is_extended_while_the_slopes_are_steep(name):
         return round((t * t / 200 - t) / noise) * noise
 
     search = SEARCHES[name].build()
-    state = search.init(*numbers("float64", 0, -1, 1e-6, math.inf, noise))
+    begin = Start(*numbers("float64", 0, -1, noise, math.inf))
+    state = search.init(begin, *numbers("float64", 1e-6))
     trials = []
     while not (state.done or state.failed):
         t = float(state.step)
         trials.append(t)
-        state = search.step(state, *numbers("float64", phi(t), t / 100 - 1, -t))
+        state = search.step(state, begin, *numbers("float64", phi(t), t / 100 - 1, -t))
     assert bool(state.done) and float(state.step) > 5
     assert trials == sorted(trials)
 
@@ -639,9 +645,9 @@ def test_a_flat_stretch_is_extended_while_the_slopes_are_steep(name):
 @each_dtype
 def test_steps_keep_structure_and_dtypes(name, dtype):
     search = SEARCHES[name].build()
-    values = numbers(dtype, 1, -1, 1, 10, 1e-7)
-    state = jax.eval_shape(search.init, *values)
-    after = jax.eval_shape(search.step, state, *values[:3])
+    begin, first, *values = Start(*numbers(dtype, 1, -1, 1e-7, 10)), *numbers(dtype, 1, 1, -1, -1)
+    state = jax.eval_shape(search.init, begin, first)
+    after = jax.eval_shape(search.step, state, begin, *values)
     assert jax.tree.structure(state) == jax.tree.structure(after)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
@@ -654,9 +660,9 @@ def test_steps_keep_structure_and_dtypes(name, dtype):
 @each_dtype
 def test_steps_hold_no_loop_and_no_branch(name, dtype):
     search = SEARCHES[name].build()
-    values = numbers(dtype, 1, -1, 1, 10, 1e-7)
+    begin, first, *values = Start(*numbers(dtype, 1, -1, 1e-7, 10)), *numbers(dtype, 1, 1, -1, -1)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        text = str(jax.make_jaxpr(search.step)(search.init(*values), *values[:3]))
+        text = str(jax.make_jaxpr(search.step)(search.init(begin, first), begin, *values))
     for primitive in ("while", "cond[", "scan"):
         assert primitive not in text
     assert text.count(" = ") < 260  # it runs once a trip, on scalars

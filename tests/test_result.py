@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -55,10 +57,15 @@ def test_keys_are_scipys(dense):
 def test_dictionary_in_all_but_name(res):
     assert list(res) == res.keys() == [*FIELDS, "hess_inv", "success", "message"]
     assert dict(res).keys() == dict(res.items()).keys() == {**res}.keys() == set(res.keys())
-    assert len(res.values()) == len(res.keys())
+    assert len(res) == len(res.values()) == len(res.keys())
     assert "x" in res and "success" in res and "nothing" not in res
     assert res.get("nit") is res.nit
     assert res.get("nothing") is None and res.get("nothing", 3) == 3
+
+
+def test_equality_is_identity_and_a_result_can_be_hashed(res, dense):
+    assert res == res and res != copy.copy(res) and res != dense
+    assert len({res, dense, res}) == 2
 
 
 def test_what_there_is_not_is_no_key():
@@ -125,6 +132,34 @@ def test_repr_inside_jit():
     assert "nfev" in seen[0]
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("lanes", [(), (3,)])
+def test_the_gradient_norm_in_words_is_the_one_that_gtol_is_compared_with(dtype, lanes):
+    """Of complex numbers too, where it is the largest part and no modulus."""
+    fun = lambda z: jnp.sum(jnp.abs(z["c"]) ** 2) / 2 + jnp.sum(z["r"] ** 2) / 2
+    z0 = {"c": jnp.full((*lanes, 2), 0.75 + 1j, dtype), "r": jnp.full(lanes, 0.5, jnp.finfo(dtype).dtype)}
+
+    def stopped(gtol):
+        solve = lambda z: minimize(fun, z, options={"maxiter": 0, "gtol": gtol})
+        return (jax.vmap(solve) if lanes else solve)(z0)
+
+    for gtol, code in ((1.0, 0), (0.999, 1)):
+        res = stopped(gtol)
+        assert np.ravel(res.status).tolist() == [code] * int(np.prod(lanes))
+        assert set(np.ravel(res.message)) == {STATUS[code].sentence.format(gnorm=1.0)}
+
+
+def test_message_of_a_known_result_can_be_read_inside_jit(res):
+    seen = []
+    jax.jit(lambda x: seen.append(res.message) or x)(1.0)
+    assert seen == [res.message]
+
+
+def test_message_of_a_batch_without_numbers():
+    res = jax.vmap(lambda a: minimize(lambda x: a, {"p": jnp.zeros(0)}))(jnp.arange(2.0))
+    assert res.message == [STATUS[0].sentence.format(gnorm=0.0)] * 2
+
+
 # ---- it is a pytree
 
 
@@ -182,6 +217,150 @@ def test_success_may_be_used_inside_jit():
 def test_message_inside_a_transformation_is_a_clear_error(transform):
     with pytest.raises(TypeError, match=r"message.*outside"):
         transform(lambda x: minimize(rosenbrock, x).message)(jnp.array([START, START]))
+
+
+# ---- a lawful one: what is a leaf is decided when the result is made, and never again
+
+
+def squash(x):
+    return jnp.tanh(x)
+
+
+class Settings(NamedTuple):
+    """An aux of everything."""
+
+    x: jax.Array
+    label: str
+    flag: bool
+    count: int
+    nothing: None
+    act: callable
+    pair: tuple
+
+
+def with_settings(x):
+    return rosenbrock(x), Settings(x, "run", True, 3, None, squash, (x[0], "inner"))
+
+
+OF_EVERY_KIND = {
+    "lbfgs": lambda start: minimize(rosenbrock, start),
+    "bfgs": lambda start: minimize(rosenbrock, start, method="bfgs"),
+    "cg": lambda start: minimize(rosenbrock, start, method="cg"),
+    "tree": lambda start: minimize(lambda x: rosenbrock(x["p"]), {"p": start, "q": (None, jnp.zeros(0))}),
+    "module": lambda start: minimize(misfit, Line(start[0], start[1:], squash, "line"), (1.0,), method="bfgs"),
+    "settings": lambda start: minimize(with_settings, start, has_aux=True),
+}
+each_kind = pytest.mark.parametrize("kind", OF_EVERY_KIND)
+
+
+@functools.cache
+def of_kind(kind):
+    return OF_EVERY_KIND[kind](jnp.array(START))
+
+
+def statics(kind, res):
+    """Its leaves that are no arrays."""
+    if kind == "module":
+        return [res.x.act, res.x.name]
+    aux = res.aux
+    return [aux.label, aux.flag, aux.nothing, aux.act, aux.pair[1]] if kind == "settings" else []
+
+
+CHILDREN = [None, 1, True, "text", 2.5, jax.ShapeDtypeStruct((2,), float), object(), (1, 2), jnp.ones(3), jnp.tanh]
+
+
+@each_kind
+@pytest.mark.parametrize("child", CHILDREN, ids=lambda child: type(child).__name__)
+def test_any_children_flatten_back(kind, child):
+    res = of_kind(kind)
+    leaves, treedef = jax.tree.flatten(res)
+    again = jax.tree.unflatten(treedef, [child] * len(leaves))
+    assert all(got is child for got in treedef.flatten_up_to(again))
+    if jax.tree_util.all_leaves([child]):
+        assert jax.tree.structure(again) == treedef
+        assert len(jax.tree.leaves(again)) == len(leaves) > 0
+    back = jax.tree.map(lambda _, leaf: leaf, again, res, is_leaf=lambda u: u is child)
+    assert jax.tree.structure(back) == treedef
+    for got, leaf in zip(jax.tree.leaves(back), leaves, strict=True):
+        assert got is leaf
+    assert statics(kind, again) == statics(kind, back) == statics(kind, res)
+    assert "fun" in repr(again) or child is None
+
+
+@each_kind
+def test_leaves_are_its_arrays_and_all_of_them(kind):
+    res = of_kind(kind)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(res))
+    ids = {id(leaf) for leaf in jax.tree.leaves(res)}
+    for part in (res.x, res.fun, res.jac, res.nit, res.nfev, res.njev, res.status, res.hess_inv, res.aux):
+        assert {id(leaf) for leaf in jax.tree.leaves(part) if isinstance(leaf, jax.Array)} <= ids
+
+
+@each_kind
+def test_two_results_are_compared_leaf_by_leaf(kind):
+    one, two = OF_EVERY_KIND[kind](jnp.array(START)), OF_EVERY_KIND[kind](jnp.array((2.0, 3.0)))
+    equal = jax.tree.map(np.array_equal, one, two)
+    assert len(jax.tree.leaves(equal)) == len(jax.tree.leaves(one))
+    assert not jax.tree.all(equal)
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, OF_EVERY_KIND[kind](jnp.array(START))))
+
+
+@each_kind
+def test_axes_of_a_batch_by_tree_map(kind):
+    lanes = jax.vmap(OF_EVERY_KIND[kind])(jnp.array([START, (2.0, 3.0)]))
+    axes = jax.tree.map(lambda u: 0, lanes)
+    assert jax.tree.structure(axes) == jax.tree.structure(lanes)
+    fun = jax.vmap(lambda res: res.fun + jnp.sum(jax.tree.leaves(res.jac)[0]), in_axes=(axes,))(lanes)
+    assert fun.shape == (2,)
+    copies = jax.vmap(lambda _: of_kind(kind), out_axes=jax.tree.map(lambda u: None, of_kind(kind)))(jnp.arange(2))
+    assert statics(kind, copies) == statics(kind, lanes) == statics(kind, of_kind(kind))
+
+
+@each_kind
+def test_equinox_transforms_take_results(kind):
+    res = of_kind(kind)
+    arrays, rest = eqx.partition(res, eqx.is_array)
+    assert jax.tree.leaves(rest) == []
+    for again in (eqx.combine(arrays, rest), eqx.filter(res, eqx.is_inexact_array), eqx.filter_jit(lambda r: r)(res)):
+        assert statics(kind, again) == statics(kind, res)
+        np.testing.assert_array_equal(jax.tree.leaves(again.x)[0], jax.tree.leaves(res.x)[0])
+    solve = OF_EVERY_KIND[kind]
+    inside = eqx.filter_jit(solve)(jnp.array(START))
+    assert jax.tree.structure(inside) == jax.tree.structure(res)
+    assert inside.success is True and inside.message == res.message
+    lanes = eqx.filter_vmap(solve)(jnp.array([START, START]))
+    assert lanes.success.tolist() == [True, True] and statics(kind, lanes) == statics(kind, res)
+
+
+@each_kind
+def test_copies_of_every_kind(kind):
+    res = of_kind(kind)
+    for again in (copy.copy(res), copy.deepcopy(res), pickle.loads(pickle.dumps(res))):
+        assert jax.tree.structure(again) == jax.tree.structure(res)
+        assert statics(kind, again) == statics(kind, res) and again.message == res.message
+        if res.hess_inv is not None:
+            product = jax.tree.leaves(again.hess_inv @ res.jac)
+            np.testing.assert_array_equal(product[0], jax.tree.leaves(res.hess_inv @ res.jac)[0])
+
+
+def test_leaves_that_are_no_arrays_may_be_replaced():
+    res = of_kind("module")
+    other = dataclasses.replace(res, x=eqx.tree_at(lambda x: x.act, res.x, jnp.sin))
+    assert jax.jit(lambda r: r)(other).x.act is jnp.sin
+    assert jax.tree.structure(other) != jax.tree.structure(res)
+    kept = jax.jit(lambda r: dataclasses.replace(r, nit=r.nit + 1))(res)
+    assert kept.x.act is squash and kept.nit == res.nit + 1
+    slope = jax.jit(lambda r: dataclasses.replace(r, x=r.x.slope))(res)
+    np.testing.assert_array_equal(slope.x, res.x.slope)
+
+
+def test_shapes_of_a_result_can_be_read():
+    shapes = jax.eval_shape(OF_EVERY_KIND["settings"], jnp.array(START))
+    assert shapes.x.shape == (2,) and shapes.aux.label == "run"
+    assert jax.tree.structure(shapes) == jax.tree.structure(of_kind("settings"))
+    assert "nfev: ShapeDtypeStruct" in repr(shapes) and "message" not in repr(shapes)
+    with pytest.raises(TypeError, match="message"):
+        _ = shapes.message
 
 
 # ---- batches
@@ -404,6 +583,48 @@ def test_hess_inv_of_a_batch(batch):
     np.testing.assert_allclose(matrices[0], minimize(rosenbrock, START).hess_inv.todense(), rtol=1e-6)
     dense = jax.vmap(lambda x: minimize(rosenbrock, x, method="bfgs"))(jnp.array([START, (2.0, 3.0)]))
     assert dense.hess_inv.shape == (2, 2, 2)
+
+
+@pytest.mark.parametrize("method", ["bfgs", jaxmin.lbfgs(), jaxmin.lbfgs(memory=1)], ids=["bfgs", "lbfgs", "lbfgs1"])
+@pytest.mark.parametrize("lanes", [(3,), (2, 3), (2, 2)])
+def test_operator_of_a_batch_says_how_to_take_a_lane(method, lanes):
+    def solve(x):  # over a pytree: the operator, whatever the method
+        return minimize(lambda x: rosenbrock(x["p"]), {"p": x}, method=method, options={"maxiter": 5})
+
+    batched = solve
+    for _ in lanes:
+        batched = jax.vmap(batched)
+    H = batched(jnp.broadcast_to(jnp.array(START), (*lanes, 2))).hess_inv
+    v = {"p": jnp.ones(2)}
+    for use in (H.todense, H.diagonal, lambda: H @ v, lambda: H.dot(v), lambda: H.matvec(v), lambda: np.asarray(H)):
+        with pytest.raises(ValueError, match=r"a batch: jax\.vmap\(lambda H: H\.todense\(\)\)\(res\.hess_inv\)"):
+            use()
+    matrices = lambda H: H.todense()
+    for _ in lanes:
+        matrices = jax.vmap(matrices)
+    alone = solve(jnp.array(START)).hess_inv.todense()
+    np.testing.assert_allclose(matrices(H), jnp.broadcast_to(alone, (*lanes, 2, 2)), rtol=1e-6)
+    lane = jax.tree.map(lambda leaf: leaf[(0,) * len(lanes)], H)
+    np.testing.assert_allclose(lane.todense(), alone, rtol=1e-6)
+
+
+def test_operator_reads_like_scipys():
+    x0 = [-1.2, 1.0, 2.0]
+    H = minimize(rosenbrock, x0).hess_inv
+    assert isinstance(H, jaxmin.InverseHessian)
+    scipys = scipy.optimize.minimize(scipy.optimize.rosen, x0, method="L-BFGS-B", jac=scipy.optimize.rosen_der).hess_inv
+    v = np.array([1.0, -2.0, 3.0])
+    for name in ("dot", "matvec"):
+        product = getattr(H, name)(v)
+        np.testing.assert_array_equal(product, H @ v)
+        assert product.shape == getattr(scipys, name)(v).shape
+        column = v[:, None]
+        assert getattr(H, name)(column).shape == getattr(scipys, name)(column).shape == (3, 1)
+    assert H.dot(np.eye(3)).shape == scipys.dot(np.eye(3)).shape
+    assert H.T is H and H.shape == H.T.shape == scipys.T.shape
+    tight = 50 * jnp.finfo(H.dtype).eps
+    np.testing.assert_allclose(H.todense(), H.todense().T, rtol=tight, atol=tight * abs(H.todense()).max())
+    assert (H.todense().shape, type(H.dtype)) == (scipys.todense().shape, type(scipys.dtype))
 
 
 def test_operator_and_a_vector_of_another_size(res):

@@ -14,6 +14,11 @@ class Point(NamedTuple):
     g: jax.Array  # []  phi'(t)
 
 
+def longest(start):
+    """The longest step allowed, as a finite number: inf - inf is no width."""
+    return jnp.minimum(start.max_step, float(jnp.finfo(start.f.dtype).max)).astype(start.f.dtype)
+
+
 def select(condition, p: Point, q: Point) -> Point:
     """``p`` where the condition holds, else ``q``."""
     return Point(*(jnp.where(condition, a, b) for a, b in zip(p, q, strict=True)))

@@ -11,12 +11,6 @@ names = ("armijo",)
 
 
 class BacktrackingState(NamedTuple):
-    # the search
-    f0: Any  # [] phi(0)
-    slope0: Any  # [] phi'(0) < 0
-    noise: Any  # [] what rounding may add to f
-    max_step: Any  # []
-    # a trial
     step: Any  # [] t, the next one
     low: Any  # [] the longest step known to be too short; 0 at first
     f_low: Any  # [] phi there
@@ -29,7 +23,13 @@ class BacktrackingState(NamedTuple):
 
 @builder
 def backtracking(
-    sufficient=1e-4, curvature=0.9, max_trials=40, interpolate=True, decrease=0.8, increase=1.5, max_step=1.0
+    sufficient=1e-4,
+    curvature: float | None = 0.9,
+    max_trials=40,
+    interpolate=True,
+    decrease=0.8,
+    increase=1.5,
+    max_step=1.0,
 ):
     r"""Shorten the step until f has decreased enough for it, by interpolation from f and the slope.
 
@@ -73,32 +73,26 @@ def backtracking(
         raise ValueError(f"increase={increase!r}: a factor >= 1")
     if not max_step > 0:
         raise ValueError(f"max_step={max_step!r}: a step length is > 0")
-    longest = max_step
 
-    def init(f0, slope0, first_step, max_step, noise):
-        if not interpolate:
-            max_step = jnp.minimum(max_step, longest)
-        zero, no = jnp.zeros_like(f0), jnp.zeros((), bool)
+    def init(start, first_step):
+        zero, no = jnp.zeros_like(start.f), jnp.zeros((), bool)
+        longest = start.max_step if interpolate else jnp.minimum(start.max_step, max_step)
         return BacktrackingState(
-            f0=f0,
-            slope0=slope0,
-            noise=noise,
-            max_step=max_step,
-            step=jnp.minimum(first_step, max_step),
+            step=jnp.minimum(first_step, longest),
             low=zero,
-            f_low=f0,
-            slope_low=slope0,
+            f_low=start.f,
+            slope_low=start.slope,
             high=zero + jnp.inf,
             trials=jnp.zeros((), jnp.int32),
             done=no,
             failed=no,
         )
 
-    def advance(state, f, slope, predicted):
+    def advance(state, start, f, slope, predicted):
         t, trials = state.step, state.trials + 1
         unbounded = f == -jnp.inf
         finite = jnp.isfinite(f) & jnp.isfinite(slope)
-        armijo = f <= state.f0 + sufficient * predicted
+        armijo = f <= start.f + sufficient * predicted
         if not interpolate:
             done = (finite & armijo) | unbounded
             return state._replace(
@@ -106,15 +100,15 @@ def backtracking(
             )
 
         # A slope that is as steep as at 0 asks for a longer step, if there is room for one.
-        steep = jnp.zeros((), bool) if curvature is None else slope < curvature * state.slope0
-        room = (t < 0.1 * state.high) & (t < state.max_step)
-        approximate = (f <= state.f0 + state.noise) & (slope <= (2 * sufficient - 1) * state.slope0) & (~steep | room)
+        steep = jnp.zeros((), bool) if curvature is None else slope < curvature * start.slope
+        room = (t < 0.1 * state.high) & (t < start.max_step)
+        approximate = (f <= start.f + start.noise) & (slope <= (2 * sufficient - 1) * start.slope) & (~steep | room)
         enough = finite & (armijo | approximate) & (predicted < 0)
         timid = enough & steep & room
         spent = trials >= max_trials
         done = unbounded | (enough & (~timid | spent))
         # No shorter step can do better than one whose promised decrease is already lost in the last place.
-        hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(state.f0))
+        hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(start.f))
         failed = ~done & (hopeless | spent)
 
         # Too long: the minimiser of the cubic between low and t [Nocedal & Wright, eq. (3.59)].
@@ -127,7 +121,7 @@ def backtracking(
         # Too short: where the secant of the slopes vanishes, between 2 and 10 times as far.
         secant = state.slope_low / (state.slope_low - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
-        longer = jnp.minimum(state.low + stretch * w, jnp.minimum(0.5 * state.high, state.max_step))
+        longer = jnp.minimum(state.low + stretch * w, jnp.minimum(0.5 * state.high, start.max_step))
 
         return state._replace(
             step=jnp.where(done, t, jnp.where(timid, longer, shorter)),

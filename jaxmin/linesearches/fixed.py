@@ -15,7 +15,7 @@ class FixedState(NamedTuple):
 
 
 @builder
-def fixed(step=1.0):
+def fixed(step: float | None = 1.0):
     """Take every step as it is: t = ``step``, whatever f does there.
 
     Args:
@@ -32,14 +32,13 @@ def fixed(step=1.0):
     if step is not None and not step > 0:
         raise ValueError(f"step={step!r}: a step length is > 0")
 
-    def init(f0, slope0, first_step, max_step, noise):
-        del f0, slope0, noise
+    def init(start, first_step):
         t = first_step if step is None else jnp.full_like(first_step, step)
         no = jnp.zeros((), bool)
-        return FixedState(jnp.minimum(t, max_step), no, no)
+        return FixedState(jnp.minimum(t, start.max_step), no, no)
 
-    def advance(state, f, slope, predicted):
-        del predicted
+    def advance(state, start, f, slope, predicted):
+        del start, predicted
         finite = (f < jnp.inf) & (jnp.isfinite(slope) | (f == -jnp.inf))
         return state._replace(done=finite, failed=~finite)
 

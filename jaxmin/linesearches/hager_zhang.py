@@ -7,14 +7,10 @@ import jax.numpy as jnp
 
 from jaxmin._builder import builder
 from jaxmin._method import LineSearch
-from jaxmin.linesearches._interpolate import Point, secant, select
+from jaxmin.linesearches._interpolate import Point, longest, secant, select
 
 
 class HagerZhangState(NamedTuple):
-    f0: jax.Array  # []  phi(0)
-    slope0: jax.Array  # []  phi'(0) < 0
-    max_step: jax.Array  # []  no trial is longer; finite
-    noise: jax.Array  # []  epsilon_k: how far rounding alone may move f near f0
     a: Point  # lower end: phi(a) <= phi(0) + noise, phi'(a) < 0
     b: Point  # upper end: phi'(b) >= 0 or phi(b) > phi(0) + noise; t = inf while there is none
     best: Point  # the least f with the sufficient decrease; t = 0 while there is none
@@ -28,9 +24,7 @@ class HagerZhangState(NamedTuple):
 
 
 @builder
-def hager_zhang(
-    sufficient=0.1, curvature=0.9, theta=0.5, expansion=5.0, shrinkage=0.66, max_trials=40
-) -> LineSearch:
+def hager_zhang(sufficient=0.1, curvature=0.9, theta=0.5, expansion=5.0, shrinkage=0.66, max_trials=40) -> LineSearch:
     r"""Search for a step that satisfies the Wolfe or the approximate Wolfe conditions of Hager and Zhang.
 
     A step t is accepted where :math:`\phi'(t) \ge \sigma \phi'(0)` and either
@@ -57,15 +51,14 @@ def hager_zhang(
       A :class:`LineSearch`; equal constants give the same object.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from jaxmin.linesearches.hager_zhang import hager_zhang
+      >>> import jax, jax.numpy as jnp, jaxmin
       >>> phi = jax.value_and_grad(lambda t: (t**2 - 4.0) ** 2 - t)
       >>> f0, slope0 = phi(jnp.asarray(0.0))
-      >>> search = hager_zhang()
-      >>> state = search.init(f0, slope0, first_step=jnp.asarray(9.0), max_step=jnp.asarray(jnp.inf),
-      ...                     noise=1e-6 * abs(f0))
+      >>> search = jaxmin.hager_zhang()
+      >>> start = jaxmin.Start(f0, slope0, noise=1e-6 * abs(f0), max_step=jnp.inf)
+      >>> state = search.init(start, first_step=jnp.asarray(9.0))
       >>> while not (state.done or state.failed):
-      ...     state = search.step(state, *phi(state.step), predicted=state.step * slope0)
+      ...     state = search.step(state, start, *phi(state.step), predicted=state.step * slope0)
       >>> print(f"{state.step:.2f} after {state.trials} trials")
       2.26 after 5 trials
 
@@ -90,20 +83,20 @@ def hager_zhang(
 
 
 def _search(delta, sigma, theta, rho, gamma, max_trials) -> LineSearch:
-    def init(f0, slope0, first_step, max_step, noise):
-        no, zero = jnp.asarray(False), jnp.zeros_like(f0)
-        max_step = jnp.minimum(max_step, float(jnp.finfo(f0.dtype).max))
-        origin, infinite = Point(zero, zero, slope0), jnp.full_like(f0, jnp.inf)
+    def init(start, first_step):
+        no, zero = jnp.asarray(False), jnp.zeros_like(start.f)
+        max_step = longest(start)
+        origin, infinite = Point(zero, zero, start.slope), jnp.full_like(start.f, jnp.inf)
         return HagerZhangState(
-            f0, slope0, max_step, noise, a=origin, b=Point(infinite, infinite, zero), best=origin,
+            a=origin, b=Point(infinite, infinite, zero), best=origin,
             width=infinite, first=no, settling=no, step=jnp.minimum(first_step, max_step), done=no, failed=no,
             trials=jnp.zeros((), jnp.int32),
         )  # fmt: skip
 
-    def step(state, f, slope, predicted):
-        f0, slope0, noise = state.f0, state.slope0, state.noise
+    def step(state, start, f, slope, predicted):
+        f0, slope0, noise, max_step = *start[:3], longest(start)
         a, b, best = state.a, state.b, state.best
-        t, max_step, trials = state.step, state.max_step, state.trials + 1
+        t, trials = state.step, state.trials + 1
 
         # Outside the domain is a point that is too high: U3 bisects towards the lower end.
         inside = jnp.isfinite(f) & jnp.isfinite(slope)

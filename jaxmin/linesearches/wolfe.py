@@ -7,16 +7,12 @@ import jax.numpy as jnp
 
 from jaxmin._builder import builder
 from jaxmin._method import LineSearch
-from jaxmin.linesearches._interpolate import Point, cubic, secant, select
+from jaxmin.linesearches._interpolate import Point, cubic, longest, secant, select
 
 names = ("zoom", "strong_wolfe", "more_thuente", "dcsrch")
 
 
 class WolfeState(NamedTuple):
-    f0: jax.Array  # []  phi(0)
-    slope0: jax.Array  # []  phi'(0) < 0
-    max_step: jax.Array  # []  no trial is longer; finite
-    noise: jax.Array  # []  how far rounding alone may move f near f0
     x: Point  # the end of least f: 0, or the best trial with the sufficient decrease
     y: Point  # the other end, longer or shorter than x; f = inf outside the domain
     bracketed: jax.Array  # [] bool: a minimiser is known to lie between x and y
@@ -53,15 +49,14 @@ def wolfe(sufficient=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
       A :class:`LineSearch`; equal constants give the same object.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from jaxmin.linesearches.wolfe import wolfe
+      >>> import jax, jax.numpy as jnp, jaxmin
       >>> phi = jax.value_and_grad(lambda t: (t**2 - 4.0) ** 2 - t)
       >>> f0, slope0 = phi(jnp.asarray(0.0))
-      >>> search = wolfe(curvature=0.1)
-      >>> state = search.init(f0, slope0, first_step=jnp.asarray(9.0), max_step=jnp.asarray(jnp.inf),
-      ...                     noise=1e-6 * abs(f0))
+      >>> search = jaxmin.wolfe(curvature=0.1)
+      >>> start = jaxmin.Start(f0, slope0, noise=1e-6 * abs(f0), max_step=jnp.inf)
+      >>> state = search.init(start, first_step=jnp.asarray(9.0))
       >>> while not (state.done or state.failed):
-      ...     state = search.step(state, *phi(state.step), predicted=state.step * slope0)
+      ...     state = search.step(state, start, *phi(state.step), predicted=state.step * slope0)
       >>> print(f"{state.step:.2f} after {state.trials} trials")
       2.03 after 5 trials
 
@@ -77,20 +72,20 @@ def wolfe(sufficient=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
 
 
 def _search(mu, eta, max_trials) -> LineSearch:
-    def init(f0, slope0, first_step, max_step, noise):
-        no, zero = jnp.asarray(False), jnp.zeros_like(f0)
-        max_step = jnp.minimum(max_step, float(jnp.finfo(f0.dtype).max))  # inf - inf is no width
-        origin = Point(zero, zero, slope0)
+    def init(start, first_step):
+        no, zero = jnp.asarray(False), jnp.zeros_like(start.f)
+        max_step = longest(start)
+        origin = Point(zero, zero, start.slope)
         return WolfeState(
-            f0, slope0, max_step, noise, x=origin, y=origin, bracketed=no, width=max_step,
+            x=origin, y=origin, bracketed=no, width=max_step,
             width1=2 * max_step, settling=no, step=jnp.minimum(first_step, max_step), done=no, failed=no,
             trials=jnp.zeros((), jnp.int32),
         )  # fmt: skip
 
-    def step(state, f, slope, predicted):
-        f0, slope0, noise = state.f0, state.slope0, state.noise
+    def step(state, start, f, slope, predicted):
+        f0, slope0, noise, max_step = *start[:3], longest(start)
         x, y, bracketed = state.x, state.y, state.bracketed
-        t, max_step, trials = state.step, state.max_step, state.trials + 1
+        t, trials = state.step, state.trials + 1
 
         # Outside the domain f is a wall: no interpolation is finite there, so the bracket is bisected.
         inside = jnp.isfinite(f) & jnp.isfinite(slope)

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmin import _vector as vec
 from jaxmin._builder import builder
 from jaxmin._descent import descend
-from jaxmin._inverse_hessian import Dense
+from jaxmin._inverse_hessian import Dense, pair_between
 from jaxmin._method import Direction
 from jaxmin.linesearches.backtracking import backtracking
 
@@ -53,18 +53,16 @@ def bfgs(initial_scale=True, linesearch=None):
         return BFGSState(jnp.eye(n, dtype=vec.scalar_dtype(x)), jnp.ones((), bool))
 
     def update(g, state, x, *, previous, accepted, restart):
-        s, y = (ravel_pytree(vec.sub(a, b))[0].astype(state.H.dtype) for a, b in ((x, previous.x), (g, previous.g)))
+        s, y, sy, yy, curved = pair_between(previous, x, g)
+        s, y = (ravel_pytree(v)[0].astype(state.H.dtype) for v in (s, y))
         g, unravel = ravel_pytree(g)
-        sy, yy = vec.dot(s, y), vec.dot(y, y)
-        eps = jnp.finfo(sy.dtype).eps
-        curved = (sy > eps * jnp.abs(vec.dot(s, ravel_pytree(previous.g)[0]))) & (yy < jnp.inf)
         store, forget = accepted & curved, accepted & restart
         empty = state.empty | forget
 
         n = s.shape[0]
-        scale = jnp.where(store & initial_scale, sy / jnp.where(curved, yy, 1), 1)
+        scale = jnp.where(store & initial_scale, sy / yy, 1)
         H = jnp.where(empty, scale * jnp.eye(n, dtype=s.dtype), state.H)
-        rho = 1 / jnp.where(curved, sy, 1)
+        rho = 1 / sy
         Hy = Dense(H).times(y)
         # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T
         v = 0.5 * (1 + rho * vec.dot(y, Hy)) * s - Hy

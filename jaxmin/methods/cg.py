@@ -11,6 +11,8 @@ from jaxmin._method import Direction
 from jaxmin.linesearches.backtracking import backtracking
 
 names = ("ncg", "nonlinear_cg", "conjugate_gradient")
+# Conjugacy wants a step near the minimiser along d, whatever the search.
+search_defaults = {"curvature": 0.4}
 
 
 class CGState(NamedTuple):
@@ -32,8 +34,8 @@ def cg(eta=0.4, linesearch=None):
 
     Args:
       eta: the truncation, > 0; 0.4 by default [2].
-      linesearch: a ``LineSearch``; by default ``backtracking(curvature=0.4)``: conjugacy wants a step
-        near the minimiser along d.
+      linesearch: a ``LineSearch``, or a search's name, which is then built with ``curvature=0.4``:
+        conjugacy wants a step near the minimiser along d. "backtracking" by default.
 
     Returns:
       A ``Method``.
@@ -65,4 +67,4 @@ def cg(eta=0.4, linesearch=None):
         new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(anew, 1, age + 1))
         return new.d, vec.where(accepted, new, state)
 
-    return descend(Direction(init, update), linesearch or backtracking(curvature=0.4), first_step="decrease")
+    return descend(Direction(init, update), linesearch or backtracking(**search_defaults), first_step="decrease")

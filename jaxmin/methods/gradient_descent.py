@@ -1,6 +1,5 @@
 """Gradient descent."""
 
-
 from jaxmin import _vector as vec
 from jaxmin._builder import builder
 from jaxmin._descent import descend

@@ -1,0 +1,108 @@
+"""The floor of precision: what rounding hides of f, and whether there is anything left to gain."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmin import _vector as vec
+from jaxmin._result import PRECISION_LOSS, RUNNING, SEARCH_FAILED
+
+# A change of f below so many units in its last place is rounding for certain.
+_ULPS = 4
+# A rise of f by this power of the unit, relative, may still be rounding (sums of many terms, cancellation):
+# within it a trial is judged by its slope. 2e-12 in float64, 6e-6 in float32.
+_DOUBT = 0.75
+# An expected decrease so many times above that would have shown for certain.
+_CERTAIN = 100
+# The floor: so many iterates (or failed searches) in a row that gained nothing ...
+_STALLS_MAX = 6
+# ... neither a lower f, nor a gradient norm this much below the lowest yet,
+_IMPROVED = 0.9
+# ... nor, as on the way off a saddle point, an expected decrease so much above the highest of the row.
+_GROWN = 1.5
+
+
+class Floor(NamedTuple):
+    """What a descent remembers to tell the floor of precision from slow progress."""
+
+    f_lowest: Any  # [] the lowest f yet
+    g_lowest: Any  # [] the lowest norm of the gradient yet
+    stalls: Any  # [] int32: iterates, and searches that failed, in a row that gained nothing
+    highest: Any  # [] the highest expected decrease in that row
+    lost: Any  # [] bool: the natural step from the iterate was already within rounding, of f or of x
+    contradicted: Any  # [] bool: f rose from the iterate to a trial at which it still falls, by the gradient
+    retried: Any  # [] bool: the method has begun anew in that row
+
+    @classmethod
+    def unknown(cls, zero):
+        """Before x0."""
+        no = jnp.zeros((), bool)
+        return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero, no, no, no)
+
+
+def unit(value, dtype):
+    """The relative rounding of f, which may be of a narrower dtype than the search."""
+    return max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
+
+
+def noise(f_lowest, f, ulp):
+    """How far rounding may raise f. It counts from the lowest f yet, so that many such rises don't add up."""
+    return jnp.maximum(f_lowest + _doubt(f_lowest, ulp) - f, 0)
+
+
+def _doubt(f_lowest, ulp):
+    return ulp**_DOUBT * jnp.abs(f_lowest)
+
+
+def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, iterate, expected, natural):
+    """What the floor is after one trip, and how the descent has ended, if it has.
+
+    Args:
+      floor: the ``Floor`` before it.
+      ulp: of :func:`unit`.
+      at_x0, accepted, failed: [] bool, of the trial.
+      last_resort: [] bool: the search that failed, if it did, was along steepest descent.
+      last: the ``Iterate`` before.
+      f: [] at the trial.
+      falls: [] bool: at the trial f still falls, by its gradient, at half the slope of the iterate or more.
+      iterate: the ``Iterate`` now.
+      expected: [] the decrease that a unit step from it promises.
+      natural: [] the first step of the search from it.
+
+    Returns:
+      The ``Floor``; the status, RUNNING in most cases; and [] bool: the method should forget all and begin anew.
+    """
+    gnorm = vec.max_abs(iterate.g)
+    f_lowest = jnp.where(accepted, jnp.minimum(f, floor.f_lowest), floor.f_lowest)
+    grown = expected > _GROWN * floor.highest
+    lower = f < floor.f_lowest - _ULPS * ulp * jnp.abs(f)
+    gained = at_x0 | lower | (gnorm < _IMPROVED * floor.g_lowest)
+    progress = gained | grown
+    stalled = jnp.where(progress, 0, floor.stalls + 1)
+    stalls = jnp.where(accepted, stalled, floor.stalls + failed.astype(jnp.int32))
+    highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, floor.highest)), floor.highest)
+
+    rounding_of_x = _ULPS * ulp * gnorm * vec.max_abs(iterate.x)  # how far that alone may move f
+    blur = jnp.maximum(_doubt(f_lowest, ulp), rounding_of_x)
+    lost = jnp.where(accepted, natural * expected <= blur, floor.lost)
+    contradicted = ~accepted & (floor.contradicted | ((f > last.f + blur) & falls))
+
+    in_rounding = lost & ~contradicted
+    status = jnp.where(failed & last_resort, jnp.where(in_rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
+    # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
+    settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * floor.g_lowest) | (stalls >= 2 * _STALLS_MAX)
+    hidden = expected <= _CERTAIN * _doubt(f_lowest, ulp)
+    # What the gradient promises where x changes by its own size: if that is much, the word that nothing is
+    # left rests on what the method has learnt, which rounding may have spoilt. It begins anew, once.
+    promise = vec.max_abs(jax.tree.map(jnp.multiply, iterate.g, iterate.x))
+    ended = settled | (failed & last_resort)
+    retry = ended & ~floor.retried & (promise > _CERTAIN * _doubt(f_lowest, ulp))
+    retried = jnp.where(accepted & progress, False, floor.retried | retry)
+    stalls = jnp.where(retry, 0, stalls)
+    status = jnp.where(settled, jnp.where(hidden, PRECISION_LOSS, SEARCH_FAILED), status)
+    status = jnp.where(retry, RUNNING, status)
+
+    g_lowest = jnp.where(accepted, jnp.minimum(gnorm, floor.g_lowest), floor.g_lowest)
+    floor = Floor(f_lowest, g_lowest, stalls, highest, lost, contradicted, retried)
+    return floor, status.astype(jnp.int32), retry

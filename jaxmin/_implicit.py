@@ -1,0 +1,129 @@
+"""Derivatives of a solution, by the implicit function theorem."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._result import FTOL, PRECISION_LOSS, STATUS, XTOL
+
+# Up to so many variables the Hessian is formed and factorised; more are left to conjugate gradients.
+_DENSE_MAX = 100
+# Statuses that are no success, but whose point is a minimum as far as the dtype can tell.
+_AT_A_MINIMUM = sorted({PRECISION_LOSS, FTOL, XTOL} | {row.code for row in STATUS.values() if row.success})
+
+
+class Solution(NamedTuple):
+    """What a solve gives, as arrays."""
+
+    x: Any  # [n]
+    f: Any  # []
+    g: Any  # [n]
+    aux: Any
+    status: Any  # [] int32
+    others: Any  # what has no derivative: counts, the curvature
+
+
+def implicit(solve, evaluate):
+    r"""The solve with the derivatives of its solution with respect to the inputs.
+
+    At a minimum :math:`g(x, \theta) = 0`, hence
+
+    .. math:: \nabla_x g \; \dot x = -\nabla_\theta g \; \dot\theta.
+
+    Along it the value changes as if x stood still (the envelope theorem); the aux with both; the gradient not
+    at all. Variables held at a bound go with the bound. x0 and the limits have no influence on where a minimum
+    is. Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x
+    are NaN.
+
+    Args:
+      solve: (x0, inputs, limits) -> ``Solution``.
+      evaluate: (x, inputs) -> (value, grad, aux). The last of the inputs is the ``Box``, or None.
+
+    Returns:
+      A function like ``solve`` with forward- and reverse-mode derivatives of any order.
+
+    References:
+      A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed., 2008, Section 15.1.
+    """
+    solved = jax.custom_jvp(solve)
+
+    @solved.defjvp
+    def rule(primals, tangents):
+        x0, inputs, limits = primals
+        inputs_dot = tangents[1]
+        solution = solved(x0, inputs, limits)
+        x = solution.x
+
+        box, box_dot = inputs[-1], inputs_dot[-1]
+        active = 0 if box is None else box.active(x, solution.g)
+
+        def gradient(x, inputs):
+            return evaluate(x, inputs)[1]
+
+        def hessian(v):
+            return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
+
+        def among_free(v):
+            return v if box is None else jnp.where(active == 0, hessian(jnp.where(active == 0, v, 0)), v)
+
+        b = -jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
+        x_dot = jnp.zeros_like(x)
+        if box is not None:  # what is held at a bound goes with it, and moves the others
+            x_dot = jnp.where(active < 0, box_dot.lower, jnp.where(active > 0, box_dot.upper, 0))
+            b = jnp.where(active == 0, b - hessian(x_dot), 0)
+        at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
+        x_dot += _solve_linear(hessian if box is None else among_free, b)
+        x_dot *= jnp.where(at_minimum, 1, jnp.nan).astype(x.dtype)
+        # g . x_dot is what the value loses or gains with the bounds; elsewhere g is 0.
+        f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
+        f_dot += 0 if box is None else jnp.vdot(jnp.where(active == 0, 0, solution.g), x_dot)
+        aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
+        still = jax.tree.map(_no_tangent, solution)
+        return solution, still._replace(x=x_dot, f=f_dot.astype(solution.f.dtype), aux=aux_dot)
+
+    return solved
+
+
+def refused(solve):
+    """The solve without derivatives: an error where they are asked for, and not a wrong number."""
+    solved = jax.custom_jvp(solve)
+
+    @solved.defjvp
+    def rule(primals, tangents):
+        raise NotImplementedError("options['diff']='none': the solution has no derivatives; 'implicit' gives them")
+
+    return solved
+
+
+def _solve_linear(hessian, b):
+    """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
+    if b.size <= _DENSE_MAX:
+        H = jax.vmap(hessian)(jnp.eye(b.size, dtype=b.dtype))
+        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky((H + H.T) / 2), True), b)
+
+    def conjugate_gradients(matvec, b):
+        eps = float(jnp.finfo(b.dtype).eps)
+        v, _ = jax.scipy.sparse.linalg.cg(matvec, b, tol=10 * eps, maxiter=min(10 * b.size, 10_000))
+        residual = jnp.linalg.norm(matvec(v) - b)
+        return jnp.where(residual <= eps**0.25 * jnp.linalg.norm(b), v, jnp.nan)
+
+    return jax.lax.custom_linear_solve(hessian, b, conjugate_gradients, symmetric=True)
+
+
+def _no_tangent(leaf):
+    dtype = jnp.result_type(leaf)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+
+
+_MODES = {"implicit": implicit, "none": lambda solve, evaluate: refused(solve)}
+
+
+def mode(diff):
+    """What ``options["diff"]`` chooses: (solve, evaluate) -> solve."""
+    if diff not in _MODES:
+        raise ValueError(f"options['diff']={diff!r}: one of {', '.join(map(repr, _MODES))}")
+    return _MODES[diff]

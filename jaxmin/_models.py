@@ -1,0 +1,32 @@
+"""Models whose parameters are only a part of them: taken apart for the solve and put together again."""
+
+import sys
+from typing import Any, NamedTuple
+
+
+class Model(NamedTuple):
+    """An x0 that is a model: what varies, and how the model is made of it."""
+
+    parameters: Any
+    whole: Any  # parameters -> model
+
+    def of_parameters(self, function):
+        """A function of the model (None and flags as they are) as one of its parameters."""
+        return (lambda parameters, *args: function(self.whole(parameters), *args)) if callable(function) else function
+
+
+def as_model(x0, wrt):
+    """``x0`` as a ``Model`` where it is a Flax NNX module, else None.
+
+    Args:
+      x0: any start.
+      wrt: which of its variables vary, one of NNX's filters (``nnx.Param`` by default) or a tuple of them.
+    """
+    nnx = sys.modules.get("flax.nnx")  # an NNX module exists only where that is imported
+    if nnx is None or not isinstance(x0, nnx.Module):
+        if wrt is not None:
+            raise ValueError(f"options['wrt']={wrt!r}: it chooses among the variables of a Flax NNX module, x0 is none")
+        return None
+    wrt = nnx.Param if wrt is None else wrt
+    graph, parameters, rest = nnx.split(x0, wrt, ...)
+    return Model(parameters, lambda parameters: nnx.merge(graph, parameters, rest))

@@ -1,0 +1,125 @@
+"""What a transformation is, and what the optimizers share: a formula for one leaf, applied to every leaf."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmin import _vector as vec
+from jaxmin.transforms._schedules import make_schedule
+
+
+class Transformation(NamedTuple):
+    """Gradients in, updates out, in Optax's protocol: the next point is ``params + updates``.
+
+    ``init(params) -> state``, a pytree of arrays.
+    ``update(grads, state, params=None, **extra) -> (updates, state)``; what is not needed is ignored.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.transforms import Transformation
+    >>> halved = Transformation(lambda params: (), lambda grads, state, params=None, **extra: (grads / 2, state))
+    >>> updates, state = halved.update(jnp.array([3.0, 4.0]), halved.init(jnp.zeros(2)))
+    >>> print(updates)
+    [1.5 2. ]
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def leafwise(State, learning_rate, start, step):
+    """The transformation that treats every leaf by one formula.
+
+    Args:
+      State: a NamedTuple: the number of updates made, then fields built like params. The first of these
+        holds one array for each leaf.
+      learning_rate: a number, a traced scalar or a schedule.
+      start: ``start(x) -> fields`` of a leaf x.
+      step: ``step(eta, t, g, *fields) -> (update, *fields)``; eta is the rate at the iteration t - 1,
+        and t counts from 1. Both are scalars of the dtype in which sums over g accumulate.
+
+    Returns:
+      A ``Transformation`` whose state keeps its dtypes, and whose updates have those of the gradients.
+    """
+    schedule = make_schedule(learning_rate)
+
+    def init(params):
+        leaves, tree = jax.tree.flatten(params)
+        return State(jnp.zeros((), jnp.int32), *_by_field(tree, [start(x) for x in leaves], len(State._fields) - 1))
+
+    def update(grads, state, params=None, **extra):
+        del extra
+        k, *fields = state
+        check_tree(grads, fields[0] if fields else params)
+        leaves, tree = jax.tree.flatten(grads)
+        leaves = [jnp.asarray(g, inexact_dtype(g)) for g in leaves]
+        eta, of_leaf = schedule(k), [tree.flatten_up_to(field) for field in fields]
+
+        rows = []
+        for number, g in enumerate(leaves):
+            dtype = vec.scalar_dtype(g)
+            u, *new = step(jnp.asarray(eta, dtype), (k + 1).astype(dtype), g, *(field[number] for field in of_leaf))
+            rows.append((u.astype(g.dtype), *new))
+        updates, *new = _by_field(tree, rows, 1 + len(fields))
+        return updates, State(k + 1, *jax.tree.map(lambda a, old: a.astype(old.dtype), new, fields))
+
+    return Transformation(init, update)
+
+
+def _by_field(tree, rows, count):
+    """Of one row of fields a leaf, the fields, each built like the tree."""
+    return [tree.unflatten([row[number] for row in rows]) for number in range(count)]
+
+
+def check_tree(grads, params):
+    """Raise unless the gradients are built like params; None stands for params that nobody knows."""
+    found, wanted = jax.tree.structure(grads), jax.tree.structure(params)
+    if params is not None and found != wanted:
+        raise TypeError(f"grads: its tree is not that of params: {found} against {wanted}")
+
+
+def inexact_dtype(x):
+    """The dtype of x, or the default float where that is an integer's."""
+    dtype = jnp.result_type(x)
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
+
+
+def zeros(x):
+    """Zeros like x, of which a moving average can be made."""
+    return jnp.zeros_like(x, dtype=inexact_dtype(x))
+
+
+def real_zeros(x):
+    """Real zeros like x, of the same precision."""
+    return jnp.zeros_like(x, dtype=jnp.finfo(inexact_dtype(x)).dtype)
+
+
+def abs2(g):
+    """The squared modulus of each element: real and never negative."""
+    return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else jnp.square(g)
+
+
+def quotient(a, b):
+    """a / b, and 0 where b is 0."""
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def check_averages(**rates):
+    """Raise unless each is the part of a moving average that one iteration keeps."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate!r}: the part that an average keeps lies in [0, 1)")
+
+
+def check_eps(eps):
+    """Raise unless eps may be added to a denominator."""
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps={eps!r}: a finite number >= 0")
+
+
+def check_mass(**masses):
+    """Raise unless each is a finite number, of either sign: negative momentum has its uses in games."""
+    for name, mass in masses.items():
+        if not abs(mass) < float("inf"):
+            raise ValueError(f"{name}={mass!r}: a finite number")

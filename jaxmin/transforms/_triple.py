@@ -1,0 +1,76 @@
+"""Optimizers as triples of functions, as in ``jax.example_libraries.optimizers``, as transformations."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmin._partition import Static, is_array, is_number, partition
+from jaxmin.transforms._transformation import Transformation
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("i", "arrays"), meta_fields=("rest",))
+@dataclasses.dataclass(frozen=True)
+class TripleState:
+    """A triple's state: its arrays, and apart from them what is none (structures, Python numbers)."""
+
+    i: Any  # [] int32: updates made
+    arrays: list
+    rest: Static
+
+
+def is_triple(thing):
+    """Whether it is (init, update, get_params)."""
+    return isinstance(thing, tuple) and len(thing) == 3 and all(map(callable, thing))
+
+
+def _is_value(leaf):
+    return is_array(leaf) or is_number(leaf)
+
+
+@functools.lru_cache(maxsize=256)
+def from_triple(triple):
+    """A triple (init, update, get_params) as a transformation.
+
+    Args:
+      triple: ``init(params) -> state``, ``update(i, grads, state) -> state`` with the iteration index i
+        from 0, ``get_params(state) -> params``: what ``jax.example_libraries.optimizers`` makes, its
+        decorator ``@optimizer`` too. Anything else is a TypeError.
+
+    Returns:
+      A ``Transformation``. Python numbers in the triple's state that no update changes stay Python
+      numbers, so that a state with shapes in it can be traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jax.example_libraries import optimizers
+    >>> from jaxmin.transforms import from_triple
+    >>> tx = from_triple(optimizers.sgd(0.5))
+    >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))
+    >>> print(updates)
+    [-1.  2.]
+    """
+    if not is_triple(triple):
+        raise TypeError(f"triple={triple!r}: three functions, (init, update, get_params)")
+    triple_init, triple_update, get_params = triple
+
+    def init(params):
+        state = triple_init(params)
+        for carried in (is_array, _is_value):
+            arrays, rest = partition(state, carried)
+            start = TripleState(jnp.zeros((), jnp.int32), [jnp.asarray(array) for array in arrays], rest)
+            after = jax.eval_shape(lambda start: update(params, start, params)[1], start)
+            if jax.tree.structure(after) == jax.tree.structure(start):
+                return start
+        raise TypeError(f"triple={triple!r}: update returns a state built otherwise than init's")
+
+    def update(grads, state, params=None, **extra):
+        del extra
+        old = state.rest.combine(state.arrays)
+        new = triple_update(state.i, grads, old)
+        updates = jax.tree.map(jnp.subtract, get_params(new), get_params(old) if params is None else params)
+        arrays, rest = partition(new, is_array if any(map(is_number, jax.tree.leaves(old))) else _is_value)
+        return updates, TripleState(state.i + 1, arrays, rest)
+
+    return Transformation(init, update)

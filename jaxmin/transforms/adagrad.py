@@ -1,0 +1,56 @@
+"""AdaGrad: each coordinate's rate falls with the gradients that it has seen."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin._builder import builder
+from jaxmin.transforms._transformation import abs2, check_averages, leafwise, quotient, real_zeros, zeros
+
+
+class AdagradState(NamedTuple):
+    k: Any  # [] int32: updates made
+    m: Any  # like params: moving average of the scaled gradients
+    G: Any  # like params, real: sum of squares
+
+
+@builder
+def adagrad(learning_rate, momentum=0.9):
+    r"""Divide each coordinate by the root of the sum of its squared gradients.
+
+    .. math:: G_t = G_{t-1} + |g_t|^2, \qquad m_t = \beta m_{t-1} + (1 - \beta) g_t / \sqrt{G_t},
+              \qquad x_{t+1} = x_t - \eta_t m_t
+
+    with 0 / 0 = 0. The paper's update (1) in its diagonal form is that of :math:`\beta = 0`.
+
+    Args:
+      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
+        index, from 0). Anything else is a TypeError. No default.
+      momentum: :math:`\beta`, the part of the average that an iteration keeps, in [0, 1), 0.9 by default;
+        else a ValueError.
+
+    Returns:
+      A ``Transformation``.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.transforms import adagrad
+    >>> tx = adagrad(0.5, momentum=0.0)
+    >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
+    >>> print(updates.round(3))
+    [-0.5  0.5]
+
+    References:
+      J. Duchi, E. Hazan and Y. Singer, JMLR 12 (2011), 2121-2159, eq. (1) and Figure 1.
+    """
+    check_averages(momentum=momentum)
+    beta = momentum
+
+    def start(x):
+        return zeros(x), real_zeros(x)
+
+    def step(eta, t, g, m, G):
+        G = G + abs2(g)
+        m = beta * m + (1 - beta) * quotient(g, jnp.sqrt(G))
+        return -eta * m, m, G
+
+    return leafwise(AdagradState, learning_rate, start, step)

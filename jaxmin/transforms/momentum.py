@@ -1,0 +1,48 @@
+"""Gradient descent with momentum: the heavy ball."""
+
+from typing import Any, NamedTuple
+
+from jaxmin._builder import builder
+from jaxmin.transforms._transformation import check_mass, leafwise, zeros
+
+
+class MomentumState(NamedTuple):
+    k: Any  # [] int32: updates made
+    v: Any  # like params: the velocity
+
+
+@builder
+def momentum(learning_rate, mass):
+    r"""Go down a velocity, which forgets its past and adds the gradient.
+
+    .. math:: v_{k+1} = \mu v_k + g_k, \qquad x_{k+1} = x_k - \eta_k v_{k+1}
+
+    Args:
+      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
+        index, from 0). Anything else is a TypeError. No default.
+      mass: :math:`\mu`, the part of the velocity that is kept: a finite number, else a ValueError. No default.
+
+    Returns:
+      A ``Transformation``.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.transforms import momentum
+    >>> tx = momentum(0.5, 0.9)
+    >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
+    >>> print(updates.round(3))
+    [-1.  2.]
+
+    References:
+      B. T. Polyak, USSR Comput. Math. Math. Phys. 4 (1964), 1-17, eq. (9).
+    """
+    check_mass(mass=mass)
+    mu = mass
+
+    def start(x):
+        return (zeros(x),)
+
+    def step(eta, t, g, v):
+        v = mu * v + g
+        return -eta * v, v
+
+    return leafwise(MomentumState, learning_rate, start, step)

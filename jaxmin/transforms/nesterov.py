@@ -1,0 +1,52 @@
+"""Gradient descent with Nesterov's momentum."""
+
+from typing import Any, NamedTuple
+
+from jaxmin._builder import builder
+from jaxmin.transforms._transformation import check_mass, leafwise, zeros
+
+
+class NesterovState(NamedTuple):
+    k: Any  # [] int32: updates made
+    v: Any  # like params: the velocity
+
+
+@builder
+def nesterov(learning_rate, mass):
+    r"""Go down the velocity that the next iteration would have if the gradient stayed.
+
+    .. math:: v_{k+1} = \mu v_k + g_k, \qquad x_{k+1} = x_k - \eta_k (\mu v_{k+1} + g_k)
+
+    This is Nesterov's method in the point at which the gradient is taken: [2, eq. (3), (4)], shifted by
+    half an iteration.
+
+    Args:
+      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
+        index, from 0). Anything else is a TypeError. No default.
+      mass: :math:`\mu`, the part of the velocity that is kept: a finite number, else a ValueError. No default.
+
+    Returns:
+      A ``Transformation``.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.transforms import nesterov
+    >>> tx = nesterov(0.5, 0.5)
+    >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
+    >>> print(updates.round(3))
+    [-1.5  3. ]
+
+    References:
+      [1] Yu. Nesterov, Soviet Math. Dokl. 27 (1983), 372-376.
+      [2] I. Sutskever, J. Martens, G. Dahl and G. Hinton, ICML 2013, Section 2.
+    """
+    check_mass(mass=mass)
+    mu = mass
+
+    def start(x):
+        return (zeros(x),)
+
+    def step(eta, t, g, v):
+        v = mu * v + g
+        return -eta * (mu * v + g), v
+
+    return leafwise(NesterovState, learning_rate, start, step)

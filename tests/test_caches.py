@@ -1,0 +1,495 @@
+"""What is kept between calls: never an answer of yesterday, never an array out of use, nothing compiled twice."""
+
+import gc
+import os
+import pathlib
+import random
+import secrets
+import sys
+import threading
+import time
+import weakref
+from os import urandom
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.random as npr
+import pytest
+from numpy.random import normal
+from test_compilation import START, Traced, compilations, unlike, valley
+
+from jaxmin import _traces, minimize
+
+# ---- a function is traced anew wherever it may come to see something else
+
+
+def _module_of_ones_own():
+    module = type(sys)("own")
+    module.count = 0
+
+    def step():
+        module.count += 1
+        return module.count
+
+    module.step = step
+    return module
+
+
+own = _module_of_ones_own()
+hidden = {"rng": np.random.default_rng(0)}
+
+RANDOM = {
+    "a random module of another name": lambda x: jnp.sum((x - npr.normal(size=2)) ** 2),
+    "an attribute of NumPy": lambda x: jnp.sum((x - np.random.normal(size=2)) ** 2),
+    "a function of a random module": lambda x: jnp.sum((x - normal(size=2)) ** 2),
+    "random": lambda x: jnp.sum((x - random.random()) ** 2),
+    "secrets": lambda x: jnp.sum((x - secrets.randbelow(10**9) / 1e9) ** 2),
+    "os.urandom": lambda x: jnp.sum((x - os.urandom(1)[0] - os.urandom(1)[0] / 256) ** 2),
+    "urandom": lambda x: jnp.sum((x - urandom(1)[0] - urandom(1)[0] / 256) ** 2),
+    "time": lambda x: jnp.sum((x - time.perf_counter_ns() % 10**9 / 1e9) ** 2),
+    "a module handed on": lambda x: jnp.sum((x - _draw(np)) ** 2),
+    "a module with a state": lambda x: jnp.sum((x - own.step()) ** 2),
+    "a generator in a dictionary": lambda x: jnp.sum((x - hidden["rng"].normal()) ** 2),
+    "an import inside": lambda x: jnp.sum((x - __import__("random").random()) ** 2),
+    "globals": lambda x: jnp.sum((x - globals()["hidden"]["rng"].normal()) ** 2),
+}
+
+
+def _draw(module):
+    return module.random.normal()
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_numbers_are_drawn_at_every_call(name):
+    assert minimize(RANDOM[name], START).x.tolist() != minimize(RANDOM[name], START).x.tolist()
+
+
+PATH = "unset"
+READERS = {
+    "loadtxt": lambda x: jnp.sum((x - np.loadtxt(PATH)) ** 2),
+    "genfromtxt": lambda x: jnp.sum((x - np.genfromtxt(PATH)) ** 2),
+    "fromfile": lambda x: jnp.sum((x - np.fromfile(PATH, sep=" ")) ** 2),
+    "load": lambda x: jnp.sum((x - np.load(PATH + ".npy")) ** 2),
+    "jnp.load": lambda x: jnp.sum((x - jnp.load(PATH + ".npy")) ** 2),
+    "memmap": lambda x: jnp.sum((x - jnp.array(np.memmap(PATH + ".raw", dtype=np.float64))) ** 2),
+    "open": lambda x: jnp.sum((x - float(open(PATH).read().split()[0])) ** 2),  # noqa: SIM115
+    "pathlib": lambda x: jnp.sum((x - float(pathlib.Path(PATH).read_text().split()[0])) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_file_is_read_at_every_call(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PATH", str(tmp_path / "data"))
+    for value in (3.0, -2.0):
+        both = np.full(2, value)
+        np.savetxt(PATH, both)
+        np.save(PATH + ".npy", both)
+        both.tofile(PATH + ".raw")
+        np.testing.assert_allclose(minimize(READERS[name], START).x, both, atol=1e-4)
+
+
+def test_a_number_of_a_class_of_its_own_is_no_plain_number():
+    class Number(float):
+        shift = 0.0
+
+    number = Number(1.0)
+    fun = lambda x: jnp.sum((x - number.shift) ** 2)
+    minimize(fun, START)
+    number.shift = 5.0
+    np.testing.assert_allclose(minimize(fun, START).x, 5.0, atol=1e-4)
+    with_argument = lambda x, a: jnp.sum((x - a.shift) ** 2)
+    text = type("Text", (str,), {"shift": 0.0})("name")
+    minimize(with_argument, START, (text,))
+    text.shift = 5.0
+    np.testing.assert_allclose(minimize(with_argument, START, (text,)).x, 5.0, atol=1e-4)
+
+
+_shift = 0.0
+
+
+def test_a_function_that_rebinds_what_it_reads_is_traced_anew():
+    count = 0
+
+    def fun(x):
+        nonlocal count
+        count += 1
+        return jnp.sum((x - 1) ** 2)
+
+    minimize(fun, START)
+    count = 0
+    minimize(fun, START)
+    assert count == 1
+
+
+def _helper(x):
+    return jnp.sum(jnp.where(x > 0, jax.nn.softplus(x), np.pi) ** 2 + np.array([1.0, 2.0]) @ x + max(1, 2) * x**2)
+
+
+FROZEN = {
+    "jnp": lambda x: jnp.sum(x**2) + jnp.linalg.norm(x - 1) ** 2 + jnp.float32(1) + jnp.maximum(x, 1).sum(),
+    "jax": lambda x: jax.lax.fori_loop(0, 2, lambda i, s: s + jnp.sum((x - i) ** 2), 0.0) + jax.nn.relu(x).sum(),
+    "scipy": lambda x: jnp.sum(x**2) - jax.scipy.special.gammaln(3 + x**2).sum() * 1e-3,
+    "random": lambda x: jnp.sum((x - jax.random.normal(jax.random.key(0), (2,))) ** 2),
+    "numpy": lambda x: jnp.sum((x - np.sqrt(np.arange(2.0)) * np.float32(2)) ** 2) + np.sum([1.0, 2.0]),
+    "builtins": lambda x: sum(abs(float(k)) * (xi - k) ** 2 for k, xi in enumerate(x, start=1)),
+    "a helper": lambda x: _helper(x),
+    "a closure": (lambda c: lambda x: jnp.sum((x - c) ** 2))(jnp.ones(2)),
+    "jit": jax.jit(lambda x: jnp.sum((x - 1) ** 2)),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_function_that_cannot_change_is_not_traced_again(name, monkeypatch):
+    minimize(FROZEN[name], START)
+    traced = []
+    monkeypatch.setattr("jaxmin._problem._trace", lambda *args: traced.append(args))
+    minimize(FROZEN[name], START)
+    assert not traced
+
+
+def test_objects_that_cannot_be_held_weakly():
+    for _ in range(2):
+        res = minimize(lambda x, op: jnp.sum((x - op(2, 1)) ** 2), [1.0, 1.0], args=(np.add,))
+        np.testing.assert_allclose(res.x, 3, atol=1e-4)
+        res = minimize(lambda x, op: op(jnp.sum((x - 2) ** 2)), [1.0, 1.0], args=(abs,))
+        np.testing.assert_allclose(res.x, 2, atol=1e-4)
+
+
+# ---- settings of JAX
+
+
+def test_how_random_bits_are_made_is_part_of_the_computation():
+    def drawn():
+        return minimize(lambda x: jnp.sum((x - jax.random.normal(jax.random.key(0), (8,))) ** 2), np.zeros(8)).x
+
+    def kept(x):
+        return jnp.sum((x - jax.random.normal(jax.random.key(1), (8,))) ** 2)
+
+    for partitionable in (True, False):
+        with jax.threefry_partitionable(partitionable):
+            np.testing.assert_allclose(drawn(), jax.random.normal(jax.random.key(0), (8,)), atol=1e-4)
+            expected = jax.random.normal(jax.random.key(1), (8,))
+            np.testing.assert_allclose(minimize(kept, np.zeros(8)).x, expected, atol=1e-4)
+
+
+# ---- derivative rules
+
+
+def jvp_rule(c):
+    @jax.custom_jvp
+    def g(a):
+        return a
+
+    g.defjvp(lambda primals, tangents: (g(*primals), c * tangents[0]))
+    return g
+
+
+def vjp_rule(c):
+    @jax.custom_vjp
+    def g(a):
+        return a
+
+    g.defvjp(lambda a: (g(a), None), lambda _, cotangent: (c * cotangent,))
+    return g
+
+
+def jvps_rule(c):
+    @jax.custom_jvp
+    def g(a):
+        return a
+
+    g.defjvps(lambda tangent, _, a: c * tangent)
+    return g
+
+
+class Holder:
+    pass
+
+
+def read_by_rule(c):
+    """A rule that reads c through everything that a function can read through."""
+    holder = Holder()
+    holder.inner = {"c": [c]}
+
+    def scale(value, *, by=1.0):
+        return value * holder.inner["c"][0] * by
+
+    return _rule_of(scale)
+
+
+def _rule_of(scale):
+    @jax.custom_jvp
+    def g(a):
+        return a
+
+    g.defjvp(lambda primals, tangents: (g(*primals), scale(tangents[0])))
+    return g
+
+
+RULES = {
+    "jvp": jvp_rule,
+    "jvps": jvps_rule,
+    "through objects": read_by_rule,
+    "array": lambda c: jvp_rule(jnp.asarray(c)),
+    "NumPy array": lambda c: jvp_rule(np.asarray(c)),
+    "vmap": lambda c: lambda a: jax.vmap(jvp_rule(c))(a[None])[0],
+    "jit": lambda c: jax.jit(jvp_rule(c)),
+    "inside a loop": lambda c: lambda a: jax.lax.fori_loop(0, 1, lambda _, a: jvp_rule(c)(a), a),
+    "vjp": vjp_rule,
+    "vjp under vmap": lambda c: lambda a: jax.vmap(vjp_rule(c))(a[None])[0],
+    "inside checkpoint": lambda c: jax.checkpoint(jvp_rule(c)),
+}
+
+
+def bowl(g):
+    return lambda x, a: jnp.sum((x - g(a)) ** 2 + 0.1 * x**4)
+
+
+def slope(g):
+    return jax.jacfwd(lambda a: minimize(bowl(g), START, (a,)).x)(1.0)
+
+
+def test_functions_that_differ_in_a_rule_only_have_their_own_derivatives():
+    one = slope(jvp_rule(1.0))
+    assert np.abs(one).max() > 0.1
+    np.testing.assert_allclose(slope(jvp_rule(7.0)), 7 * one, rtol=1e-4, equal_nan=False)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_told_apart(name):
+    if name == "inside a loop" and jax.__version_info__ < (0, 7):
+        pytest.skip("it keeps no rule inside a loop of which it has taken a derivative")
+    one, two, seven = (_signature(bowl(RULES[name](c)), 1.0) for c in (1.0, 1.0, 7.0))
+    assert one != seven
+    if name != "array":  # two arrays are two, whatever they hold
+        assert one == two
+
+
+def _signature(fun, *args):
+    from jaxmin._problem import build
+
+    return build(fun, START, args, None, False).trace.signature
+
+
+def test_an_array_of_a_rule_that_was_written_to_is_seen():
+    c = np.ones(())
+    g = jvp_rule(c)
+    one = slope(g)
+    c[()] = 7.0
+    np.testing.assert_allclose(slope(g), 7 * one, rtol=1e-4, equal_nan=False)
+
+
+_scale = 1.0
+
+
+def test_a_global_of_a_rule_that_was_rebound_is_seen(monkeypatch):
+    g = _rule_of(lambda tangent: _scale * tangent)
+    one = _signature(bowl(g), 1.0)
+    assert _signature(bowl(g), 1.0) == one
+    monkeypatch.setitem(globals(), "_scale", 7.0)
+    assert _signature(bowl(g), 1.0) != one
+
+
+WITH_RULES = {
+    "logaddexp": lambda x: jnp.sum(jnp.logaddexp(x, -x)),
+    "relu": lambda x: jnp.sum(jax.nn.relu(x) + x**2),
+    "softplus": lambda x: jnp.sum(jax.nn.softplus(x) + x**2),
+    "silu, gelu, elu, selu, celu": lambda x: jnp.sum(
+        jax.nn.silu(x) + jax.nn.gelu(x) + jax.nn.elu(x) + jax.nn.selu(x) + jax.nn.celu(x) + x**2
+    ),
+    "logsumexp, softmax": lambda x: jax.nn.logsumexp(x) + jnp.sum(jax.nn.softmax(x) ** 2 + x**2),
+    "relu6, hard_tanh": lambda x: jnp.sum(jax.nn.relu6(x) + jax.nn.hard_tanh(x) + x**2),
+    "xlogy, xlog1py, entr": lambda x: jnp.sum(
+        jax.scipy.special.xlogy(x**2 + 1, x**2 + 1)
+        + jax.scipy.special.xlog1py(x**2, x**2)
+        + x**2
+        - jax.scipy.special.entr(x**2 + 1)
+    ),
+    "log_ndtr": lambda x: jnp.sum(x**2 - jax.scipy.special.log_ndtr(x)),
+    "sinc": lambda x: jnp.sum(x**2 + jnp.sinc(x)),
+    "odeint-like loop": lambda x: jax.lax.fori_loop(0, 3, lambda _, s: s + jax.nn.softplus(x).sum(), jnp.sum(x**2)),
+    "vmap": lambda x: jnp.sum(jax.vmap(jax.nn.relu)(x) + x**2),
+    "second order": lambda x: jnp.sum(jax.grad(lambda x: jnp.sum(jax.nn.softplus(x) ** 2))(x) ** 2 + x**2),
+    "argument only": lambda x: jnp.sum(x**2) + jax.nn.relu(jnp.ones(2)).sum() + jax.nn.softplus(jnp.ones(2)).sum(),
+    "linear solve": lambda x: jnp.sum(jnp.linalg.solve(jnp.eye(2) * 3 + jnp.outer(x, x), x) ** 2),
+}
+
+
+def anew(fun):
+    """Another function with the same code."""
+    return type(fun)(fun.__code__, fun.__globals__, fun.__name__, fun.__defaults__, fun.__closure__)
+
+
+@pytest.mark.parametrize("name", WITH_RULES)
+def test_functions_with_rules_of_jax_made_anew_are_the_same(name):
+    assert _signature(anew(WITH_RULES[name])) == _signature(anew(WITH_RULES[name]))
+
+
+@pytest.mark.parametrize("rule", [jvp_rule, vjp_rule])
+def test_the_same_rule_made_anew_compiles_nothing(rule):
+    shift = unlike()
+    fun = lambda g: lambda x: jnp.sum((x - shift - g(1.5)) ** 2 + g(x) ** 2)
+    minimize(fun(rule(2.0)), START)
+    with compilations() as programs:
+        minimize(fun(rule(2.0)), START)
+    assert programs == []
+
+
+# ---- what is no part of the compiled program
+
+
+@pytest.mark.parametrize("leaf", ["a function", "a text"])
+def test_leaves_of_x0_that_are_no_arrays_compile_nothing(leaf):
+    shift = unlike()
+
+    def solve(number):
+        other = (lambda x: x * 1.0) if leaf == "a function" else f"run {number}"
+        fun = lambda x: valley(x["w"]) + shift
+        return minimize(fun, {"w": np.array(START), "other": other}, options={"maxiter": 3})
+
+    solve(0)
+    with compilations() as programs:
+        assert solve(1).x["other"] is not None
+    assert programs == []
+
+
+# ---- memory
+
+data = None
+
+
+def live(arrays):
+    gc.collect()
+    return sum(ref() is not None for ref in arrays)
+
+
+def over_global(x):
+    return jnp.sum((x - data) ** 2)
+
+
+def test_a_function_over_a_rebound_global_keeps_one_array():
+    global data
+    seen = []
+    for k in range(8):
+        data = jnp.full(2, float(k))
+        seen.append(weakref.ref(data))
+        np.testing.assert_allclose(minimize(over_global, START).x, k, atol=1e-4)
+    assert live(seen) == 1
+
+
+def test_a_function_that_is_gone_keeps_nothing():
+    def over(data):
+        fun = lambda x: jnp.sum((x - data) ** 2)
+        minimize(fun, START)
+        return weakref.ref(data), weakref.ref(fun)
+
+    kept = len(_traces._traces)
+    arrays, functions = zip(*[over(jnp.full(2, float(k))) for k in range(8)])
+    assert live(arrays) == live(functions) == 0
+    assert len(_traces._traces) <= kept
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="its own caches hold compiled functions with custom rules")
+@pytest.mark.parametrize("rule", [jvp_rule, vjp_rule])
+def test_rules_over_arrays_keep_a_few(rule):
+    shift = unlike()
+
+    def over(data):
+        g = rule(data)
+        minimize(lambda x: jnp.sum((g(x) - shift) ** 2), START, options={"maxiter": 1})
+        return weakref.ref(data)
+
+    arrays = [over(jnp.full(2, float(k))) for k in range(7)]
+    assert live(arrays) <= 4
+
+
+def test_traces_are_bounded_and_leave_no_finalizers():
+    from jaxmin._kept import Kept
+
+    kept = Kept(size=4)
+    owners = [lambda: None for _ in range(20)]
+    for k in range(20):
+        for owner in owners:
+            kept.put((k, id(owner)), (), k, owners=(owner,))
+    assert len(kept) == 4
+    assert len(kept._owned) == 4
+    assert sum(weakref.getweakrefcount(owner) for owner in owners) <= 2 * 4
+    del owner, owners
+    gc.collect()
+    assert (len(kept), len(kept._owned)) == (0, 0)
+
+
+def test_a_slot_keeps_the_versions_used_last():
+    from jaxmin._kept import Kept
+
+    kept = Kept(size=2, versions=2)
+    for seen in "aba":
+        kept.put("slot", seen, seen.upper())
+    assert kept.get("slot", "b") == "B"
+    kept.put("slot", "c", "C")
+    assert [kept.get("slot", seen) for seen in "abc"] == [None, "B", "C"]
+
+
+def test_owners_that_die_while_the_cache_is_at_work():
+    from jaxmin._kept import Kept
+
+    kept = Kept(size=64)
+
+    class Slot(int):
+        """A slot during whose comparison the owner of another dies."""
+
+        def __hash__(self):
+            owners.pop("first", None)
+            return int.__hash__(self)
+
+    owners = {"first": lambda: None}
+    kept.put("first", (), 1, owners=(owners["first"],))
+    assert kept.get("first", ()) == 1
+    assert kept.get(Slot(3), ()) is None
+    assert kept.get("first", ()) is None
+
+
+# ---- threads
+
+
+def test_threads():
+    errors = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(number):
+        try:
+            for _ in range(60):
+                fun = lambda x: jnp.sum((x - 1.0) ** 2)
+                for f in (fun, over_number):
+                    minimize(f, START, options={"maxiter": 1})
+                del fun, f
+        except Exception as error:
+            errors.append(error)
+
+    minimize(over_number, START, options={"maxiter": 1})
+    small = _traces._traces._size
+    _traces._traces._size = 3
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        _traces._traces._size = small
+    assert errors == []
+
+
+def over_number(x):
+    return jnp.sum((x - 1.0) ** 2)
+
+
+def test_a_function_traced_by_each_call_is_counted_so():
+    fun = Traced()
+    minimize(fun, START)
+    minimize(fun, START)
+    assert fun.count == 2
