@@ -21,7 +21,8 @@ def as_optax(method):
     Optax's ``chain`` and ``partition`` hand the value only to what is of that type. The state has a ``value``
     and a ``grad`` for Optax's own look-ups: the value is always infinite, so that
     ``optax.value_and_grad_from_state`` evaluates at the trial it is given; the gradient is that of the last
-    accepted point, for a test of its norm. A method goes last in a chain.
+    accepted point, for a test of its norm. In ``optax.partition`` that is one group's only: evaluate with
+    ``jax.value_and_grad`` there. A method goes last in a chain.
 
     Args:
       method: a ``Method`` (``jaxmin.lbfgs()``), or a transformation (``jaxmin.transforms.adam(0.1)``).

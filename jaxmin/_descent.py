@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmin import _vector as vec
 from jaxmin._floor import Floor, judge, noise, unit
 from jaxmin._method import Direction, Iterate, Method, Start
+from jaxmin._partition import check_tree
 from jaxmin._result import RUNNING
 
 
@@ -76,7 +77,8 @@ def descend(direction, linesearch, first_step="unit"):
         )
 
     def update(grad, state, params, /, *, value, box=None, **_):
-        edge = _Everywhere if box is None else box
+        check_tree("grad", grad, params)
+        value, edge = jnp.asarray(value), _Everywhere if box is None else box
         last, dtype = state.iterate, state.slope0.dtype
         ulp = unit(value, dtype)
         f = value.astype(dtype)
@@ -121,6 +123,9 @@ def descend(direction, linesearch, first_step="unit"):
         else:
             # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
             t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
+        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+        scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
+        slope_scaled = vec.dot(g, scaled)
         floor, status, retry = judge(
             state.floor,
             ulp,
@@ -134,11 +139,10 @@ def descend(direction, linesearch, first_step="unit"):
             iterate=iterate._replace(g=edge.projected(iterate.x, iterate.g)),
             expected=jnp.abs(slope0),
             natural=t,
+            promise=jnp.sqrt(-slope_scaled),
         )
-        # Anew, from the steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-        scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
         d = vec.where(retry, scaled, d)
-        slope0 = jnp.where(retry, vec.dot(iterate.g, scaled), slope0)
+        slope0 = jnp.where(retry, slope_scaled, slope0)
         fresh, begins = fresh | retry, begins | retry
         start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp), jnp.inf)
         begun = linesearch.init(start, t.astype(dtype))

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
@@ -55,7 +54,7 @@ def _doubt(f_lowest, ulp):
     return ulp**_DOUBT * jnp.abs(f_lowest)
 
 
-def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, iterate, expected, natural):
+def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, iterate, expected, natural, promise):
     """What the floor is after one trip, and how the descent has ended, if it has.
 
     Args:
@@ -69,6 +68,7 @@ def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, i
       iterate: the ``Iterate`` now.
       expected: [] the decrease that a unit step from it promises.
       natural: [] the first step of the search from it.
+      promise: [] what the gradient there promises where each variable changes by its own size.
 
     Returns:
       The ``Floor``; the status, RUNNING in most cases; and [] bool: the method should forget all and begin anew.
@@ -93,9 +93,8 @@ def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, i
     # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
     settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * floor.g_lowest) | (stalls >= 2 * _STALLS_MAX)
     hidden = expected <= _CERTAIN * _doubt(f_lowest, ulp)
-    # What the gradient promises where x changes by its own size: if that is much, the word that nothing is
-    # left rests on what the method has learnt, which rounding may have spoilt. It begins anew, once.
-    promise = vec.max_abs(jax.tree.map(jnp.multiply, iterate.g, iterate.x))
+    # Where the gradient promises much, the word that nothing is left rests on what the method has learnt, which
+    # rounding may have spoilt. It begins anew, once.
     ended = settled | (failed & last_resort)
     retry = ended & ~floor.retried & (promise > _CERTAIN * _doubt(f_lowest, ulp))
     retried = jnp.where(accepted & progress, False, floor.retried | retry)

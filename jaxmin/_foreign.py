@@ -10,6 +10,7 @@ from jaxmin import _vector as vec
 from jaxmin._descent import descend
 from jaxmin._lookup import stored
 from jaxmin._method import Iterate, LineSearch, Method
+from jaxmin._partition import check_tree
 from jaxmin._result import NAN, RUNNING
 from jaxmin.transforms._triple import from_triple, is_triple
 
@@ -30,6 +31,7 @@ class Foreign(NamedTuple):
     transformation: Any
     linesearch: LineSearch | None = None
     kept: bool = False  # it is the same object whenever it does the same
+    wants = "gradient"
 
     def bind(self, to_params, to_vector):
         """The ``Method`` on flat vectors; the transformation itself sees ``to_params(vector)``."""
@@ -65,8 +67,16 @@ def _on_vectors(transformation, to_params, to_vector):
         if "grad" in extra:
             extra["grad"] = to_params(extra["grad"])
         extra = {name: value for name, value in extra.items() if name in offered}
-        updates, state = _explained(transformation.update, to_params(g), state, to_params(x), **extra)
-        return to_vector(updates), state
+        params = to_params(x)
+        updates, new = _explained(transformation.update, to_params(g), state, params, **extra)
+        check_tree("method: the updates of this transformation", updates, params)
+        shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (updates, params)]
+        if shapes[0] != shapes[1]:
+            raise TypeError(f"method: its updates have the shapes {shapes[0]}, params {shapes[1]}")
+        found, wanted = jax.tree.structure(new), jax.tree.structure(state)
+        if found != wanted:
+            raise TypeError(f"method: the state of this transformation changes its tree: {found} against {wanted}")
+        return to_vector(updates), new
 
     return _OnVectors(init, update)
 

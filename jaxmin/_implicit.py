@@ -57,10 +57,13 @@ def implicit(solve, evaluate):
         x = solution.x
 
         box, box_dot = inputs[-1], inputs_dot[-1]
-        active = 0 if box is None else box.active(x, solution.g)
 
         def gradient(x, inputs):
-            return evaluate(x, inputs)[1]
+            g = evaluate(x, inputs)[1]
+            return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
+
+        g = gradient(x, inputs) if solution.g is None else solution.g
+        active = 0 if box is None else box.active(x, g)
 
         def hessian(v):
             return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
@@ -78,7 +81,7 @@ def implicit(solve, evaluate):
         x_dot *= jnp.where(at_minimum, 1, jnp.nan).astype(x.dtype)
         # g . x_dot is what the value loses or gains with the bounds; elsewhere g is 0.
         f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
-        f_dot += 0 if box is None else jnp.vdot(jnp.where(active == 0, 0, solution.g), x_dot)
+        f_dot += 0 if box is None else jnp.vdot(jnp.where(active == 0, 0, g), x_dot)
         aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
         still = jax.tree.map(_no_tangent, solution)
         return solution, still._replace(x=x_dot, f=f_dot.astype(solution.f.dtype), aux=aux_dot)

@@ -26,31 +26,40 @@ class Limits(NamedTuple):
 class Carry(NamedTuple):
     state: Any  # the method's
     aux: Any  # of the iterate
-    nfev: Any  # [] int32
+    nfev: Any  # [] int32: points at which f was asked for
     status: Any  # [] int32
+    nhev: Any = None  # [] int32: Hessian-vector products, for methods that want them
 
 
-def run(evaluate, rounded, method, x0, aux0, limits, box=None):
+def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None):
     """Minimise from x0: trips of :func:`advance` until a status ends them.
 
     Args:
-      evaluate: x -> (value, grad, aux).
+      evaluate: x -> (value, grad, aux); grad is None for a method that wants none.
       rounded: x -> x as the user's dtypes hold it.
       method: a ``Method``.
       x0: the start, a vector.
       aux0: anything built like aux.
       limits: a ``Limits``.
       box: a ``Box``, or None.
+      watch: (accepted, iterate, nit, nfev, status) -> status, or None.
 
     Returns:
       The last ``Carry``.
     """
-    carry = Carry(method.init(x0), aux0, jnp.zeros((), jnp.int32), jnp.full((), RUNNING, jnp.int32))
-    return lax.while_loop(
-        lambda carry: carry.status == RUNNING,
-        lambda carry: advance(evaluate, rounded, method, limits, box, carry),
-        carry,
-    )
+    none = jnp.zeros((), jnp.int32)
+    nhev = none if method.wants == "product" else None
+    carry = Carry(method.init(x0), aux0, none, jnp.full((), RUNNING, jnp.int32), nhev)
+
+    def trip(old):
+        new = advance(evaluate, rounded, method, limits, box, old)
+        if watch is None:
+            return new
+        # In a batch the trips of a lane that has ended are made and dropped.
+        accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
+        return new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
+
+    return lax.while_loop(lambda carry: carry.status == RUNNING, trip, carry)
 
 
 def advance(evaluate, rounded, method, limits, box, carry):
@@ -58,35 +67,49 @@ def advance(evaluate, rounded, method, limits, box, carry):
     x = rounded(carry.state.trial)
     if box is not None:
         x = box.clip(x)
-    known = method.stored(carry.state) if method.stored and not carry.aux else None
+    if method.observe is not None:
+        return _advance_foreign(evaluate, method, limits, box, carry, x)
+
+    told = {} if box is None else {"box": box}
+    nfev, nhev = carry.nfev + 1, carry.nhev
+    if method.wants == "product":
+        both = lambda x: (lambda value, grad, aux: ((value, grad), aux))(*evaluate(x))
+        (value, grad), (_, told["hv"]), aux = jax.jvp(both, (x,), (carry.state.along,), has_aux=True)
+        stays = carry.state.stays.astype(jnp.int32)
+        nfev, nhev = nfev - stays, nhev + stays
+    else:
+        value, grad, aux = evaluate(x)
+    _, state = method.update(grad, carry.state, x, value=value, **told)
+    status = _status(carry.state, state, nfev, limits, box)
+    accepted = state.improved if hasattr(state, "improved") else state.nit > carry.state.nit
+    return Carry(state, vec.where(accepted, aux, carry.aux), nfev, status, nhev)
+
+
+def _advance_foreign(evaluate, method, limits, box, carry, x):
+    """A trip of a transformation: every point is an iterate, tested before the update, which may search by itself."""
+    known = method.stored(carry.state) if not carry.aux else None
     if known is None:
         value, grad, aux = evaluate(x)
         nfev = carry.nfev + 1
     else:
         (value, grad), missing = reuse(known, lambda: evaluate(x)[:2])
-        aux, nfev = carry.aux, carry.nfev + missing
+        aux, nfev = carry.aux, carry.nfev + missing.astype(jnp.int32)
 
-    if method.observe is None:
-        within = {} if box is None else {"box": box}
-        _, state = method.update(grad, carry.state, x, value=value, **within)
-        status = _status(carry.state, state, nfev, limits, box)
-    else:
-        state = method.observe(grad, carry.state, x, value=value)
-        status = _status(carry.state, state, nfev, limits, box)
-        value_fn, asked = _value_fn(evaluate)
-        going = functools.partial(method.update, grad, state, x, value=value, value_fn=value_fn)
-        state = lax.cond(status == RUNNING, lambda: going()[1], lambda: state)
-        nested = searches(state)
-        if nested is not None:
-            nfev = nfev + jnp.where(status == RUNNING, nested, 0).astype(jnp.int32)
-        elif asked:  # evaluations that nobody counts: no number is better than a wrong one
-            nfev = jnp.full((), -1, jnp.int32)
-        if box is not None and (asked or known is not None):
-            raise ValueError(
-                "bounds: this transformation searches by itself, or stores a value that a projection would outdate; "
-                "take a method of jaxmin's, or a transformation without a search"
-            )
-
+    state = method.observe(grad, carry.state, x, value=value)
+    status = _status(carry.state, state, nfev, limits, box)
+    value_fn, asked = _value_fn(evaluate)
+    going = functools.partial(method.update, grad, state, x, value=value, value_fn=value_fn)
+    state = lax.cond(status == RUNNING, lambda: going()[1], lambda: state)
+    nested = searches(state)
+    if nested is not None:
+        nfev = nfev + jnp.where(status == RUNNING, nested, 0).astype(jnp.int32)
+    elif asked:  # evaluations that nobody counts: no number is better than a wrong one
+        nfev = jnp.full((), -1, jnp.int32)
+    if box is not None and (asked or known is not None):
+        raise ValueError(
+            "bounds: this transformation searches by itself, or stores a value that a projection would outdate; "
+            "take a method of jaxmin's, or a transformation without a search"
+        )
     accepted = state.nit > carry.state.nit
     return Carry(state, vec.where(accepted, aux, carry.aux), nfev, status)
 
@@ -113,8 +136,30 @@ def _value_fn(evaluate):
 
 def _status(before, after, nfev, limits, box):
     """The stopping rule: RUNNING, or how the solve has ended."""
+    _, f, g = after.iterate
+    if hasattr(after, "spread"):
+        finite, tests = jnp.isfinite(f), _tests_of_spread(after.spread, limits)
+    else:
+        finite, tests = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g)), _tests(before, after, limits, box)
+
+    # The first that holds.
+    rows = (
+        (f == -jnp.inf, status_of.UNBOUNDED),
+        (~finite, status_of.NAN),
+        *tests,
+        (after.status != RUNNING, after.status),
+        (after.nit >= limits.maxiter, status_of.MAXITER),
+        (nfev >= limits.maxfun, status_of.MAXFUN),
+    )
+    status = jnp.full((), RUNNING, jnp.int32)
+    for holds, code in reversed(rows):
+        status = jnp.where(holds, code, status)
+    return status
+
+
+def _tests(before, after, limits, box):
+    """Of the gradient, and of the change of f and of x between two iterates."""
     x, f, g = after.iterate
-    finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
     if box is not None:
         g = box.projected(x, g)
     gnorm = vec.max_abs(g)
@@ -128,23 +173,20 @@ def _status(before, after, nfev, limits, box):
         lambda: vec.max_abs(vec.sub(x, before.iterate.x)) <= limits.xtol * jnp.maximum(vec.max_abs(x), 1),
         lambda: jnp.zeros((), bool),
     )
-    # The relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)): free of the units of x and f.
-    relative = vec.max_abs(jax.tree.map(lambda g, x: g * jnp.maximum(jnp.abs(x), 1), g, x))
-    at_floor = (after.status == status_of.PRECISION_LOSS) & (relative <= limits.gtol * jnp.maximum(1, jnp.abs(f)))
-
-    # The first that holds.
-    rows = (
-        (f == -jnp.inf, status_of.UNBOUNDED),
-        (~finite, status_of.NAN),
+    # A bound on the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)), which knows no units of x and f.
+    relative = gnorm * jnp.maximum(vec.max_abs(x), 1) / jnp.maximum(jnp.abs(f), 1)
+    at_floor = (after.status == status_of.PRECISION_LOSS) & (relative <= limits.gtol)
+    return (
         (gnorm <= limits.gtol, status_of.CONVERGED),
         (flat, status_of.FTOL),
         (still, status_of.XTOL),
         (at_floor, status_of.PRECISION_FLOOR),
-        (after.status != RUNNING, after.status),
-        (after.nit >= limits.maxiter, status_of.MAXITER),
-        (nfev >= limits.maxfun, status_of.MAXFUN),
     )
-    status = jnp.full((), RUNNING, jnp.int32)
-    for holds, code in reversed(rows):
-        status = jnp.where(holds, code, status)
-    return status
+
+
+def _tests_of_spread(spread, limits):
+    """Of a method without gradients: both spreads, of f and of x, within their tolerances, where those are given."""
+    df, dx = spread
+    given = (limits.ftol >= 0) | (limits.xtol >= 0)
+    close = ((df <= limits.ftol) | (limits.ftol < 0)) & ((dx <= limits.xtol) | (limits.xtol < 0))
+    return ((given & close, status_of.SPREAD),)

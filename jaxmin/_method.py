@@ -25,6 +25,12 @@ class Method(NamedTuple):
     accepted), ``nit`` (accepted points; x0 is number 0, before it -1) and ``status`` (RUNNING, or why
     the method cannot go on: a method never says "converged").
 
+    ``wants``: "gradient" (what is told is f and g), "value" (f alone: grad is None, and no gradient is ever
+    traced; the state's ``spread``, (df, dx), takes the place of the tests on the gradient and on changes, and its
+    ``improved``, [] bool, says whether the iterate is the trial just told, which ``nit`` does not) or
+    "product": the state then holds ``along``, a vector, and ``stays``, [] bool: whether ``trial`` is where f
+    is known already; ``update`` is told ``hv`` besides, the Hessian's product with ``along`` at the trial.
+
     ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Compact`` or
     ``Dense``.
 
@@ -39,6 +45,7 @@ class Method(NamedTuple):
     inverse_hessian: Callable[[Any], Any] | None = None
     observe: Callable[..., Any] | None = None
     stored: Callable[[Any], Any] | None = None
+    wants: str = "gradient"
 
 
 class Direction(NamedTuple):

@@ -15,9 +15,10 @@ from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._loop import Limits
 from jaxmin._method import Direction, LineSearch, Method
 from jaxmin._models import as_model
-from jaxmin._registry import build_search, find
+from jaxmin._registry import build_search, find, made_by
 from jaxmin._result import OptimizeResult
 from jaxmin._solve import solve
+from jaxmin._watch import Watcher
 from jaxmin.transforms import chain, clip_by_global_norm
 
 
@@ -31,10 +32,11 @@ class _OwnSearch:
 _OWN_SEARCH = _OwnSearch()
 
 _LIMITS = {"gtol": 1e-5, "ftol": -1.0, "xtol": -1.0, "maxiter": 15_000, "maxfun": 15_000}
-_LIMIT_SPELLINGS = {name: name for name in _LIMITS} | {"maxfev": "maxfun", "xrtol": "xtol"}
+_LIMIT_SPELLINGS = {name: name for name in _LIMITS} | {
+    "maxfev": "maxfun", "xrtol": "xtol", "xatol": "xtol", "fatol": "ftol",
+}  # fmt: skip
 # Options of SciPy's that have one value here, and why.
 _FIXED_OPTIONS = {
-    "disp": (False, "printing is not offered yet"),
     "return_all": (False, "a history is not offered yet"),
     "norm": (np.inf, "gtol is compared with the infinity norm"),
 }
@@ -81,7 +83,10 @@ def minimize(
         with arrays or pytrees shaped like x0. A start outside is moved to the nearest point inside; nothing is
         evaluated outside. The stopping test is then on the projected gradient. A transformation that searches
         by itself is refused.
-      hess, hessp, constraints, callback: SciPy's; not offered yet, and refused.
+      callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name, called on the host after
+        each iteration with NumPy arrays, under ``vmap`` lane by lane. ``StopIteration`` or True ends the solve
+        (that lane) with status 99; any other exception ends it and is raised here.
+      hess, hessp, constraints: SciPy's; not offered yet, and refused.
       tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well.
         ``options`` go before it.
       options: a dictionary, names in SciPy's spelling or ours. Of the solve, all of them traced values:
@@ -91,6 +96,7 @@ def minimize(
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
+        Of what is shown: ``disp``, True prints a line an iteration.
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
         a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
         Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
@@ -120,7 +126,9 @@ def minimize(
     References:
       The method's and the search's own: see their builders.
     """
-    _refuse(hess=hess, hessp=hessp, constraints=constraints, callback=callback)
+    _refuse(hess=hess, hessp=hessp, constraints=constraints)
+    if not (callback is None or callable(callback)):
+        raise TypeError(f"callback={callback!r}: callable, callback(x) or callback(intermediate_result)")
     if not isinstance(has_aux, (bool, np.bool_)):
         raise TypeError(f"has_aux={has_aux!r}: True or False")
     jac = _checked_jac(jac)
@@ -131,16 +139,35 @@ def minimize(
     options = dict(options or {})
     model = as_model(x0, options.pop("wrt", None))
     diff = options.pop("diff", "implicit")
+    disp = bool(options.pop("disp", False))
     if model is not None:
         fun, jac, x0 = model.of_parameters(fun), model.of_parameters(jac), model.parameters
     chosen, limits = _choose(method, linesearch, tol, options)
-    problem = _problem.build(fun, x0, args, jac, has_aux)
+    problem = _problem.build(fun, x0, args, jac, has_aux, gradient=chosen.wants != "value")
     within = box(bounds, problem.variables, problem.x_static)
     if within is not None:
         _check_bounded(chosen)
-    limits = _as_arrays(limits, problem.variables.dtype)
-    result = _result(problem, within, *solve(problem, chosen, limits, diff, within))
-    return result if model is None else dataclasses.replace(result, x=model.whole(result.x))
+    limits = _as_arrays(limits, problem.variables)
+    whole = model.whole if model else lambda x: x
+    watcher = None
+    if callback is not None or disp:
+        watcher = Watcher(callback, disp, lambda x: whole(problem.x_static.combine(x, problem.fixed)))
+    result = _result(problem, within, *_watched(watcher, solve, problem, chosen, limits, diff, within, watcher))
+    return result if model is None else dataclasses.replace(result, x=whole(result.x))
+
+
+def _watched(watcher, solve, *arguments):
+    """What the solve gives; an exception of the user's callback is raised as it was."""
+    if watcher is None:
+        return solve(*arguments)
+    solved = solve(*arguments)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(solved)):
+        return solved  # it is to be compiled, and the watcher to be called then
+    jax.block_until_ready(solved)
+    watcher.close()
+    if watcher.error is not None:
+        raise watcher.error
+    return solved
 
 
 def _refuse(**given):
@@ -171,24 +198,32 @@ def _choose(method, linesearch, tol, options):
         raise TypeError("method: that is a Direction; jaxmin.descend(direction, linesearch) makes a method of it")
     if not isinstance(method, Method) and not is_foreign(method):
         entry = find("method", method, "methods", "transforms")
+    known = made_by(method) if isinstance(method, Method) else entry
     if tol is not None:
         _check_limit("tol", tol)
-        for name in entry.tol_sets if entry else ("gtol",):
+        for name in known.tol_sets if known else ("gtol",):
             limits.setdefault(name, tol)
-    if "maxiter" in limits and "maxfun" not in limits:  # who asks for more iterations wants their evaluations
+    own = known.limits if known else {}
+    if own and limits.keys() & {"maxiter", "maxfun"}:  # one of both given, the other does not limit: SciPy's rule
+        own = own | {"maxiter": np.inf, "maxfun": np.inf}
+    elif "maxiter" in limits and "maxfun" not in limits:  # who asks for more iterations wants their evaluations
         limits["maxfun"] = _no_less(_LIMITS["maxfun"], limits["maxiter"])
-    limits = Limits(**(_LIMITS | limits))
+    limits = Limits(**(_LIMITS | own | limits))
 
     if isinstance(method, Method):
         if linesearch is not _OWN_SEARCH:
             raise ValueError("linesearch: this method is already built; give the search to its builder")
         _reject_options(options, {}, built=True)
         return method, limits
-    if entry is None or not entry.takes_search:
+    if entry is None or entry.package == "transforms":
         return _choose_transformation(entry, method, linesearch, options), limits
     constants = _take(options, entry.parameters)
-    search = _choose_search(linesearch, options, entry.parameters, entry.search_defaults)
-    return entry.build(**constants, **search), limits
+    if entry.takes_search:
+        constants |= _choose_search(linesearch, options, entry.parameters, entry.search_defaults)
+    elif linesearch is not _OWN_SEARCH and linesearch is not None:
+        raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none")
+    _reject_options(options, entry.parameters)
+    return entry.build(**constants), limits
 
 
 def _choose_transformation(entry, method, linesearch, options):
@@ -277,16 +312,19 @@ def _reject_options(options, parameters, built=False):
         raise ValueError(f"options: unknown {unknown}{why}; the choices are {', '.join(choices)}")
 
 
-def _as_arrays(limits, dtype):
+def _as_arrays(limits, variables):
     """The limits in the dtypes of the solve, whatever they were given as: another type would compile anew."""
 
     def count(value):
         whole = jnp.iinfo(jnp.int32).max
+        if callable(value):
+            value = value(variables.size)
         if isinstance(value, jax.core.Tracer):
             return jnp.minimum(value, whole).astype(jnp.int32)
         return np.int32(min(float(value), whole))
 
     def tolerance(value):
+        dtype = variables.dtype
         return value.astype(dtype) if isinstance(value, jax.core.Tracer) else np.asarray(value, dtype)
 
     return Limits(*map(tolerance, limits[:3]), *map(count, limits[3:]))
@@ -295,7 +333,8 @@ def _as_arrays(limits, dtype):
 def _active(variables, within, solution):
     """-1, 0 or 1 for each variable, in the leaves' shapes."""
     counts = [math.prod(shape) for shape, _ in variables.shapes]
-    parts = jnp.split(within.active(solution.x, solution.g), np.cumsum(counts)[:-1].tolist())
+    g = 0 if solution.g is None else solution.g  # without a gradient: where x is at a bound
+    parts = jnp.split(within.active(solution.x, g), np.cumsum(counts)[:-1].tolist())
     return [part.reshape(shape) for part, (shape, _) in zip(parts, variables.shapes)]
 
 
@@ -308,17 +347,18 @@ def _check_bounded(method):
 def _result(problem, within, x, jac, solution):
     """The arrays that the solve gave, in the user's structures."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
-    nit, nfev, curvature = solution.others
+    nit, nfev, nhev, curvature = solution.others
     hess_inv = None if curvature is None else InverseHessian(curvature, variables, static)
     if isinstance(curvature, Dense) and jax.tree_util.treedef_is_leaf(static.treedef):
         hess_inv = curvature.H
     return OptimizeResult(
         x=static.combine(x, problem.fixed),
         fun=solution.f,
-        jac=static.only(jac),
+        jac=None if jac is None else static.only(jac),
         nit=nit,
         nfev=nfev,
-        njev=nfev,
+        njev=None if jac is None else nfev,
+        nhev=nhev,
         status=solution.status,
         hess_inv=hess_inv,
         aux=aux_static.combine(solution.aux),

@@ -29,4 +29,4 @@ def as_model(x0, wrt):
         return None
     wrt = nnx.Param if wrt is None else wrt
     graph, parameters, rest = nnx.split(x0, wrt, ...)
-    return Model(parameters, lambda parameters: nnx.merge(graph, parameters, rest))
+    return Model(parameters, lambda parameters: nnx.merge(graph, parameters, rest, copy=True))

@@ -129,3 +129,10 @@ def partition(tree, *predicates):
     lists = [[leaf for leaf, group in zip(leaves, groups) if group == i] for i in range(len(predicates))]
     rest = [leaf for leaf, group in zip(leaves, groups) if group is None]
     return *lists, Static(treedef, rest, groups)
+
+
+def check_tree(name, tree, params):
+    """Raise unless a tree is built like params; None stands for params that nobody knows."""
+    found, wanted = jax.tree.structure(tree), jax.tree.structure(params)
+    if params is not None and found != wanted:
+        raise TypeError(f"{name}: its tree is not that of params: {found} against {wanted}")

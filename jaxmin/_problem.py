@@ -38,17 +38,17 @@ class Problem(NamedTuple):
         return self.trace.constants, self.fixed, self.arrays
 
 
-def build(fun, x0, args, jac, has_aux):
-    """Trace fun once, with its gradient, at x0; every defect that needs no values is raised here."""
+def build(fun, x0, args, jac, has_aux, gradient=True):
+    """Trace fun once, with its gradient if wanted, at x0; every defect that needs no values is raised here."""
     args = args if isinstance(args, tuple) else (args,)
     try:
-        return _build(fun, x0, args, jac, has_aux, _is_argument)
+        return _build(fun, x0, args, jac, has_aux, gradient, _is_argument)
     except Exception as error:
         # A number among args, or bound by functools.partial, that steers Python control flow (a range, an
         # axis, a shape) cannot be traced: take the numbers as constants, at the price of a second trace.
         if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
             with contextlib.suppress(Exception):
-                return _build(fun, x0, args, jac, has_aux, is_array)
+                return _build(fun, x0, args, jac, has_aux, gradient, is_array)
         if isinstance(error, jax.errors.TracerArrayConversionError):
             raise TypeError(
                 "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
@@ -57,19 +57,19 @@ def build(fun, x0, args, jac, has_aux):
         raise
 
 
-def _build(fun, x0, args, jac, has_aux, is_argument):
+def _build(fun, x0, args, jac, has_aux, gradient, is_argument):
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
         raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
     parts = (_taken_apart(fun), _taken_apart(jac), jax.tree.map(_as_argument, args))
     arrays, static = partition(parts, is_argument)
-    settings = jac is None, jac is True, has_aux
+    settings = gradient, jac is None, jac is True, has_aux
     trace = _traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays)
 
 
 def _trace(static, x_static, inputs, settings):
-    by_ad, with_grad, has_aux = settings
+    gradient, by_ad, with_grad, has_aux = settings
     aux_box = []
 
     def value_and_grad(leaves, fixed, arrays):
@@ -80,7 +80,9 @@ def _trace(static, x_static, inputs, settings):
             (value, aux), grad = _split(out, with_grad, has_aux)
             return _as_scalar(value), (aux, grad)
 
-        if by_ad:
+        if not gradient:
+            value, (aux, _), grad = *objective(leaves), []
+        elif by_ad:
             (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
         else:
             value, (aux, grad) = objective(leaves)

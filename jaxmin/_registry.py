@@ -6,7 +6,9 @@ file's name is the builder. The file may say more:
 - ``names``: other names for it;
 - ``options``: other names for the builder's parameters;
 - ``search_defaults``: constants of its line search that differ from the search's own;
-- ``tol_sets``: which tolerances ``tol`` stands for, ("gtol",) where nothing is said.
+- ``tol_sets``: which tolerances ``tol`` stands for, ("gtol",) where nothing is said;
+- ``limits``: when to stop by default, where that is its own; ``maxiter`` and ``maxfun`` as functions of the
+  number of variables.
 """
 
 import functools
@@ -21,7 +23,7 @@ _SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
 
 # SciPy's methods that are still to come.
 _NOT_YET = (
-    "neldermead", "powell", "newtoncg", "tnc", "cobyla", "cobyqa", "slsqp", "trustconstr", "dogleg", "trustncg",
+    "powell", "newtoncg", "tnc", "cobyla", "cobyqa", "slsqp", "trustconstr", "dogleg",
     "trustexact", "trustkrylov",
 )  # fmt: skip
 
@@ -29,6 +31,7 @@ _NOT_YET = (
 class Entry(NamedTuple):
     """One method, transformation or search."""
 
+    package: str
     name: str
     build: Callable[..., Any]
     parameters: dict  # every spelling of a parameter -> the parameter
@@ -37,6 +40,7 @@ class Entry(NamedTuple):
     tol_sets: tuple
     search_defaults: dict
     names: tuple  # other names for it
+    limits: dict  # limits of its own
 
 
 @functools.cache
@@ -55,6 +59,7 @@ def entries(package):
         if package == "linesearches":
             spellings |= {name: to for name, to in _SEARCH_OPTIONS.items() if to in own}
         found[module.name] = Entry(
+            package,
             module.name,
             build,
             spellings,
@@ -63,6 +68,7 @@ def entries(package):
             getattr(file, "tol_sets", ("gtol",)),
             getattr(file, "search_defaults", {}),
             getattr(file, "names", ()),
+            getattr(file, "limits", {}),
         )
     return found
 
@@ -87,6 +93,12 @@ def find(argument, name, *packages):
     if argument == "method" and isinstance(name, str) and _plain(name) in _NOT_YET:
         raise NotImplementedError(f"method={name!r}: not offered yet; the choices are {choices}")
     raise ValueError(f"{argument}={name!r}: unknown; the choices are {choices}")
+
+
+def made_by(method):
+    """The entry whose file a ``Method``'s own update is in; None for what ``descend`` or somebody else made."""
+    file = getattr(method.update, "__module__", None)
+    return next((entry for entry in entries("methods").values() if entry.build.__module__ == file), None)
 
 
 def build_search(name, defaults, **constants):

@@ -30,6 +30,7 @@ MAXFUN = 6
 PRECISION_FLOOR = 7
 SEARCH_FAILED = 8
 UNBOUNDED = 9
+SPREAD = 10
 CALLBACK = 99
 
 _ROWS = (
@@ -58,6 +59,7 @@ _ROWS = (
         "{gnorm:.3g}. Is the gradient right and fun smooth here?",
     ),
     Status(UNBOUNDED, "Stopped: fun is unbounded below; it reached -inf."),
+    Status(SPREAD, "Converged: the spread of f is within ftol, and that of x within xtol.", success=True),
     Status(CALLBACK, "Stopped: callback asked for it."),
 )
 STATUS = {row.code: row for row in _ROWS}
@@ -74,7 +76,9 @@ class OptimizeResult:
     - ``fun``: the objective there, a scalar of shape [] in the dtype that fun returns.
     - ``jac``: the gradient there, like x0 (None for leaves that do not vary), in ``jax.grad``'s convention.
     - ``nit``: iterations: points accepted after x0; int32, shape [].
-    - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape [].
+    - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape []. -1 where a
+      transformation's own search does not report its evaluations.
+    - ``nhev``: Hessian-vector products, for methods that use them, else None; int32, shape [].
     - ``status``: a row of ``jaxmin.STATUS``; int32, shape [].
     - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
       ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
@@ -106,6 +110,7 @@ class OptimizeResult:
     hess_inv: Any = None
     aux: Any = None
     active_mask: Any = None
+    nhev: Any = None
     # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
     # a look at the leaves would not do, since JAX puts anything in the place of arrays.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
@@ -135,7 +140,10 @@ class OptimizeResult:
             f = fun[index]
             ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
             row = STATUS[int(status[index])]
-            return row.sentence.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp)
+            text = row.sentence
+            if self.jac is None:  # a method that has no gradient to tell of
+                text = text.replace("; the gradient norm is {gnorm:.3g}.", ".")
+            return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp)
 
         def nested(index, shape):
             if not shape:
@@ -248,7 +256,7 @@ def _gradient_norm(jac, held, lanes):
 
     Of a complex number it takes the two parts; what is held at a bound does not count.
     """
-    if held is not None:
+    if held is not None and jac is not None:
         jac = jax.tree.map(lambda g, at_bound: np.where(at_bound, 0, g), jac, held)
     parts = [np.zeros(lanes, np.float32)]
     for leaf in map(np.asarray, jax.tree.leaves(jac)):

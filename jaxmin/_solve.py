@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmin import _implicit
 from jaxmin._foreign import Foreign
@@ -9,26 +10,32 @@ from jaxmin._implicit import Solution
 from jaxmin._loop import run
 from jaxmin._signature import Signature, with_all_constants
 from jaxmin._traces import once_per_signature
+from jaxmin._watch import ask
 
 
-def solve(problem, method, limits, diff, box=None):
+def solve(problem, method, limits, diff, box=None, watcher=None):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
     Returns:
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
     x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
-    key = problem.trace.signature, problem.variables, method, x_static
+    key = problem.trace.signature, problem.variables, method, x_static, watcher is not None
     solve = _by_program(diff, *key) if isinstance(method, Foreign) and not method.kept else _compiled(diff, *key)
-    return solve(problem.leaves, (*problem.inputs(), box), limits)
+    number = None if watcher is None else np.int32(watcher.number)
+    return solve(problem.leaves, (*problem.inputs(), number, box), limits)
 
 
 @once_per_signature
 def _compiled(diff, *key):
-    solve = _on_leaves(_implicit.mode(diff)(*_functions(*key)), key[1])
+    differentiable = _on_leaves(_implicit.mode(diff)(*_functions(*key)), key[1])
+
     # A function of its own: JAX keeps what it compiled for as long as the function lives, and the derivative
     # rule of a solve refers to the solve.
-    return jax.jit(lambda *arguments: solve(*arguments))
+    def solve(*arguments):
+        return differentiable(*arguments)
+
+    return jax.jit(solve)
 
 
 def _by_program(diff, *key):
@@ -48,36 +55,53 @@ def _by_program(diff, *key):
 def _on_leaves(solve, variables):
     def on_leaves(leaves, inputs, limits):
         solution = solve(variables.ravel(leaves), inputs, limits)
-        return variables.unravel(solution.x), [g.conj() for g in variables.unravel(solution.g)], solution
+        jac = None if solution.g is None else [g.conj() for g in variables.unravel(solution.g)]
+        return variables.unravel(solution.x), jac, solution
 
     return on_leaves
 
 
 @once_per_signature
 def _program(signature):
-    return jax.jit(lambda *arrays: signature(*arrays))
+    def solve(*arrays):
+        return signature(*arrays)
+
+    return jax.jit(solve)
 
 
-def _functions(signature, variables, method, x_static):
-    """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux). The last of inputs is the box."""
+def _functions(signature, variables, method, x_static, watched):
+    """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux).
+
+    The inputs are what the problem is fed, then the watcher's number and the box, or None for each.
+    """
     count = len(variables.shapes)
 
     def evaluate(x, inputs):
-        constants, *rest, _ = inputs
+        constants, *rest, _, _ = inputs
         value, *outputs = signature(*constants, *variables.unravel(x), *jax.tree.leaves(rest))
+        if method.wants == "value":
+            return value, None, outputs
         return value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
 
     def solve(x0, inputs, limits):
-        chosen, box = method, inputs[-1]
+        chosen, (number, box) = method, inputs[-2:]
         if isinstance(method, Foreign):
             chosen = method.bind(
                 lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
             )
-        aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[1 + count :]]
-        end = run(lambda x: evaluate(x, inputs), variables.rounded, chosen, x0, aux0, limits, box)
+        first = 1 if method.wants == "value" else 1 + count
+        aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
+
+        def watch(accepted, iterate, *counts):
+            g = None if iterate.g is None else variables.unravel(iterate.g)
+            shown = iterate._replace(g=g)
+            return ask(number, accepted, variables.unravel(iterate.x), shown, *counts)
+
+        watch = watch if watched else None
+        end = run(lambda x: evaluate(x, inputs), variables.rounded, chosen, x0, aux0, limits, box, watch)
         x, f, g = end.state.iterate
         curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
         f = f.astype(signature.outputs[0].dtype)
-        return Solution(x, f, g, end.aux, end.status, (end.state.nit, end.nfev, curvature))
+        return Solution(x, f, g, end.aux, end.status, (end.state.nit, end.nfev, end.nhev, curvature))
 
     return solve, evaluate

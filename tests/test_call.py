@@ -430,12 +430,9 @@ def test_options_go_before_tol():
 # ---- not offered yet: refused by name
 
 REFUSED = {
-    "bounds": {"bounds": [(0, 1), (0, 1)]},
     "constraints": {"constraints": {"type": "eq", "fun": lambda x: x[0]}},
-    "callback": {"callback": lambda xk: None},
     "hess": {"hess": lambda x: jnp.eye(2)},
     "hessp": {"hessp": lambda x, p: p},
-    "disp": {"options": {"disp": True}},
     "return_all": {"options": {"return_all": True}},
     "eps": {"options": {"eps": 1e-8}},
     "finite_diff_rel_step": {"options": {"finite_diff_rel_step": 1e-8}},

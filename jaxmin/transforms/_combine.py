@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._builder import once
-from jaxmin.transforms._transformation import Transformation, check_tree
+from jaxmin._partition import check_tree
+from jaxmin.transforms._transformation import Transformation
 
 
 class Masked(NamedTuple):
@@ -143,7 +144,7 @@ def _partition(members, labels, tree):
         if params is None:
             made, of_grads = labels_of(grads, "grads")
         else:
-            check_tree(grads, params)
+            check_tree("grads", grads, params)
             made, of_params = labels_of(params, "params")
             of_grads = _parts(made, grads, "grads")
         parts, new = {}, {}

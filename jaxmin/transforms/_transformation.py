@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
+from jaxmin._partition import check_tree
 from jaxmin.transforms._schedules import make_schedule
 
 
@@ -51,7 +52,7 @@ def leafwise(State, learning_rate, start, step):
     def update(grads, state, params=None, **extra):
         del extra
         k, *fields = state
-        check_tree(grads, fields[0] if fields else params)
+        check_tree("grads", grads, fields[0] if fields else params)
         leaves, tree = jax.tree.flatten(grads)
         leaves = [jnp.asarray(g, inexact_dtype(g)) for g in leaves]
         eta, of_leaf = schedule(k), [tree.flatten_up_to(field) for field in fields]
@@ -70,13 +71,6 @@ def leafwise(State, learning_rate, start, step):
 def _by_field(tree, rows, count):
     """Of one row of fields a leaf, the fields, each built like the tree."""
     return [tree.unflatten([row[number] for row in rows]) for number in range(count)]
-
-
-def check_tree(grads, params):
-    """Raise unless the gradients are built like params; None stands for params that nobody knows."""
-    found, wanted = jax.tree.structure(grads), jax.tree.structure(params)
-    if params is not None and found != wanted:
-        raise TypeError(f"grads: its tree is not that of params: {found} against {wanted}")
 
 
 def inexact_dtype(x):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from jaxmin import _vector as vec
 from jaxmin._builder import builder
+from jaxmin._partition import check_tree
 from jaxmin.transforms._schedules import make_schedule
-from jaxmin.transforms._transformation import Transformation, check_tree, inexact_dtype, zeros
+from jaxmin.transforms._transformation import Transformation, inexact_dtype, zeros
 
 
 class ExtraGradientState(NamedTuple):
@@ -57,7 +58,7 @@ def extra_gradient(learning_rate):
         del extra
         if params is None:
             raise TypeError("params=None: extra_gradient returns to the point where a pair began; give it params")
-        check_tree(grads, params)
+        check_tree("grads", grads, params)
         begins = state.k % 2 == 0
         x = jax.tree.map(lambda p, saved: jnp.where(begins, p, saved).astype(saved.dtype), params, state.x)
         eta = schedule(state.k // 2)

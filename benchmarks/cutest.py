@@ -1,0 +1,610 @@
+"""CUTEst problems, as sif2jax writes them in JAX: solvers run on them, their answers judged, counted and drawn."""
+
+import argparse
+import contextlib
+import importlib.metadata
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import platform
+import queue
+import signal
+import threading
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import one_thread  # isort: skip  # noqa: F401
+import jax
+import jax.numpy as jnp
+import jaxopt
+import numpy as np
+import peers
+import scipy.optimize
+from jax import lax
+
+import jaxmin
+
+LIMITS = peers.Limits(gtol=1e-5, maxiter=5_000, maxfun=15_000)
+SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relative to max(1, |f|)
+LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")
+# Cost, the least of it that is told apart, its name. A solve runs once: shorter times are noise.
+PROFILES = (("nfev", 1, "evaluations"), ("run", 1e-3, "time without compilation (at least 1 ms)"))
+PER_CPU_SECOND = 20  # seconds on the wall after which a worker that should use the processor counts as hung
+
+
+class Task(NamedTuple):
+    """A problem as a solver is given it."""
+
+    fun: Any
+    x0: Any  # [n]
+    bounds: Any = None  # (lower, upper), [n] each
+
+
+class Answer(NamedTuple):
+    x: Any
+    nit: Any
+    nfev: Any
+    claim: bool | None = None  # None: the library makes none
+    status: Any = None
+    message: str = ""
+    nhev: Any = None
+
+
+# Solvers: build(task) -> run, tell. run() solves, which is timed; tell(what it returned) is the Answer.
+
+
+def jaxmin_solver(method, search=None):
+    def build(task):
+        given = {} if search is None else {"linesearch": search}
+        if task.bounds is not None:
+            given["bounds"] = scipy.optimize.Bounds(*task.bounds)
+        solve = lambda x0: jaxmin.minimize(task.fun, x0, method=method, options=LIMITS._asdict(), **given)
+        program = jax.jit(solve).lower(task.x0).compile()
+
+        def tell(res):
+            nhev = getattr(res, "nhev", None)
+            return Answer(res.x, res.nit, res.nfev, bool(res.success), int(res.status), res.message, nhev)
+
+        return lambda: program(task.x0), tell
+
+    return build
+
+
+def peer(adapter):
+    def build(task):
+        if task.bounds is not None:
+            raise NotImplementedError("it takes no bounds")
+        return adapter(task.fun, task.x0, (), LIMITS), lambda found: Answer(*found)
+
+    return build
+
+
+def jaxopt_lbfgsb(task):
+    """Its own test is of the 2-norm, so its ``update`` is driven here."""
+    method = jaxopt.LBFGSB(task.fun, implicit_diff=False)
+
+    def solve(_, x0, limits):
+        def goes_on(carry):
+            x, state = carry
+            far = _projected(x, state.grad, task.bounds, jnp) > limits.gtol
+            return far & (state.iter_num < limits.maxiter) & (state.num_fun_eval < limits.maxfun)
+
+        step = lambda carry: tuple(method.update(*carry, task.bounds))
+        x, state = lax.while_loop(goes_on, step, (x0, method.init_state(x0, task.bounds)))
+        return peers.Found(x, state.iter_num, state.num_fun_eval)
+
+    return peers.whole(solve)(task.fun, task.x0, (), LIMITS), lambda found: Answer(*found)
+
+
+class _Spent(Exception):
+    """The evaluations that a solver may make are used up."""
+
+
+def scipy_solver(method, products=False, **options):
+    """SciPy on the host, value, gradient and product compiled; its tests of other things than the gradient are off."""
+
+    def build(task):
+        dtype, fun = task.x0.dtype, task.fun
+        value_and_grad = jax.jit(jax.value_and_grad(fun)).lower(task.x0).compile()
+        if products:
+            hessp = jax.jit(lambda x, v: jax.jvp(jax.grad(fun), (x,), (v,))[1]).lower(task.x0, task.x0).compile()
+        asked = dict.fromkeys(("nfev", "nit", "nhev"), 0)
+        least = [math.inf, task.x0]
+
+        def evaluate(x):
+            if asked["nfev"] == LIMITS.maxfun:
+                raise _Spent
+            asked["nfev"] += 1
+            value, grad = value_and_grad(np.asarray(x, dtype))
+            if value < least[0]:
+                least[:] = float(value), np.array(x)
+            return float(value), np.asarray(grad, float)
+
+        def multiply(x, v):
+            asked["nhev"] += 1
+            return np.asarray(hessp(np.asarray(x, dtype), np.asarray(v, dtype)), float)
+
+        def after_iteration(xk):
+            asked["nit"] += 1
+            # With products its own test is of the 2-norm.
+            if products and np.max(np.abs(value_and_grad(np.asarray(xk, dtype))[1])) <= LIMITS.gtol:
+                raise StopIteration
+
+        def run():
+            given = {"bounds": scipy.optimize.Bounds(*task.bounds)} if task.bounds is not None else {}
+            if products:
+                given["hessp"] = multiply
+            limits = {"gtol": LIMITS.gtol, "maxiter": LIMITS.maxiter} | options
+            limits = {name: value for name, value in limits.items() if value is not None}
+            try:
+                res = scipy.optimize.minimize(
+                    evaluate, task.x0, method=method, jac=True, callback=after_iteration, options=limits, **given
+                )
+            except _Spent:
+                return Answer(least[1], **asked, claim=False, message=f"{LIMITS.maxfun} evaluations were made")
+            claim = bool(res.success or res.status == 99)  # 99: our callback stopped it
+            return Answer(res.x, **asked, claim=claim, status=int(res.status), message=str(res.message))
+
+        return run, lambda answer: answer
+
+    return build
+
+
+PEERS = {
+    "optax-lbfgs": peer(peers.optax_lbfgs),
+    "jaxopt-lbfgs": peer(peers.jaxopt_lbfgs),
+    "jaxopt-lbfgsb": jaxopt_lbfgsb,
+    "optimistix-bfgs": peer(peers.optimistix_bfgs),
+    "optimistix-lbfgs": peer(peers.optimistix_lbfgs),
+    "scipy-l-bfgs-b": scipy_solver("L-BFGS-B", ftol=0, maxfun=LIMITS.maxfun),
+    "scipy-bfgs": scipy_solver("BFGS"),
+    "scipy-trust-krylov": scipy_solver("trust-krylov", products=True),
+    "scipy-tnc": scipy_solver("TNC", ftol=0, xtol=0, maxfun=LIMITS.maxfun, maxiter=None),
+}
+
+
+def solver_of(name):
+    """A peer by its name, or jaxmin-METHOD and jaxmin-METHOD-SEARCH."""
+    library, *parts = name.split("-")
+    if library == "jaxmin" and len(parts) in (1, 2):
+        return jaxmin_solver(*parts)
+    if name not in PEERS:
+        raise argparse.ArgumentTypeError(f"{name!r}: jaxmin-METHOD, jaxmin-METHOD-SEARCH, {', '.join(PEERS)}")
+    return PEERS[name]
+
+
+# Judging, in float64 whatever the solver's dtype
+
+
+@contextlib.contextmanager
+def x64(enabled):
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", enabled)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def _projected(x, g, bounds, xp=np):
+    """Infinity norm of the projected gradient."""
+    return xp.max(xp.abs(g if bounds is None else x - xp.clip(x - g, *bounds)))
+
+
+class Judge:
+    """What f and its gradient are at the point that a solver returned."""
+
+    def __init__(self, problem, dtype):
+        with x64(True):
+            x0 = np.asarray(problem.y0)
+            if x0.ndim != 1:
+                raise TypeError(f"x0 has the shape {x0.shape}")
+            bounds = getattr(problem, "bounds", None)
+            if bounds is not None:
+                bounds = tuple(np.broadcast_to(np.asarray(side), x0.shape).astype(dtype) for side in bounds)
+                x0 = np.clip(x0, *bounds)
+                bounds = bounds if np.any(np.isfinite(bounds)) else None
+            self.x0, self.bounds, self.dtype = x0.astype(dtype), bounds, dtype
+            fun = lambda x: problem.objective(x, problem.args)
+            self._evaluate = jax.jit(jax.value_and_grad(fun)).lower(x0).compile()
+        self.f0, _ = self.evaluate(self.x0)
+
+    def evaluate(self, x):
+        with x64(True):
+            value, grad = self._evaluate(np.asarray(x, np.float64))
+            return float(value), np.asarray(grad)
+
+    def verdict(self, x):
+        f, g = self.evaluate(x)
+        x = np.asarray(x, np.float64)
+        bounds = self.bounds and tuple(side.astype(np.float64) for side in self.bounds)
+        pg = float(_projected(x, g, bounds))
+        inside = bounds is None or bool(np.all(np.abs(x - np.clip(x, *bounds)) <= 1e-12 * np.maximum(1, np.abs(x))))
+        flat = pg <= SLACK[self.dtype] * max(1, abs(f))
+        bounded = abs(f) <= 1e20 * max(1, abs(self.f0))
+        solved = flat and bounded and inside and not f > self.f0
+        return {"solved": solved, "f": f, "f0": self.f0, "pg": pg, "inside": inside}
+
+
+def _task(problem, judge):
+    """The problem for a solver, and the list of the evaluations that it makes outside of the box."""
+    outside = []
+
+    def fun(x):
+        if judge.bounds is not None:
+            lower, upper = judge.bounds
+            count = lambda: jax.debug.callback(lambda: outside.append(1))
+            lax.cond(jnp.any((x < lower) | (x > upper)), count, lambda: None)
+        return problem.objective(x, problem.args)
+
+    found = jax.eval_shape(fun, judge.x0)
+    if found.dtype != judge.dtype or found.shape:
+        raise TypeError(f"f comes out as {found.dtype}{list(found.shape)}")
+    return Task(fun, judge.x0, judge.bounds), outside
+
+
+def attempt(problem, judge, build, clock):
+    """The record of one solve."""
+    task, outside = _task(problem, judge)
+    jax.clear_caches()
+    begin = clock()
+    run, tell = build(task)
+    compiled = clock()
+    found = jax.block_until_ready(run())
+    ended = clock()
+    jax.effects_barrier()
+    answer = tell(found)
+    number = lambda value: None if value is None else int(value)
+    return {
+        **judge.verdict(answer.x),
+        "nfev": number(answer.nfev), "nit": number(answer.nit), "nhev": number(answer.nhev),
+        "compile": compiled - begin, "run": ended - compiled,
+        "claim": answer.claim, "status": answer.status, "message": answer.message,
+        "outside": len(outside) if task.bounds is not None else None,
+    }  # fmt: skip
+
+
+# Processes
+
+
+def load(which):
+    """The problems of a set, by name. Importing sif2jax takes half a minute and turns x64 on."""
+    import sif2jax
+
+    return {problem.name: problem for problem in getattr(sif2jax, f"{which}_minimisation_problems")}
+
+
+def serve(pipe, options):
+    """A worker: sends the sizes of the problems, then a record for each (name, solver) that it is sent."""
+    warnings.simplefilter("ignore")
+    problems = load(options.set)
+    jax.config.update("jax_enable_x64", options.dtype == "float64")
+    jax.config.update("jax_enable_compilation_cache", False)
+    pipe.send({name: math.prod(problem.y0.shape) for name, problem in problems.items()})
+    # The processor time that a stage may take; when it is spent, the signal ends the process, whatever it does.
+    patience = options.time_limit if options.clock == "cpu" else 0
+    judged, judge = None, None
+    with contextlib.suppress(EOFError):
+        while True:
+            name, solver = pipe.recv()
+            try:
+                signal.setitimer(signal.ITIMER_PROF, patience)
+                if judged != name:
+                    judged, judge = name, Judge(problems[name], options.dtype)
+                pipe.send("judge is ready")
+                signal.setitimer(signal.ITIMER_PROF, patience)
+                record = attempt(problems[name], judge, solver_of(solver), CLOCKS[options.clock])
+            except Exception as error:
+                record = {"reason": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+                judged = None
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            pipe.send(record)
+
+
+class Worker:
+    """A process that is kept for many problems, and replaced when one of them hangs it or kills it."""
+
+    def __init__(self, options):
+        self.options, self.process = options, None
+
+    def start(self):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process = context.Process(target=serve, args=(far, self.options), daemon=True)
+        self.process.start()
+        far.close()
+        return self.pipe.recv()
+
+    def stop(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.process = None
+
+    def record(self, name, solver):
+        if self.process is None:
+            self.start()
+        limit = self.options.time_limit
+        out_of_time = f"time limit of {limit:g} s"
+        self.pipe.send((name, solver))
+        try:
+            for _ in ("judge", "solve"):
+                if not self.pipe.poll(limit * (PER_CPU_SECOND if self.options.clock == "cpu" else 1)):
+                    self.stop()
+                    return {"reason": out_of_time}
+                reply = self.pipe.recv()
+                if isinstance(reply, dict):
+                    return reply
+        except EOFError:
+            self.process.join()
+            code, self.process = self.process.exitcode, None
+            return {"reason": out_of_time if code == -signal.SIGPROF else f"the process died: exit code {code}"}
+
+
+def run(options):
+    key = lambda record: (record["set"], record["problem"], record["dtype"], record["solver"])
+    done = {key(record) for record in read([options.out])} if options.out.exists() else set()
+    first = Worker(options)
+    sizes = first.start()
+    unknown = set(options.only or ()) - set(sizes)
+    if unknown:
+        raise SystemExit(f"--only: no such problems: {', '.join(sorted(unknown))}")
+    chosen = sorted((n, name) for name, n in sizes.items() if n <= options.max_n and name in (options.only or sizes))
+    tasks = queue.SimpleQueue()
+    for n, name in chosen:
+        for solver in options.solver:
+            about = {"set": options.set, "problem": name, "n": n, "dtype": options.dtype, "solver": solver}
+            if key(about) not in done:
+                tasks.put(about)
+    total = tasks.qsize()
+    print(f"{len(chosen)} problems, {len(options.solver)} solvers: {total} to run, {len(done)} in the file", flush=True)
+    best, lock, finished = References(), threading.Lock(), itertools.count(1)
+
+    def work(worker, file):
+        with contextlib.suppress(queue.Empty):
+            while True:
+                about = tasks.get_nowait()
+                record = about | {"solved": False} | worker.record(about["problem"], about["solver"])
+                with lock:
+                    file.write(json.dumps(record) + "\n")
+                    file.flush()
+                    print(f"[{next(finished)}/{total}] {line(record, best)}", flush=True)
+        worker.stop()
+
+    with open(options.out, "a") as file:
+        file.write(json.dumps({"setting": setting(options)}) + "\n")
+        workers = [first] + [Worker(options) for _ in range(options.workers - 1)]
+        threads = [threading.Thread(target=work, args=(worker, file), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def setting(options):
+    versions = {}
+    for name in ("jaxmin", "jax", "jaxlib", "optax", "jaxopt", "optimistix", "scipy", "numpy", "sif2jax"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {"machine": machine, "clock": options.clock, "time_limit": options.time_limit, "versions": versions}
+
+
+# Results
+
+
+def read(paths):
+    """The records of result files; of two with the same key the later one."""
+    records = {}
+    for path in paths:
+        with open(path) as file:
+            for text in file:
+                record = json.loads(text)
+                if "problem" in record:
+                    records[tuple(record[name] for name in ("set", "problem", "dtype", "solver"))] = record
+    return list(records.values())
+
+
+class References:
+    """The least f that any solver reached, by set and problem."""
+
+    def __init__(self):
+        self.table = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+
+    def add(self, record):
+        f, f0 = record.get("f", math.nan), record.get("f0", math.nan)
+        if not (f <= f0 and abs(f) <= 1e20 * max(1, abs(f0)) and record["inside"]):
+            return
+        row = self.table.setdefault(record["set"], {}).setdefault(record["problem"], {"f": math.inf, "solved": False})
+        row["solved"] |= record["solved"]
+        if f < row["f"]:
+            row |= {"f": f, "solver": record["solver"], "dtype": record["dtype"]}
+
+    def write(self):
+        rows = {which: dict(sorted(table.items())) for which, table in sorted(self.table.items())}
+        REFERENCE.write_text(json.dumps(rows, indent=1) + "\n")
+
+    def best(self, record):
+        """Whether f is within 1e-3 of the least; None: no reference."""
+        row = self.table.get(record["set"], {}).get(record["problem"])
+        if row is None:
+            return None
+        return record.get("f", math.nan) <= row["f"] + 1e-3 * max(1, abs(row["f"]))
+
+
+def line(record, references):
+    """A record for people."""
+    head = f"{record['problem']:<12}{record['n']:>6} {record['solver']:<22}"
+    if "reason" in record:
+        return f"{head} {record['reason']}"
+    claim = {True: "success", False: "failure", None: ""}[record["claim"]]
+    return (
+        f"{head} {'solved' if record['solved'] else '-':<6} {'best' if references.best(record) else '-':<4} "
+        f"f {record['f']:<14.7g} pg {record['pg']:<9.2e} nfev {record['nfev']:<5} nit {record['nit']:<5} "
+        f"compile {record['compile']:.2f} run {record['run']:.3f}"
+        f"{' outside ' + str(record['outside']) if record['outside'] else ''}"
+        f" | {claim} {'' if record['status'] is None else record['status']} {record['message']}"
+    )
+
+
+def reference(options):
+    references = References()
+    for record in read(options.results):
+        references.add(record)
+    references.write()
+    for which, table in references.table.items():
+        print(f"{which}: {len(table)} problems, {sum(row['solved'] for row in table.values())} solved by some solver")
+
+
+def report(options):
+    records, references = read(options.results), References()
+    groups = {}
+    for record in records:
+        group = groups.setdefault((record["set"], record["dtype"]), {})
+        group.setdefault(record["solver"], {})[record["problem"]] = record
+    for (which, dtype), solvers in groups.items():
+        counts(which, dtype, solvers, references)
+        pairs(solvers)
+        for solver, table in solvers.items():
+            details(solver, table, references)
+    if options.picture:
+        draw(groups, options.picture)
+
+
+def counts(which, dtype, solvers, references):
+    problems = set().union(*solvers.values())
+    print(f"{which}, {dtype}: {len(problems)} problems")
+    names = ("run", "solved", "best", "claims", "false", f">{LONG}", "no answer", "outside", "compile s", "run s")
+    print(f"{'solver':<24}" + "".join(f"{name:>10}" for name in names))
+    for solver, table in solvers.items():
+        rows = list(table.values())
+        count = lambda test, rows=rows: sum(bool(test(row)) for row in rows)
+        cells = (
+            len(rows), count(lambda row: row["solved"]), count(references.best) if references.table else "-",
+            count(lambda row: row.get("claim")),
+            count(false_claim), count(lambda row: (row.get("nfev") or 0) > LONG), count(lambda row: "reason" in row),
+            sum(row.get("outside") or 0 for row in rows), *(_median(rows, name) for name in ("compile", "run")),
+        )  # fmt: skip
+        print(f"{solver:<24}" + "".join(f"{cell:>10}" for cell in cells))
+    print()
+
+
+def false_claim(record):
+    return record.get("claim") and not record["solved"]
+
+
+def _median(rows, name):
+    values = [row[name] for row in rows if row["solved"]]
+    return f"{np.median(values):.3g}" if values else "-"
+
+
+def pairs(solvers):
+    """Evaluations on the problems that two solvers both solve."""
+    for (one, first), (two, second) in itertools.combinations(solvers.items(), 2):
+        solved = lambda name, *tables: all(table[name]["solved"] for table in tables)
+        both = [name for name in first if name in second and solved(name, first, second)]
+        if not both:
+            continue
+        nfev = lambda table, both=both: np.array([max(table[name]["nfev"], 1) for name in both])
+        mine, theirs = nfev(first), nfev(second)
+        mean = lambda values: math.exp(np.mean(np.log(values)))
+        print(
+            f"evaluations, geometric mean over the {len(both)} that both solve: {one} {mean(mine):.1f}, "
+            f"{two} {mean(theirs):.1f}, ratio {mean(mine / theirs):.3f}"
+        )
+        for text, ratio in (("at least twice as many", mine / theirs), ("at most half as many", theirs / mine)):
+            extreme = [i for i in np.argsort(-ratio)[:8] if ratio[i] >= 2]
+            shown = ", ".join(f"{both[i]} {mine[i]}:{theirs[i]}" for i in extreme)
+            print(f"  {text}: {np.sum(ratio >= 2)}{', as ' + shown if shown else ''}")
+    print()
+
+
+def details(solver, table, references):
+    """The claims that are wrong and the problems left unsolved, each in a line."""
+    rows = sorted(table.values(), key=lambda row: (row["n"], row["problem"]))
+    for title, test in (("false claims", false_claim), ("unsolved", lambda row: not row["solved"])):
+        chosen = [row for row in rows if test(row)]
+        print(f"{solver}, {title}: {len(chosen)}")
+        for row in chosen:
+            print("  " + line(row, references))
+    print()
+
+
+def draw(groups, path):
+    """Dolan-Moré performance profiles: the share of problems solved within a factor of the best solver's cost."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(groups), 2, figsize=(11, 4.2 * len(groups)), squeeze=False)
+    for ((which, dtype), solvers), row in zip(groups.items(), axes):
+        problems = sorted(set().union(*solvers.values()))
+        for axis, (cost, grain, label) in zip(row, PROFILES):
+            spent = lambda record, cost=cost: record[cost] if record and record["solved"] else math.inf
+            costs = [[max(spent(table.get(name)), grain) for name in problems] for table in solvers.values()]
+            least = np.min(costs, axis=0)
+            ratios = np.array(costs) / np.where(np.isfinite(least), least, 1)
+            widest = max(2.0, np.max(ratios[np.isfinite(ratios)], initial=1.0))
+            for solver, ratio in zip(solvers, ratios):
+                steps = np.sort(ratio[np.isfinite(ratio)])
+                share = np.arange(1, len(steps) + 1) / len(problems)
+                x, y = np.append(steps, widest), np.append(share, share[-1:] if len(steps) else 0)
+                axis.step(x, y, where="post", label=f"{solver} ({len(steps)})")
+            axis.set(xscale="log", xlim=(1, widest), ylim=(0, 1), xlabel=f"{label}, relative to the best solver")
+            axis.set_ylabel(f"share of {len(problems)} problems")
+            axis.set_title(f"{which}, {dtype}")
+            axis.grid(alpha=0.3)
+        row[0].legend(loc="lower right", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    command = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    command.set_defaults(command=run)
+    command.add_argument("--solver", nargs="+", action="extend", required=True, help=f"jaxmin-..., {', '.join(PEERS)}")
+    command.add_argument("--set", default="unconstrained", choices=("unconstrained", "bounded"))
+    command.add_argument("--dtype", default="float64", choices=SLACK)
+    command.add_argument("--max-n", type=int, default=10_000, help="the largest number of variables")
+    command.add_argument("--time-limit", type=float, default=60.0, help="seconds for a solve with its compilation")
+    command.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: processor time of the worker")
+    command.add_argument("--workers", type=int, default=1, help="processes at once")
+    command.add_argument("--only", nargs="+", metavar="NAME", help="these problems alone")
+    command.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results.jsonl"), help="appended to")
+
+    command = commands.add_parser("report")
+    command.set_defaults(command=report)
+    command.add_argument("results", nargs="+", type=pathlib.Path)
+    command.add_argument("--picture", type=pathlib.Path, default=pathlib.Path("profiles.png"))
+
+    command = commands.add_parser("reference")
+    command.set_defaults(command=reference)
+    command.add_argument("results", nargs="+", type=pathlib.Path)
+
+    options = parser.parse_args(argv)
+    try:
+        for name in getattr(options, "solver", ()):
+            solver_of(name)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--solver {error}")
+    return options
+
+
+def main(argv=None):
+    options = parse(argv)
+    options.command(options)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,78 @@
+"""Newton's method in a trust region: it solves, counts what it asks for, and forms no Hessian."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from problems import ALL, recorded
+
+from jaxmin import minimize, trust_ncg
+
+PRECISION_LOSS = 2
+START = np.array([-1.2, 1.0])
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_problem_ends_at_a_minimum(name, dtype):
+    problem = ALL[name]
+    res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method="trust-ncg")
+    assert res.success or (dtype == "float32" and res.status == PRECISION_LOSS)
+    f = float(problem.fun(jnp.asarray(res.x, jnp.float64)))
+    assert min(abs(f - least) for least in problem.minima) <= 1e-5 * max(1, abs(f))
+
+
+def test_nfev_counts_points_and_nhev_products():
+    fun, points = recorded(ALL["rosen2"].fun)
+    res = minimize(fun, START, method="trust_ncg")
+    jax.effects_barrier()
+    trips = len(points)
+    assert trips == int(res.nfev) + int(res.nhev)
+    assert len(np.unique(np.asarray(points), axis=0)) == int(res.nfev)
+
+
+@pytest.mark.parametrize("n", [2, 10])
+def test_it_needs_no_more_evaluations_than_scipys(n):
+    problem = ALL["rosen2" if n == 2 else "rosen10"]
+    fun = jax.jit(jax.value_and_grad(problem.fun))
+    product = jax.jit(lambda x, v: jax.jvp(jax.grad(problem.fun), (x,), (v,))[1])
+    other = scipy.optimize.minimize(
+        lambda x: tuple(map(np.asarray, fun(x))), np.asarray(problem.x0, float), jac=True, method="trust-ncg",
+        hessp=lambda x, v: np.asarray(product(x, v)), options={"gtol": 1e-5},
+    )  # fmt: skip
+    res = minimize(problem.fun, np.asarray(problem.x0, float), method="trust-ncg")
+    assert res.success and res.nfev <= 1.1 * other.nfev
+
+
+def test_negative_curvature_leaves_a_saddle_point_behind():
+    res = minimize(lambda x: (x[0] ** 2 - 1) ** 2 + x[1] ** 2, jnp.array([1e-3, 1.0]), method="trust-ncg")
+    assert res.success
+    np.testing.assert_allclose(jnp.abs(res.x), [1, 0], atol=1e-5)
+
+
+def test_a_quadratic_takes_as_many_products_as_it_has_curvatures():
+    curvatures = jnp.array([1.0, 1.0, 10.0, 10.0, 100.0])
+    res = minimize(lambda x: jnp.sum(curvatures * (x - 1) ** 2), np.zeros(5), method=trust_ncg(radius=100.0))
+    assert res.success and res.nhev <= 2 * 3  # three curvatures; a loose first step, and an exact second
+
+
+def test_lanes_are_what_they_are_alone():
+    starts = jnp.array([START, [2.0, 2.0], [jnp.nan, 0.0]])
+    batch = jax.vmap(lambda x0: minimize(ALL["rosen2"].fun, x0, method="trust-ncg"))(starts)
+    alone = [minimize(ALL["rosen2"].fun, x0, method="trust-ncg") for x0 in starts]
+    for name in ("status", "nit", "nfev", "nhev"):
+        assert getattr(batch, name).tolist() == [int(getattr(res, name)) for res in alone]
+
+
+def test_no_hessian_is_formed():
+    n = 4000
+    program = jax.make_jaxpr(lambda x: minimize(lambda x: jnp.sum((x - 1) ** 4), x, method="trust-ncg").x)(jnp.zeros(n))
+    assert f"{n},{n}" not in str(program)
+
+
+def test_bounds_and_searches_are_refused_by_name():
+    with pytest.raises(ValueError, match="bounds"):
+        minimize(ALL["rosen2"].fun, START, method="trust-ncg", bounds=[(0, 1)] * 2)
+    with pytest.raises(ValueError, match="linesearch='wolfe'"):
+        minimize(ALL["rosen2"].fun, START, method="trust-ncg", linesearch="wolfe")
