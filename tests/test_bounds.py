@@ -18,7 +18,7 @@ import jaxmin
 from jaxmin import Bounds, minimize
 from jaxmin._registry import entries
 
-CONVERGED, MAXITER, PRECISION_LOSS, PRECISION_FLOOR = 0, 1, 2, 7
+CONVERGED, MAXITER, PRECISION_LOSS, SEARCH_FAILED = 0, 1, 2, 8
 INF = np.inf
 GTOL = 1e-5
 
@@ -167,7 +167,8 @@ def test_solutions_are_scipys(name, method, dtype):
     if method == "gradient_descent" and name in SLOW and res.status == MAXITER:
         return
     reference, exact = scipys(name), dtype == "float64"
-    assert res.success or (not exact and res.status == PRECISION_LOSS), res.message
+    by_rounding = not exact and res.status in (PRECISION_LOSS, SEARCH_FAILED)  # the answer must be right all the same
+    assert res.success or by_rounding, res.message
     np.testing.assert_allclose(res.fun, reference.fun, rtol=1e-8 if exact else 3e-6, atol=1e-7 if exact else 2e-5)
     np.testing.assert_allclose(res.x, reference.x, atol=3e-4 if exact else 5e-3)
 
@@ -212,7 +213,8 @@ def test_a_known_active_set_is_found(method, dtype):
     res, _ = solved("quadratic", method, dtype)
     np.testing.assert_array_equal(res.active_mask[:12], _HELD)
     np.testing.assert_array_equal(res.x[:12][_HELD != 0], _HELD[_HELD != 0])
-    np.testing.assert_allclose(res.x[:12], _SOLUTION, atol=1e-5 if dtype == "float64" else 2e-4)
+    hidden = np.sqrt(2 * np.finfo(dtype).eps * np.abs(res.fun))  # rounding of f, where the least curvature is 1
+    np.testing.assert_allclose(res.x[:12], _SOLUTION, atol=max(1e-5, hidden))
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -340,17 +342,19 @@ def _leaf_bounds(side, none):
 
 
 @pytest.mark.parametrize("x64", [True, False])
-@each_descent
-def test_float32_stays_inside_bounds_that_it_cannot_hold(method, x64):
+def test_float32_stays_inside_bounds_that_it_cannot_hold(x64):
     """One tenth and its like in NumPy's float64, with and without JAX's 64-bit types."""
     lower, upper = np.array([-0.7, 0.3]), np.array([0.1, 0.6])
-    with jax.enable_x64(x64):
-        for target in (9.0, -9.0):
-            fun, points = recorded(lambda x: jnp.sum((x - target) ** 2))  # noqa: B023
-            res = minimize(fun, np.zeros(2, np.float32), method=method, bounds=Bounds(lower, upper))
+    fun, points = recorded(squares)
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable_x64(x64):
+        for target in (9, -9):
+            points.clear()
+            res = minimize(fun, np.zeros(2, np.float32), np.full(2, target, np.float32), bounds=Bounds(lower, upper))
             jax.effects_barrier()
             assert res.success
             np.testing.assert_allclose(res.x, upper if target > 0 else lower, rtol=2e-7)
+            assert points
             for x in points:
                 assert np.all((lower <= x.astype(float)) & (x.astype(float) <= upper))
 

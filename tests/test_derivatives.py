@@ -1,0 +1,373 @@
+"""Derivatives of a solution: against closed forms and finite differences, and NaN where there are none."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import FEATURES, LABELS
+
+from jaxmin import Bounds, minimize
+from jaxmin._implicit import _DENSE_MAX
+from jaxmin._registry import entries
+
+TIGHT = {"gtol": 1e-10}
+
+
+def squares(x, target):
+    return jnp.sum((x - target) ** 2)
+
+
+def both_modes(solution):
+    """The Jacobians of a function in forward and in reverse mode, one program."""
+    return jax.jit(lambda *args: (jax.jacfwd(solution)(*args), jax.jacrev(solution)(*args)))
+
+
+def assert_close(ours, expected, **tolerances):
+    """Leaf by leaf; NaN is close to nothing."""
+    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True))
+    assert pairs
+    for one, other in pairs:
+        assert np.shape(one) == np.shape(other)
+        np.testing.assert_allclose(one, other, equal_nan=False, **tolerances)
+
+
+def differences(fun, a, h=1e-4):
+    """The Jacobian of fun at the vector a, by central differences."""
+    rows = [(fun(a + h * e) - fun(a - h * e)) / (2 * h) for e in np.eye(a.size)]
+    return np.stack(rows, axis=-1)
+
+
+# ---- methods, dtypes, modes
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_point_nearest_to_a_target_moves_with_it(dtype):
+    target = jnp.arange(3, dtype=dtype)
+    for J in both_modes(lambda t: minimize(squares, np.zeros(3, dtype), args=(t,)).x)(target):
+        assert J.dtype == dtype
+        assert_close(J, np.eye(3), atol=1e-6)
+
+
+METHODS = {
+    **{name: name for name, entry in entries("methods").items() if entry.build().wants != "value"},
+    "optax.adam": optax.adam(0.3),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_the_same_derivatives(name):
+    """min of exp(x) - t x is at log t."""
+    fun = lambda x, t: jnp.sum(jnp.exp(x) - t * x)
+    solve = lambda t: minimize(fun, np.zeros(2), args=(t,), method=METHODS[name], options={"gtol": 1e-7}).x
+    t, t_dot = jnp.array([2.0, 0.5]), jnp.array([1.0, -3.0])
+    x, x_dot = jax.jit(lambda: jax.jvp(solve, (t,), (t_dot,)))()
+    assert_close(x, np.log(t), atol=1e-6)
+    assert_close(x_dot, t_dot / t, rtol=1e-6)
+
+
+# ---- problems with an answer of their own
+
+_rng = np.random.default_rng(5)
+DATA = {"X": FEATURES[:40, :3], "y": FEATURES[:40, 3] + 0.3 * LABELS[:40], "lam": 0.7}
+
+
+def ridge(w, data, power=2):
+    return jnp.sum((data["X"] @ w - data["y"]) ** power) + data["lam"] * w @ w
+
+
+def ridge_solution(data):
+    X = data["X"]
+    return jnp.linalg.solve(X.T @ X + data["lam"] * jnp.eye(3), X.T @ data["y"])
+
+
+def test_ridge_regression_with_a_tree_of_arguments():
+    solution = lambda data: minimize(ridge, np.zeros(3), args=(data,), options=TIGHT).x
+    expected = jax.jacfwd(ridge_solution)(DATA)
+    for J in both_modes(solution)(DATA):
+        assert J.keys() == DATA.keys()
+        assert_close(J, expected, atol=1e-8)
+
+
+def test_integers_have_no_derivative():
+    """They may steer the objective all the same."""
+    fun = lambda w, data, n: ridge(w, data) + n * w @ w
+    x, pull = jax.vjp(lambda data, n: minimize(fun, np.zeros(3), args=(data, n), options=TIGHT).x, DATA, jnp.int32(2))
+    by_data, by_n = pull(jnp.ones(3))
+    assert by_n.dtype == jax.dtypes.float0
+    heavier = lambda data: ridge_solution(data | {"lam": data["lam"] + 2})
+    assert_close(x, heavier(DATA), atol=1e-8)
+    assert_close(by_data, jax.vjp(heavier, DATA)[1](jnp.ones(3))[0], atol=1e-8)
+
+
+def test_arrays_that_fun_closes_over():
+    def solution(data):
+        return minimize(lambda w: ridge(w, data), np.zeros(3), options=TIGHT).x
+
+    gradient = jax.jit(jax.grad(lambda data: jnp.sum(solution(data) ** 3)))(DATA)
+    assert_close(gradient, jax.grad(lambda data: jnp.sum(ridge_solution(data) ** 3))(DATA), atol=1e-8)
+
+
+def test_batches_of_derivatives():
+    weights = jnp.array([0.1, 1.0, 10.0])
+    solution = lambda lam: minimize(ridge, np.zeros(3), args=(DATA | {"lam": lam},), options=TIGHT).x
+    lanes = jax.jit(jax.vmap(jax.jacrev(solution)))(weights)
+    assert_close(lanes, jax.vmap(jax.jacfwd(lambda lam: ridge_solution(DATA | {"lam": lam})))(weights), atol=1e-8)
+
+
+def test_logistic_regression_with_a_weight_on_the_2_norm():
+    def loss(w, log_weight):
+        return jnp.mean(jax.nn.softplus(-LABELS * (FEATURES @ w))) + jnp.sum(jnp.exp(log_weight) * w**2)
+
+    solution = jax.jit(lambda p: minimize(loss, np.zeros(5), args=(p[0],), options=TIGHT).x)
+    at = np.array([-3.0])
+    assert_close(jax.jacrev(solution)(at), differences(solution, at), rtol=1e-6, atol=1e-9)
+
+
+def test_length_scale_of_a_gaussian_process():
+    """With respect to the data: how the fitted scales answer to each observation."""
+    t = np.sort(_rng.uniform(0, 10, 15))
+    y = np.sin(t) + 0.1 * _rng.normal(size=15)
+
+    def negative_log_likelihood(p, y):
+        length, noise = jnp.exp(p)
+        K = jnp.exp(-(((t[:, None] - t[None, :]) / length) ** 2) / 2) + noise * jnp.eye(15)
+        L = jnp.linalg.cholesky(K)
+        z = jax.scipy.linalg.solve_triangular(L, y, lower=True)
+        return z @ z / 2 + jnp.sum(jnp.log(jnp.diag(L)))
+
+    res = jax.jit(lambda y: minimize(negative_log_likelihood, np.log([1.0, 0.1]), args=(y,), options={"gtol": 1e-9}))
+    solution = lambda y: res(y).x
+    assert res(y).success
+    assert_close(jax.jacrev(solution)(y), differences(solution, y), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [_DENSE_MAX, _DENSE_MAX + 1])
+def test_few_variables_and_many(n):
+    """A factorisation up to the limit, conjugate gradients beyond."""
+    curvature = jnp.linspace(1, 3, n)
+    fun = lambda x, t: jnp.sum(curvature * (x - t) ** 2) / 2 + jnp.sum(x) ** 2 / (2 * n)
+    H = jnp.diag(curvature) + jnp.ones((n, n)) / n
+    solution = lambda t: minimize(fun, np.zeros(n), args=(t,), options=TIGHT).x
+    v = _rng.normal(size=n)
+    push, pull = jax.jit(
+        lambda t: (jax.jvp(solution, (t,), (v,))[1], jax.vjp(solution, t)[1](v)[0])
+    )(jnp.ones(n))  # fmt: skip
+    assert_close(push, jnp.linalg.solve(H, curvature * v), atol=1e-9)
+    assert_close(pull, curvature * jnp.linalg.solve(H, v), atol=1e-9)
+
+
+# ---- second derivatives, the value, the aux
+
+
+def test_value_and_aux_and_second_derivatives():
+    """min of exp(x) - t x: x = log t; f = t - t log t, of which the derivative is that at fixed x, -log t."""
+
+    def solve(t):
+        res = minimize(
+            lambda x, t: (jnp.exp(x) - t * x, {"product": x * t}), 0.5, args=(t,), has_aux=True, options=TIGHT
+        )
+        return res.x, res.fun, res.aux["product"]
+
+    first, second = jax.jit(lambda t: (jax.jacrev(solve)(t), jax.jacfwd(jax.jacrev(solve))(t)))(2.0)
+    assert_close(first, (1 / 2, -np.log(2), np.log(2) + 1), atol=1e-8)
+    assert_close(second, (-1 / 4, -1 / 2, 1 / 2), atol=1e-7)
+
+
+def test_hessian():
+    x = jax.jit(jax.hessian(lambda t: minimize(lambda x, t: jnp.exp(x) - t * x, 0.5, args=(t,), options=TIGHT).x))
+    assert_close(x(2.0), -1 / 4, atol=1e-7)
+
+
+@pytest.mark.parametrize("bounds", [None, Bounds(-9.0, 9.0)], ids=["free", "bounded"])
+def test_value_has_a_derivative_where_the_solution_has_none(bounds):
+    """A valley without a slope: its floor has a height, but no one lowest point."""
+    fun = lambda x, t: (x[0] - t) ** 2 + t**2 + 0 * x[1]
+    slope = jax.grad(lambda t: minimize(fun, [0.0, 0.0], args=(t,), bounds=bounds).fun)(1.5)
+    assert_close(slope, 3.0, atol=1e-6)
+
+
+# ---- leaves of every kind
+
+
+def test_complex_variables():
+    """The least squares solution of z t = c."""
+
+    def fun(z, t):
+        e = z * t - jnp.array([1 + 2j, 3 - 1j])
+        return jnp.sum(e.real**2 + e.imag**2)
+
+    J = jax.jacfwd(lambda t: minimize(fun, np.zeros(2, complex), args=(t,), options=TIGHT).x)(2.0)
+    assert_close(J, -np.array([1 + 2j, 3 - 1j]) / 4, atol=1e-8)
+
+
+def test_modules_with_leaves_that_do_not_vary():
+    model = eqx.nn.Linear(2, 1, key=jax.random.key(0), dtype="float64")
+    X, y = FEATURES[:30, :2], FEATURES[:30, 2]
+
+    def loss(tree, weight):
+        model, offset, label = tree
+        assert label == "label"
+        e = jax.vmap(model)(X)[:, 0] + offset["b"] - y
+        return e @ e + weight * (jnp.sum(model.weight**2) + jnp.sum(model.bias**2) + jnp.sum(offset["b"] ** 2))
+
+    def solution(weight):
+        (fitted, offset, _) = minimize(loss, (model, {"b": 0.0}, "label"), args=(weight,), options=TIGHT).x
+        return jnp.concatenate([fitted.weight[0], fitted.bias, offset["b"][None]])
+
+    A = np.concatenate([X, np.ones((30, 2))], axis=1)
+    expected = jax.jacfwd(lambda weight: jnp.linalg.solve(A.T @ A + weight * jnp.eye(4), A.T @ y))(0.5)
+    assert_close(jax.jit(jax.jacrev(solution))(0.5), expected, atol=1e-8)
+
+
+def test_the_start_has_no_influence():
+    J = jax.jit(jax.jacrev(lambda x0: minimize(squares, x0, args=(3.0,)).x))(jnp.ones(2))
+    assert_close(J, np.zeros((2, 2)))
+
+
+# ---- bounds
+
+
+def test_bounded_quadratic():
+    """What is held at a bound goes with the bound, the others with what is left."""
+    Q = _rng.normal(size=(5, 5))
+    H = Q @ Q.T + np.eye(5)
+    held = np.array([1, 0, -1, 0, 0])
+    lower, upper = np.array([-9.0, -9, -0.3, -9, -9]), np.array([0.4, 9, 9, 9, 9])
+    inner = np.where(held > 0, upper, np.where(held < 0, lower, _rng.normal(size=5)))
+    c = H @ inner + 3 * held
+
+    def solve(c, lower, upper):
+        fun = lambda x: x @ H @ x / 2 - c @ x
+        res = minimize(fun, np.zeros(5), bounds=Bounds(lower, upper), options=TIGHT)
+        return res.x, res.fun, res.active_mask
+
+    def expected(c, lower, upper):
+        at = jnp.where(held > 0, upper, jnp.where(held < 0, lower, 0))
+        free = np.diag(held == 0).astype(float)
+        x = at + jnp.linalg.solve(free @ H @ free + np.diag(held != 0), free @ (c - H @ at))
+        return x, x @ H @ x / 2 - c @ x
+
+    each = (0, 1, 2)
+    assert_close(solve(c, lower, upper), (*expected(c, lower, upper), held), atol=1e-8)
+    wanted = jax.jacfwd(expected, each)(c, lower, upper)
+    assert_close(wanted[0][2][0], np.eye(5)[0])  # the row of a variable at its upper bound
+    two = lambda *args: solve(*args)[:2]
+    ours = jax.jit(lambda *args: (jax.jacfwd(two, each)(*args), jax.jacrev(two, each)(*args)))(c, lower, upper)
+    for J in ours:
+        assert_close(J, wanted, atol=1e-7)
+
+
+def test_float32_follows_a_bound_in_float64():
+    """Also where the bound was rounded inwards: 0.1 and 0.3 are between two numbers in float32."""
+    solution = lambda upper: minimize(squares, np.zeros(2, np.float32), args=(2,), bounds=Bounds(-1.0, upper)).x
+    for J in both_modes(solution)(jnp.array([0.1, 0.3])):
+        assert_close(J, np.eye(2), rtol=1e-6)
+
+
+def test_a_variable_fixed_by_equal_bounds():
+    fun = lambda x: jnp.sum((x - 2) ** 2) + x[0] * x[1]
+    J = jax.jacrev(lambda t: minimize(fun, [0.0, 0.0], bounds=Bounds(jnp.stack([t, -9.0]), jnp.stack([t, 9.0]))).x)
+    assert_close(J(0.7), [1, -1 / 2], atol=1e-6)
+
+
+def test_next_to_a_bound_is_at_the_bound():
+    """The solve ends where f can fall no further than gtol; a minimum is the bound, and does not move."""
+    solution = lambda t: minimize(squares, np.full(2, 1e-6), args=(t,), bounds=Bounds(0.0, 9.0)).x
+    assert_close(jax.jacrev(solution)(-3.0), np.zeros(2), atol=1e-6)
+
+
+# ---- where there is no derivative
+
+
+def _hill(x, t, sign):
+    del sign
+    return jnp.sum(jnp.exp(t * x) + jnp.exp(-x))
+
+
+@jax.jit
+def _stopped(t, x0, sign, maxiter, maxfun):
+    def solve(t):
+        options = {"maxiter": maxiter, "maxfun": maxfun}
+        res = minimize(_hill, x0, args=(t, sign), jac=lambda *a: a[-1] * jax.grad(_hill)(*a), options=options)
+        return res.x, res.fun, res.status
+
+    return jax.jvp(solve, (t,), (jnp.ones_like(t),))
+
+
+STOPPED = {  # x0, sign of the gradient, maxiter, maxfun
+    "at a minimum": (0, (1.0, -1.0), 1, 100, 100),
+    "at the start": (1, (1.0, -1.0), 1, 0, 100),
+    "after an iteration": (1, (1.0, -1.0), 1, 1, 100),
+    "by maxfun": (6, (1.0, -1.0), 1, 100, 2),
+    "by NaN": (3, (1.0, np.nan), 1, 100, 100),
+    "by a wrong gradient": (8, (1.0, -1.0), -1, 100, 100),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_solve_that_failed_has_no_derivative(name):
+    status, x0, *rest = STOPPED[name]
+    (_, _, ended), (x_dot, f_dot, _) = _stopped(2.0, np.array(x0), *map(float, rest))
+    assert ended == status
+    assert np.isfinite(x_dot).all() == (status == 0)
+    assert np.isfinite(f_dot) == (status == 0)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0, 3.0])
+def test_a_singular_hessian_gives_nan(scale):
+    """Whatever rounding makes of its second pivot."""
+    J = jax.jit(jax.jacrev(lambda t, s: minimize(lambda x: s * (x[0] + x[1] - t) ** 2, [0.0, 0.0]).x))(1.5, scale)
+    assert np.isnan(J).all()
+
+
+@pytest.mark.parametrize("n", [2, _DENSE_MAX + 1])
+def test_a_saddle_point_gives_nan(n):
+    """The solve begins there, and finds no slope."""
+    fun = lambda x, t: jnp.sum((x[1:] - t) ** 2) - (x[0] - t) ** 2
+    x, J = jax.jit(lambda t: (lambda s: (s(t), jax.jacfwd(s)(t)))(lambda t: minimize(fun, np.ones(n), args=(t,)).x))(
+        1.0
+    )
+    np.testing.assert_array_equal(x, np.ones(n))
+    assert np.isnan(J).all()
+
+
+# ---- the user's own rules
+
+
+def test_rules_of_the_objective_are_respected():
+    """softplus and logaddexp overflow where their derivatives are taken as they are written."""
+
+    def fun(x, t):
+        steep = jax.nn.softplus(900 + x) + jnp.logaddexp(0, -900 - x) + jnp.logaddexp(900 + x, 900.0)
+        return jnp.sum(steep) + jnp.sum((x - t) ** 2) / 2
+
+    res, x_dot = jax.jit(
+        lambda t: jax.jvp(lambda t: minimize(fun, [3.0, 30.0], args=(t,), options=TIGHT).x, (t,), (1.0,))
+    )(40.0)
+    assert_close(res, [38, 38], atol=1e-6)
+    assert_close(x_dot, [1, 1], atol=1e-6)
+
+
+def test_a_gradient_of_the_users_own():
+    flat = lambda x, t: jax.lax.stop_gradient(squares(x, t))
+    J = jax.jacrev(lambda t: minimize(flat, [0.0, 0.0], args=(t,), jac=lambda x, t: 2 * (x - t)).x)(2.0)
+    assert_close(J, [1, 1], atol=1e-6)
+
+
+# ---- options
+
+
+def test_derivatives_may_be_switched_off():
+    solve = lambda t: minimize(squares, [0.0, 0.0], args=(t,), options={"diff": "none"}).fun
+    assert solve(2.0) < 1e-9
+    for derivative in (jax.grad(solve), jax.jacfwd(solve), jax.jit(jax.grad(solve))):
+        with pytest.raises(NotImplementedError, match="'diff'.*'none'"):
+            derivative(2.0)
+
+
+@pytest.mark.parametrize("diff", ["implicitly", None, 1, ["none"]])
+def test_unknown_diff_lists_the_choices(diff):
+    with pytest.raises((TypeError, ValueError), match="diff.*'implicit'.*'none'"):
+        minimize(squares, [0.0, 0.0], args=(1.0,), options={"diff": diff})
