@@ -422,7 +422,7 @@ class References:
         if not (f <= f0 and abs(f) <= 1e20 * max(1, abs(f0)) and record["inside"]):
             return
         row = self.table.setdefault(record["set"], {}).setdefault(record["problem"], {"f": math.inf, "solved": False})
-        row["solved"] |= record["solved"]
+        row["solved"] |= record["solved"] and record["dtype"] == "float64"
         if f < row["f"]:
             row |= {"f": f, "solver": record["solver"], "dtype": record["dtype"]}
 
@@ -459,7 +459,7 @@ def reference(options):
         references.add(record)
     references.write()
     for which, table in references.table.items():
-        print(f"{which}: {len(table)} problems, {sum(row['solved'] for row in table.values())} solved by some solver")
+        print(f"{which}: {len(table)} problems, {sum(row['solved'] for row in table.values())} solved in float64")
 
 
 def report(options):

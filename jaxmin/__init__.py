@@ -3,6 +3,7 @@
 from jaxmin._as_optax import as_optax
 from jaxmin._box import Bounds
 from jaxmin._descent import descend
+from jaxmin._history import History
 from jaxmin._inverse_hessian import InverseHessian
 from jaxmin._lookup import iterate, value_and_grad_from_state
 from jaxmin._method import Direction, Iterate, LineSearch, Method, Start
@@ -14,7 +15,7 @@ _builders = {name: entry.build for package in ("methods", "linesearches") for na
 globals().update(_builders)
 
 __all__ = [
-    "STATUS", "Bounds", "Direction", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
+    "STATUS", "Bounds", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
     "Start", "Status",
     "as_optax", "descend", "iterate", "minimize", "value_and_grad_from_state", *_builders,
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin import _history
 from jaxmin import _result as status_of
 from jaxmin import _vector as vec
 from jaxmin._lookup import reuse, searches
@@ -29,9 +30,10 @@ class Carry(NamedTuple):
     nfev: Any  # [] int32: points at which f was asked for
     status: Any  # [] int32
     nhev: Any = None  # [] int32: Hessian-vector products, for methods that want them
+    history: Any = None  # a ``History``, if one is kept
 
 
-def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None):
+def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None, history=0):
     """Minimise from x0: trips of :func:`advance` until a status ends them.
 
     Args:
@@ -43,21 +45,26 @@ def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None):
       limits: a ``Limits``.
       box: a ``Box``, or None.
       watch: (accepted, iterate, nit, nfev, status) -> status, or None.
+      history: how many iterates to keep record of.
 
     Returns:
       The last ``Carry``.
     """
     none = jnp.zeros((), jnp.int32)
     nhev = none if method.wants == "product" else None
-    carry = Carry(method.init(x0), aux0, none, jnp.full((), RUNNING, jnp.int32), nhev)
+    state = method.init(x0)
+    kept = _history.empty(history, state.iterate.f.dtype) if history else None
+    carry = Carry(state, aux0, none, jnp.full((), RUNNING, jnp.int32), nhev, kept)
 
     def trip(old):
         new = advance(evaluate, rounded, method, limits, box, old)
-        if watch is None:
-            return new
         # In a batch the trips of a lane that has ended are made and dropped.
         accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
-        return new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
+        if history:
+            new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, new.nfev))
+        if watch is not None:
+            new = new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
+        return new
 
     return lax.while_loop(lambda carry: carry.status == RUNNING, trip, carry)
 

@@ -13,7 +13,7 @@ from jaxmin._box import box
 from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._method import Method
 from jaxmin._models import as_model
-from jaxmin._options import OWN_SEARCH, as_arrays, choose
+from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length
 from jaxmin._result import OptimizeResult
 from jaxmin._solve import solve
 from jaxmin._watch import Watcher
@@ -73,7 +73,8 @@ def minimize(
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
-        Of what is shown: ``disp``, True prints a line an iteration.
+        Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
+        last N iterates in ``res.history``, True those of maxiter + 1.
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
         a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
         Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
@@ -117,6 +118,7 @@ def minimize(
     model = as_model(x0, options.pop("wrt", None))
     diff = options.pop("diff", "implicit")
     disp = bool(options.pop("disp", False))
+    history = history_length(options)
     if model is not None:
         fun, jac, x0 = model.of_parameters(fun), model.of_parameters(jac), model.parameters
     chosen, limits = choose(method, linesearch, tol, options)
@@ -129,7 +131,8 @@ def minimize(
     watcher = None
     if callback is not None or disp:
         watcher = Watcher(callback, disp, lambda x: whole(problem.x_static.combine(x, problem.fixed)))
-    result = _result(problem, within, *_watched(watcher, solve, problem, chosen, limits, diff, within, watcher))
+    solved = _watched(watcher, solve, problem, chosen, limits, diff, within, watcher, history)
+    result = _result(problem, within, *solved)
     return result if model is None else dataclasses.replace(result, x=whole(result.x))
 
 
@@ -180,7 +183,7 @@ def _check_bounded(method):
 def _result(problem, within, x, jac, solution):
     """The arrays that the solve gave, in the user's structures."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
-    nit, nfev, nhev, curvature = solution.others
+    nit, nfev, nhev, curvature, history = solution.others
     hess_inv = None if curvature is None else InverseHessian(curvature, variables, static)
     if isinstance(curvature, Dense) and jax.tree_util.treedef_is_leaf(static.treedef):
         hess_inv = curvature.H
@@ -192,6 +195,7 @@ def _result(problem, within, x, jac, solution):
         nfev=nfev,
         njev=None if jac is None else nfev,
         nhev=nhev,
+        history=history,
         status=solution.status,
         hess_inv=hess_inv,
         aux=aux_static.combine(solution.aux),

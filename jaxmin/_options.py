@@ -158,6 +158,21 @@ def _reject_options(options, parameters, built=False):
         raise ValueError(f"options: unknown {unknown}{why}; the choices are {', '.join(choices)}")
 
 
+def history_length(options):
+    """How many iterates ``options["history"]`` asks to be kept; taken out of the options."""
+    length = options.pop("history", None)
+    if length is True:
+        length = options.get("maxiter", _LIMITS["maxiter"])
+        if isinstance(length, jax.core.Tracer):
+            raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
+        return int(length) + 1
+    if length is None or length is False:
+        return 0
+    if not isinstance(length, (int, np.integer)) or length < 1:
+        raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
+    return int(length)
+
+
 def as_arrays(limits, variables):
     """The limits in the dtypes of the solve, whatever they were given as: another type would compile anew."""
 

@@ -49,6 +49,8 @@ def build(fun, x0, args, jac, has_aux, gradient=True):
         if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
             with contextlib.suppress(Exception):
                 return _build(fun, x0, args, jac, has_aux, gradient, is_array)
+        if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
+            error.add_note("x0 is a list of lists: a pytree, handed to fun as it is. For an array, jnp.array(x0).")
         if isinstance(error, jax.errors.TracerArrayConversionError):
             raise TypeError(
                 "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
@@ -87,7 +89,7 @@ def _trace(static, x_static, inputs, settings):
         else:
             value, (aux, grad) = objective(leaves)
             if not with_grad:
-                grad = jac(x_static.combine(leaves, fixed), *args)
+                grad = _gradient_by_hand(jac, x_static.combine(leaves, fixed), args)
             grad = _checked_gradient(grad, leaves, x_static)
         aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
         aux_box.append(aux_static)
@@ -116,6 +118,16 @@ def _taken_apart(fun):
     return fun
 
 
+def _gradient_by_hand(jac, x, args):
+    try:
+        return jac(x, *args)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            "jac: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
+            "jax.numpy, or leave it out: gradients are found by automatic differentiation."
+        ) from error
+
+
 def _split(out, with_grad, has_aux):
     """What fun returned, as ((value, aux), grad)."""
     expected = "((value, aux), gradient)" if has_aux else "(value, gradient)"
@@ -128,7 +140,8 @@ def _split(out, with_grad, has_aux):
 def _pair(out, setting, expected):
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
         size = f" of {len(out)}" if isinstance(out, (tuple, list)) else ""
-        raise TypeError(f"fun: with {setting} it must return {expected}, not a {type(out).__name__}{size}")
+        kind = "single number" if hasattr(out, "dtype") and not np.shape(out) else type(out).__name__
+        raise TypeError(f"fun: with {setting} it must return {expected}, not a {kind}{size}")
     return out
 
 

@@ -15,7 +15,7 @@ class Status(NamedTuple):
     """One way for a solve to end."""
 
     code: int
-    sentence: str  # may name {gnorm}, {fun}, {ulp}: the figures of the returned point
+    sentence: str  # may name {gnorm}, {fun}, {ulp}, {advice}: the figures of the returned point, and what helps
     success: bool = False
 
 
@@ -39,9 +39,8 @@ _ROWS = (
     Status(MAXITER, "Stopped: maxiter iterations were made; the gradient norm is {gnorm:.3g}."),
     Status(
         PRECISION_LOSS,
-        "Stopped by rounding with the gradient norm at {gnorm:.3g}, above gtol * max(1, |fun|): the decrease "
-        "still to be expected is below what fun = {fun:.8g} resolves ({ulp:.1g}). Try float64, or a scaling "
-        "of fun and x near 1.",
+        "Stopped by rounding with the gradient norm at {gnorm:.3g}, above what gtol asks for: no more decrease is "
+        "seen of fun = {fun:.8g}, which resolves {ulp:.1g}. {advice}",
     ),
     Status(NAN, "Stopped: fun or its gradient is NaN or infinite at the returned point."),
     Status(FTOL, "Converged: the relative decrease of fun is within ftol.", success=True),
@@ -56,7 +55,7 @@ _ROWS = (
     Status(
         SEARCH_FAILED,
         "Stopped: the line search found no lower point, along steepest descent neither; the gradient norm is "
-        "{gnorm:.3g}. Is the gradient right and fun smooth here?",
+        "{gnorm:.3g}. Is the gradient right and fun smooth here? {advice}",
     ),
     Status(UNBOUNDED, "Stopped: fun is unbounded below; it reached -inf."),
     Status(SPREAD, "Converged: the spread of f is within ftol, and that of x within xtol.", success=True),
@@ -78,6 +77,7 @@ class OptimizeResult:
     - ``nit``: iterations: points accepted after x0; int32, shape [].
     - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape []. -1 where a
       transformation's own search does not report its evaluations.
+    - ``history``: a :class:`~jaxmin.History`, with ``options={"history": N}``; else None.
     - ``nhev``: Hessian-vector products, for methods that use them, else None; int32, shape [].
     - ``status``: a row of ``jaxmin.STATUS``; int32, shape [].
     - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
@@ -111,6 +111,7 @@ class OptimizeResult:
     aux: Any = None
     active_mask: Any = None
     nhev: Any = None
+    history: Any = None
     # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
     # a look at the leaves would not do, since JAX puts anything in the place of arrays.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
@@ -143,7 +144,7 @@ class OptimizeResult:
             text = row.sentence
             if self.jac is None:  # a method that has no gradient to tell of
                 text = text.replace("; the gradient norm is {gnorm:.3g}.", ".")
-            return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp)
+            return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
 
         def nested(index, shape):
             if not shape:
@@ -249,6 +250,13 @@ def _take_out(tree, static):
     rest = [leaf for leaf, group in leaves if group is None]
     groups = [None if group is None else 0 for group in groups]
     return [leaf for leaf, group in leaves if group is not None], Static(treedef, rest, groups)
+
+
+def _advice(dtype):
+    """What helps where rounding is in the way."""
+    if dtype.itemsize < 8:
+        return "If rounding is in the way: float64, or a scaling of fun and x near 1."
+    return "If rounding is in the way: a scaling of fun and x near 1."
 
 
 def _gradient_norm(jac, held, lanes):

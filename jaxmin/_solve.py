@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxmin import _implicit
 from jaxmin._foreign import Foreign
+from jaxmin._history import in_order
 from jaxmin._implicit import Solution
 from jaxmin._loop import run
 from jaxmin._signature import Signature, with_all_constants
@@ -13,14 +14,14 @@ from jaxmin._traces import once_per_signature
 from jaxmin._watch import ask
 
 
-def solve(problem, method, limits, diff, box=None, watcher=None):
+def solve(problem, method, limits, diff, box=None, watcher=None, history=0):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
     Returns:
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
     x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
-    key = problem.trace.signature, problem.variables, method, x_static, watcher is not None
+    key = problem.trace.signature, problem.variables, method, x_static, watcher is not None, history
     solve = _by_program(diff, *key) if isinstance(method, Foreign) and not method.kept else _compiled(diff, *key)
     number = None if watcher is None else np.int32(watcher.number)
     return solve(problem.leaves, (*problem.inputs(), number, box), limits)
@@ -69,7 +70,7 @@ def _program(signature):
     return jax.jit(solve)
 
 
-def _functions(signature, variables, method, x_static, watched):
+def _functions(signature, variables, method, x_static, watched, history):
     """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux).
 
     The inputs are what the problem is fed, then the watcher's number and the box, or None for each.
@@ -98,10 +99,11 @@ def _functions(signature, variables, method, x_static, watched):
             return ask(number, accepted, variables.unravel(iterate.x), shown, *counts)
 
         watch = watch if watched else None
-        end = run(lambda x: evaluate(x, inputs), variables.rounded, chosen, x0, aux0, limits, box, watch)
+        end = run(lambda x: evaluate(x, inputs), variables.rounded, chosen, x0, aux0, limits, box, watch, history)
         x, f, g = end.state.iterate
         curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
         f = f.astype(signature.outputs[0].dtype)
-        return Solution(x, f, g, end.aux, end.status, (end.state.nit, end.nfev, end.nhev, curvature))
+        kept = in_order(end.history, end.state.nit) if history else None
+        return Solution(x, f, g, end.aux, end.status, (end.state.nit, end.nfev, end.nhev, curvature, kept))
 
     return solve, evaluate

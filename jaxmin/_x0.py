@@ -68,11 +68,15 @@ def canonical_x0(x0):
     default float dtype, but not inside a node of a class of its own (a module): there a whole number is
     a setting.
     """
+    if isinstance(x0, range):
+        x0 = list(x0)
     if type(x0) in (list, tuple) and all(is_number(number) or isinstance(number, bool) for number in x0):
         return _as_variable(np.asarray(x0, dtype=None if x0 else float))
     if not isinstance(x0, jax.Array) and hasattr(x0, "__array__"):
         x0 = native(np.asarray(x0))
     if is_array(x0):
+        if jnp.issubdtype(x0.dtype, jax.dtypes.extended):
+            raise TypeError(f"x0={x0!r}: a random key cannot vary; give numbers")
         return _as_variable(x0)
 
     def in_plain_containers(node):

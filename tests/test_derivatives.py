@@ -170,14 +170,9 @@ def test_value_and_aux_and_second_derivatives():
         )
         return res.x, res.fun, res.aux["product"]
 
-    first, second = jax.jit(lambda t: (jax.jacrev(solve)(t), jax.jacfwd(jax.jacrev(solve))(t)))(2.0)
+    first, second = jax.jit(lambda t: (jax.jacrev(solve)(t), jax.hessian(solve)(t)))(2.0)
     assert_close(first, (1 / 2, -np.log(2), np.log(2) + 1), atol=1e-8)
     assert_close(second, (-1 / 4, -1 / 2, 1 / 2), atol=1e-7)
-
-
-def test_hessian():
-    x = jax.jit(jax.hessian(lambda t: minimize(lambda x, t: jnp.exp(x) - t * x, 0.5, args=(t,), options=TIGHT).x))
-    assert_close(x(2.0), -1 / 4, atol=1e-7)
 
 
 @pytest.mark.parametrize("bounds", [None, Bounds(-9.0, 9.0)], ids=["free", "bounded"])
@@ -249,14 +244,15 @@ def test_bounded_quadratic():
         x = at + jnp.linalg.solve(free @ H @ free + np.diag(held != 0), free @ (c - H @ at))
         return x, x @ H @ x / 2 - c @ x
 
-    each = (0, 1, 2)
-    assert_close(solve(c, lower, upper), (*expected(c, lower, upper), held), atol=1e-8)
-    wanted = jax.jacfwd(expected, each)(c, lower, upper)
-    assert_close(wanted[0][2][0], np.eye(5)[0])  # the row of a variable at its upper bound
+    at = c, lower, upper
+    assert_close(solve(*at), (*expected(*at), held), atol=1e-8)
     two = lambda *args: solve(*args)[:2]
-    ours = jax.jit(lambda *args: (jax.jacfwd(two, each)(*args), jax.jacrev(two, each)(*args)))(c, lower, upper)
-    for J in ours:
-        assert_close(J, wanted, atol=1e-7)
+    wanted = jax.jacfwd(expected, (0, 1, 2))(*at)
+    assert_close(wanted[0][2][0], np.eye(5)[0])  # the row of a variable at its upper bound
+    assert_close(jax.jit(jax.jacrev(two, (0, 1, 2)))(*at), wanted, atol=1e-7)
+    at_dot = tuple(_rng.normal(size=(3, 5)))
+    wanted = jax.jvp(expected, at, at_dot)[1]
+    assert_close(jax.jit(lambda *at: jax.jvp(two, at, at_dot)[1])(*at), wanted, atol=1e-7)
 
 
 def test_float32_follows_a_bound_in_float64():
@@ -269,7 +265,7 @@ def test_float32_follows_a_bound_in_float64():
 def test_a_variable_fixed_by_equal_bounds():
     fun = lambda x: jnp.sum((x - 2) ** 2) + x[0] * x[1]
     J = jax.jacrev(lambda t: minimize(fun, [0.0, 0.0], bounds=Bounds(jnp.stack([t, -9.0]), jnp.stack([t, 9.0]))).x)
-    assert_close(J(0.7), [1, -1 / 2], atol=1e-6)
+    assert_close(J(0.7), np.array([1, -1 / 2]), atol=1e-6)
 
 
 def test_next_to_a_bound_is_at_the_bound():
@@ -309,28 +305,38 @@ STOPPED = {  # x0, sign of the gradient, maxiter, maxfun
 @pytest.mark.parametrize("name", STOPPED)
 def test_a_solve_that_failed_has_no_derivative(name):
     status, x0, *rest = STOPPED[name]
-    (_, _, ended), (x_dot, f_dot, _) = _stopped(2.0, np.array(x0), *map(float, rest))
+    (_, _, ended), (x_dot, _, _) = _stopped(2.0, np.array(x0), *map(float, rest))
     assert ended == status
-    assert np.isfinite(x_dot).all() == (status == 0)
-    assert np.isfinite(f_dot) == (status == 0)
+    assert np.isfinite(x_dot).all() if status == 0 else np.isnan(x_dot).all()
+
+
+def test_a_value_on_the_way_has_no_derivative():
+    """It depends on where x stopped, and that nobody has followed."""
+    for name in ("after an iteration", "by maxfun"):
+        _, x0, *rest = STOPPED[name]
+        assert np.isnan(_stopped(2.0, np.array(x0), *map(float, rest))[1][1])
+
+
+@jax.jit
+@jax.jacrev
+def _along_a_valley(t, scale):
+    return minimize(lambda x: scale * (x[0] + x[1] - t) ** 2, [0.0, 0.0]).x
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0, 3.0])
 def test_a_singular_hessian_gives_nan(scale):
     """Whatever rounding makes of its second pivot."""
-    J = jax.jit(jax.jacrev(lambda t, s: minimize(lambda x: s * (x[0] + x[1] - t) ** 2, [0.0, 0.0]).x))(1.5, scale)
-    assert np.isnan(J).all()
+    assert np.isnan(_along_a_valley(1.5, scale)).all()
 
 
 @pytest.mark.parametrize("n", [2, _DENSE_MAX + 1])
 def test_a_saddle_point_gives_nan(n):
     """The solve begins there, and finds no slope."""
     fun = lambda x, t: jnp.sum((x[1:] - t) ** 2) - (x[0] - t) ** 2
-    x, J = jax.jit(lambda t: (lambda s: (s(t), jax.jacfwd(s)(t)))(lambda t: minimize(fun, np.ones(n), args=(t,)).x))(
-        1.0
-    )
+    solution = lambda t: minimize(fun, np.ones(n), args=(t,)).x
+    x, x_dot = jax.jit(lambda: jax.jvp(solution, (1.0,), (1.0,)))()
     np.testing.assert_array_equal(x, np.ones(n))
-    assert np.isnan(J).all()
+    assert np.isnan(x_dot).all()
 
 
 # ---- the user's own rules
@@ -343,17 +349,17 @@ def test_rules_of_the_objective_are_respected():
         steep = jax.nn.softplus(900 + x) + jnp.logaddexp(0, -900 - x) + jnp.logaddexp(900 + x, 900.0)
         return jnp.sum(steep) + jnp.sum((x - t) ** 2) / 2
 
-    res, x_dot = jax.jit(
+    x, x_dot = jax.jit(
         lambda t: jax.jvp(lambda t: minimize(fun, [3.0, 30.0], args=(t,), options=TIGHT).x, (t,), (1.0,))
     )(40.0)
-    assert_close(res, [38, 38], atol=1e-6)
-    assert_close(x_dot, [1, 1], atol=1e-6)
+    assert_close(x, np.full(2, 38.0), atol=1e-6)
+    assert_close(x_dot, np.ones(2), atol=1e-6)
 
 
 def test_a_gradient_of_the_users_own():
     flat = lambda x, t: jax.lax.stop_gradient(squares(x, t))
     J = jax.jacrev(lambda t: minimize(flat, [0.0, 0.0], args=(t,), jac=lambda x, t: 2 * (x - t)).x)(2.0)
-    assert_close(J, [1, 1], atol=1e-6)
+    assert_close(J, np.ones(2), atol=1e-6)
 
 
 # ---- options
@@ -363,11 +369,11 @@ def test_derivatives_may_be_switched_off():
     solve = lambda t: minimize(squares, [0.0, 0.0], args=(t,), options={"diff": "none"}).fun
     assert solve(2.0) < 1e-9
     for derivative in (jax.grad(solve), jax.jacfwd(solve), jax.jit(jax.grad(solve))):
-        with pytest.raises(NotImplementedError, match="'diff'.*'none'"):
+        with pytest.raises(NotImplementedError, match=r"'diff'.*'none'"):
             derivative(2.0)
 
 
 @pytest.mark.parametrize("diff", ["implicitly", None, 1, ["none"]])
 def test_unknown_diff_lists_the_choices(diff):
-    with pytest.raises((TypeError, ValueError), match="diff.*'implicit'.*'none'"):
+    with pytest.raises((TypeError, ValueError), match=r"diff.*'implicit'.*'none'"):
         minimize(squares, [0.0, 0.0], args=(1.0,), options={"diff": diff})

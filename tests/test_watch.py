@@ -129,5 +129,46 @@ def test_what_is_no_callback_is_refused():
         minimize(rosenbrock, START, callback=3)
 
 
+# ---- history
+
+
+@pytest.mark.parametrize("length", [1, 7, 200, True])
+@pytest.mark.parametrize("method", ["lbfgs", "trust_ncg", "nelder_mead"])
+def test_history_holds_the_last_iterates(method, length):
+    seen = []
+
+    def callback(intermediate_result):
+        seen.append([float(v) for v in (intermediate_result.nit, intermediate_result.fun, intermediate_result.nfev)])
+
+    options = {"history": length, "maxiter": 60}
+    res = minimize(rosenbrock, START, method=method, callback=callback, options=options)
+    rows = 61 if length is True else length
+    history = res.history
+    assert all(part.shape == (rows,) for part in history)
+    kept = min(rows, int(res.nit) + 1)
+    assert history.nit[:kept].tolist() == list(range(int(res.nit) + 1 - kept, int(res.nit) + 1))
+    assert np.all(history.nit[kept:] == -1) and np.all(np.isnan(history.fun[kept:]))
+    last = min(kept, len(seen))
+    told = np.stack([history.nit, history.fun, history.nfev], axis=1)[kept - last : kept]
+    np.testing.assert_allclose(told, seen[len(seen) - last :], rtol=1e-12)
+    assert history.fun[kept - 1] == res.fun
+    if res.jac is not None:
+        assert history.gnorm[kept - 1] == np.abs(res.jac).max()
+
+
+def test_history_in_a_batch_is_each_lanes_own():
+    starts = jnp.array([START, [2.0, 2.0]])
+    solve = lambda x0: minimize(rosenbrock, x0, options={"history": 5}).history
+    for lane, x0 in enumerate(starts):
+        for part, alone in zip(jax.vmap(solve)(starts), solve(x0), strict=True):
+            np.testing.assert_allclose(part[lane], alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("length", [0, -3, 2.5, "all"])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(ValueError, match=r"options\['history'\]"):
+        minimize(rosenbrock, START, options={"history": length})
+
+
 def test_names_are_public():
     assert jaxmin.STATUS[CALLBACK].success is False
