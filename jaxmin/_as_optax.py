@@ -32,7 +32,8 @@ def as_optax(method):
       params, and is a TypeError without; other keyword arguments are ignored.
 
     Raises:
-      TypeError: where ``method`` is neither.
+      TypeError: where ``method`` is neither, or asks for more or less than value and gradient (``trust_ncg``,
+        ``nelder_mead``).
       ImportError: where Optax is not installed.
 
     >>> import jax, jax.numpy as jnp, jaxmin, optax
@@ -50,6 +51,8 @@ def as_optax(method):
 
     if not (callable(getattr(method, "init", None)) and callable(getattr(method, "update", None))):
         raise TypeError(f"method={method!r}: a method or a transformation, such as jaxmin.lbfgs()")
+    if getattr(method, "wants", "gradient") != "gradient":
+        raise TypeError(f"method={method!r}: it asks for a {method.wants}; Optax's loops have value and gradient")
     if not isinstance(method, Method):
         return optax.GradientTransformationExtraArgs(method.init, method.update)
 

@@ -43,6 +43,13 @@ class Box(NamedTuple):
         at_upper = (x >= self.upper) & (g <= 0)
         return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0)).astype(jnp.int32)
 
+    def binding(self, x, g):
+        """Where a bound holds x or, by the projected gradient, is about to: -1, 1 or 0 as in ``active``."""
+        lower = self.lower - x > -jnp.abs(g)
+        upper = self.upper - x < jnp.abs(g)
+        pressed = jnp.where(lower & (g > 0), -1, jnp.where(upper & (g < 0), 1, 0)).astype(jnp.int32)
+        return jnp.where(pressed == 0, self.active(x, g), pressed)
+
     def free(self, x, g):
         """Where x may move downhill."""
         return (self.active(x, g) == 0) & (self.lower < self.upper)
@@ -73,21 +80,12 @@ def box(bounds, variables, x_static):
     """
     if bounds is None:
         return None
-    lower, upper = _pair(bounds, variables, x_static)
-    sides = []
-    for name, side, none in (("lower", lower, -np.inf), ("upper", upper, np.inf)):
-        leaves = _spread(name, side, none, variables, x_static)
-        sides.append(leaves)
-    for low, high in zip(*sides):
-        known = not isinstance(low, jax.core.Tracer) and not isinstance(high, jax.core.Tracer)
-        if known and bool(np.any(np.asarray(low) > np.asarray(high))):
-            raise ValueError(f"bounds: a lower bound above its upper one: {low} > {high}")
-    return Box(
-        *(
-            variables.ravel([_inward(leaf, up, like) for leaf, like in zip(side, variables.shapes)])
-            for side, up in zip(sides, (True, False))
-        )
-    )
+    sides = [
+        _spread(name, side, none, variables, x_static)
+        for name, side, none in zip(("lower", "upper"), _pair(bounds, variables, x_static), (-np.inf, np.inf))
+    ]
+    rounded = [_rounded(*both, jnp.dtype(dtype)) for *both, (_, dtype) in zip(*sides, variables.shapes)]
+    return Box(*map(variables.ravel, zip(*rounded)))
 
 
 def _pair(bounds, variables, x_static):
@@ -100,10 +98,8 @@ def _pair(bounds, variables, x_static):
     if not isinstance(bounds, (list, tuple)) and not hasattr(bounds, "__array__"):
         raise TypeError(f"bounds={bounds!r}: {expected}")
     if not jax.tree_util.treedef_is_leaf(x_static.treedef):
-        raise TypeError(
-            f"bounds: x0 is a pytree; its bounds come as Bounds(lower, upper), built like it, not as {expected}"
-        )
-    pairs = [tuple(pair) if np.ndim(pair) or isinstance(pair, (list, tuple)) else (pair,) for pair in bounds]
+        raise TypeError("bounds: x0 is a pytree; its bounds come as Bounds(lower, upper), built like it, not as pairs")
+    pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
     for pair in pairs:
         if len(pair) != 2:
             raise ValueError(f"bounds: {pair!r} is no (low, high) pair")
@@ -125,8 +121,9 @@ def _traced(values):
 def _spread(name, side, none, variables, x_static):
     """One side's bound for each leaf that varies, in the leaf's shape."""
     like = x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
-    is_none = lambda node: node is None
-    above, tree = jax.tree.flatten(side, is_leaf=is_none)
+    if jax.tree_util.treedef_is_leaf(x_static.treedef) and isinstance(side, (list, tuple)):
+        side = jnp.stack(list(map(jnp.asarray, side))) if _traced(side) else np.asarray(side)
+    above, tree = jax.tree.flatten(side, is_leaf=lambda node: node is None)
     try:
         below = tree.flatten_up_to(like)
     except (ValueError, TypeError) as error:
@@ -135,8 +132,9 @@ def _spread(name, side, none, variables, x_static):
     for bound, part in zip(above, below):
         for leaf in jax.tree.leaves(part):
             value = none if bound is None else bound
-            if not is_number(value) and not (is_array(value) and np.issubdtype(value.dtype, np.number)):
-                raise TypeError(f"bounds: {name} holds {value!r}, no number")
+            number = is_number(value) or (is_array(value) and np.issubdtype(value.dtype, np.number))
+            if not number or np.iscomplexobj(value):
+                raise TypeError(f"bounds: {name} holds {value!r}, no real number")
             try:
                 leaves.append(
                     jnp.broadcast_to(value, leaf.shape)
@@ -150,16 +148,34 @@ def _spread(name, side, none, variables, x_static):
     return leaves
 
 
-def _inward(bound, up, like):
-    """A bound in its leaf's dtype, never wider than it was given."""
-    dtype = jnp.dtype(like[1])
+def _rounded(lower, upper, dtype):
+    """Both bounds of a leaf in its dtype, not wider than given: the one up, the other down.
+
+    Where no number of the dtype lies between them, both are the nearest. Where there is nothing between them at
+    all, they are NaN, or an error if that is known.
+    """
     if dtype.kind == "c":
         raise TypeError("bounds: x0 has complex leaves, and no order to bound them by")
-    given = jnp.asarray(bound)
+    if not _traced((lower, upper)) and not bool(np.all(np.asarray(lower) <= np.asarray(upper))):
+        raise ValueError(f"bounds: a lower bound above its upper one, or a NaN: {lower}, {upper}")
+    empty = ~(jnp.asarray(lower) <= jnp.asarray(upper))
+    low, high = _inward(lower, dtype, up=True), _inward(upper, dtype, up=False)
+    between = low <= high
+    nearest = jnp.asarray(lower).astype(dtype)
+    low, high = jnp.where(between, low, nearest), jnp.where(between, high, nearest)
+    return jnp.where(empty, jnp.nan, low).astype(dtype), jnp.where(empty, jnp.nan, high).astype(dtype)
+
+
+def _inward(bound, dtype, up):
+    """The number of the dtype next to a bound on its inner side."""
+    xp = jnp if isinstance(bound, jax.Array) else np  # NumPy's double precision is not JAX's to round away
+    given = xp.asarray(bound)
     kept = given.astype(dtype)
-    wide = jnp.promote_types(given.dtype, dtype)
-    if wide == dtype:
-        return kept
-    widened = kept.astype(wide) < given if up else kept.astype(wide) > given
-    neighbour = jnp.nextafter(jax.lax.stop_gradient(kept), jnp.asarray(jnp.inf if up else -jnp.inf, dtype))
-    return jnp.where(widened, neighbour, kept)
+    fixed = jax.lax.stop_gradient(kept) if xp is jnp else kept
+    exactly = jax.lax.stop_gradient(given) if xp is jnp else given
+    with jax.numpy_dtype_promotion("standard"):
+        wide = jnp.promote_types(given.dtype, dtype) if xp is jnp else np.promote_types(given.dtype, dtype)
+    outside = fixed.astype(wide) < exactly if up else fixed.astype(wide) > exactly
+    neighbour = jnp.nextafter(fixed, jnp.asarray(jnp.inf if up else -jnp.inf, dtype))
+    # The step to the neighbour has no derivative; the bound's own is kept.
+    return kept + jnp.where(outside, neighbour - fixed, 0).astype(dtype)

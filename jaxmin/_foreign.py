@@ -125,7 +125,7 @@ def _as_method(transformation, to_params, to_vector):
         return state._replace(
             trial=x,
             iterate=vec.where(finite, iterate, state.iterate),
-            nit=state.nit + finite,
+            nit=state.nit + finite.astype(jnp.int32),
             status=jnp.where(finite, RUNNING, NAN).astype(jnp.int32),
         )
 

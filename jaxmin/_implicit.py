@@ -63,7 +63,7 @@ def implicit(solve, evaluate):
             return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
 
         g = gradient(x, inputs) if solution.g is None else solution.g
-        active = 0 if box is None else box.active(x, g)
+        active = 0 if box is None else box.binding(x, g)
 
         def hessian(v):
             return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
@@ -72,16 +72,17 @@ def implicit(solve, evaluate):
             return v if box is None else jnp.where(active == 0, hessian(jnp.where(active == 0, v, 0)), v)
 
         b = -jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
-        x_dot = jnp.zeros_like(x)
+        x_dot, f_bounds = jnp.zeros_like(x), 0
         if box is not None:  # what is held at a bound goes with it, and moves the others
             x_dot = jnp.where(active < 0, box_dot.lower, jnp.where(active > 0, box_dot.upper, 0))
             b = jnp.where(active == 0, b - hessian(x_dot), 0)
+            f_bounds = jnp.vdot(g, x_dot)  # what the value loses or gains with the bounds; for free variables g is 0
         at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
+        valid = jnp.where(at_minimum, 1, jnp.nan).astype(x.dtype)
         x_dot += _solve_linear(hessian if box is None else among_free, b)
-        x_dot *= jnp.where(at_minimum, 1, jnp.nan).astype(x.dtype)
-        # g . x_dot is what the value loses or gains with the bounds; elsewhere g is 0.
+        x_dot *= valid
         f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
-        f_dot += 0 if box is None else jnp.vdot(jnp.where(active == 0, 0, g), x_dot)
+        f_dot = (f_dot + f_bounds) * valid
         aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
         still = jax.tree.map(_no_tangent, solution)
         return solution, still._replace(x=x_dot, f=f_dot.astype(solution.f.dtype), aux=aux_dot)
@@ -104,13 +105,30 @@ def _solve_linear(hessian, b):
     """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
     if b.size <= _DENSE_MAX:
         H = jax.vmap(hessian)(jnp.eye(b.size, dtype=b.dtype))
-        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky((H + H.T) / 2), True), b)
+        L = jnp.linalg.cholesky((H + H.T) / 2)
+        pivots = jnp.diagonal(L) ** 2 / jnp.maximum(jnp.diagonal(H), jnp.finfo(b.dtype).tiny)
+        regular = jnp.all(pivots > 10 * b.size * jnp.finfo(b.dtype).eps)  # else what is left of a row is rounding
+        return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
 
     def conjugate_gradients(matvec, b):
         eps = float(jnp.finfo(b.dtype).eps)
-        v, _ = jax.scipy.sparse.linalg.cg(matvec, b, tol=10 * eps, maxiter=min(10 * b.size, 10_000))
-        residual = jnp.linalg.norm(matvec(v) - b)
-        return jnp.where(residual <= eps**0.25 * jnp.linalg.norm(b), v, jnp.nan)
+        bb = jnp.vdot(b, b)
+
+        def goes_on(carry):
+            _, r, _, k, positive = carry
+            return positive & (jnp.vdot(r, r) > (10 * eps) ** 2 * bb) & (k < min(10 * b.size, 10_000))
+
+        def step(carry):
+            v, r, d, k, _ = carry
+            rr, Hd = jnp.vdot(r, r), matvec(d)
+            dHd = jnp.vdot(d, Hd)
+            alpha = rr / dHd
+            v, r = v + alpha * d, r - alpha * Hd
+            return v, r, r + jnp.vdot(r, r) / rr * d, k + 1, dHd > 0
+
+        v, r, *_, positive = jax.lax.while_loop(goes_on, step, (jnp.zeros_like(b), b, b, 0, jnp.ones((), bool)))
+        solved = positive & (jnp.vdot(r, r) <= eps**0.5 * bb)
+        return jnp.where(solved, v, jnp.nan)
 
     return jax.lax.custom_linear_solve(hessian, b, conjugate_gradients, symmetric=True)
 
@@ -125,8 +143,12 @@ def _no_tangent(leaf):
 _MODES = {"implicit": implicit, "none": lambda solve, evaluate: refused(solve)}
 
 
+def check_mode(diff):
+    """Raise unless ``options["diff"]`` is one of the modes."""
+    if not isinstance(diff, str) or diff not in _MODES:
+        raise ValueError(f"options['diff']={diff!r}: one of {', '.join(map(repr, _MODES))}")
+
+
 def mode(diff):
     """What ``options["diff"]`` chooses: (solve, evaluate) -> solve."""
-    if diff not in _MODES:
-        raise ValueError(f"options['diff']={diff!r}: one of {', '.join(map(repr, _MODES))}")
     return _MODES[diff]

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _problem
+from jaxmin import _vector as vec
 from jaxmin._box import box
+from jaxmin._implicit import check_mode
 from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._method import Method
 from jaxmin._models import as_model
@@ -39,7 +41,7 @@ def minimize(
     r"""Find a local minimum of a scalar function, in one compiled loop: SciPy's call for JAX.
 
     It works under ``jit`` and ``vmap``; a second call with the same function, shapes and dtypes compiles
-    nothing, whatever the values.
+    nothing, whatever the values of x0, args, bounds, tolerances and limits.
 
     Args:
       fun: the objective, ``fun(x, *args) -> scalar``, written with ``jax.numpy``. Any callable.
@@ -62,7 +64,8 @@ def minimize(
         by itself is refused.
       callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name, called on the host after
         each iteration with NumPy arrays, under ``vmap`` lane by lane. ``StopIteration`` or True ends the solve
-        (that lane) with status 99; any other exception ends it and is raised here.
+        (that lane) with status 99; any other exception ends it and is raised here, or, under an outer ``jit``, by
+        JAX when the compiled function runs.
       hess, hessp, constraints: SciPy's; not offered yet, and refused.
       tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well.
         ``options`` go before it.
@@ -117,11 +120,12 @@ def minimize(
     options = dict(options or {})
     model = as_model(x0, options.pop("wrt", None))
     diff = options.pop("diff", "implicit")
+    check_mode(diff)
     disp = bool(options.pop("disp", False))
     history = history_length(options)
     if model is not None:
         fun, jac, x0 = model.of_parameters(fun), model.of_parameters(jac), model.parameters
-    chosen, limits = choose(method, linesearch, tol, options)
+    chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     problem = _problem.build(fun, x0, args, jac, has_aux, gradient=chosen.wants != "value")
     within = box(bounds, problem.variables, problem.x_static)
     if within is not None:
@@ -130,7 +134,7 @@ def minimize(
     whole = model.whole if model else lambda x: x
     watcher = None
     if callback is not None or disp:
-        watcher = Watcher(callback, disp, lambda x: whole(problem.x_static.combine(x, problem.fixed)))
+        watcher = Watcher(callback, disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)))
     solved = _watched(watcher, solve, problem, chosen, limits, diff, within, watcher, history)
     result = _result(problem, within, *solved)
     return result if model is None else dataclasses.replace(result, x=whole(result.x))
@@ -140,14 +144,28 @@ def _watched(watcher, solve, *arguments):
     """What the solve gives; an exception of the user's callback is raised as it was."""
     if watcher is None:
         return solve(*arguments)
-    solved = solve(*arguments)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(solved)):
-        return solved  # it is to be compiled, and the watcher to be called then
-    jax.block_until_ready(solved)
+    try:
+        solved = solve(*arguments)
+    except BaseException:
+        watcher.close()
+        raise
+    values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
+    if any(isinstance(value, jax.core.Tracer) for value in values):
+        watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
+        return solved
+    jax.block_until_ready(values)
     watcher.close()
     if watcher.error is not None:
         raise watcher.error
     return solved
+
+
+def _value(leaf):
+    """The array below the tracers of ``grad`` and ``vmap``, or the tracer of ``jit`` below them."""
+    below = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
+    while type(leaf).__name__ in below:
+        leaf = getattr(leaf, below[type(leaf).__name__])
+    return leaf
 
 
 def _refuse(**given):
@@ -177,7 +195,10 @@ def _active(variables, within, solution):
 def _check_bounded(method):
     """Refuse a method of the user's own that knows no box; whether a transformation does shows when it is traced."""
     if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
-        raise ValueError(f"bounds: the update of {method!r} has no parameter 'box'")
+        raise ValueError(
+            "bounds: this method takes none (its update has no parameter 'box'); 'lbfgs', 'bfgs', 'cg', "
+            "'gradient_descent' and 'nelder_mead' do"
+        )
 
 
 def _result(problem, within, x, jac, solution):
@@ -199,6 +220,7 @@ def _result(problem, within, x, jac, solution):
         status=solution.status,
         hess_inv=hess_inv,
         aux=aux_static.combine(solution.aux),
+        gnorm=None if within is None or solution.g is None else vec.max_abs(within.projected(solution.x, solution.g)),
         active_mask=None if within is None else static.only(_active(problem.variables, within, solution)),
         _static=tuple(part if part.leaves() else None for part in (static, aux_static)),
     )

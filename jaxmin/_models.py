@@ -29,4 +29,6 @@ def as_model(x0, wrt):
         return None
     wrt = nnx.Param if wrt is None else wrt
     graph, parameters, rest = nnx.split(x0, wrt, ...)
+    if not parameters:
+        raise ValueError(f"options['wrt']={wrt!r}: no variable of x0 matches it")
     return Model(parameters, lambda parameters: nnx.merge(graph, parameters, rest, copy=True))

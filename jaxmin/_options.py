@@ -32,12 +32,12 @@ _FIXED_OPTIONS = {
 _NO_DIFFERENCES = ("eps", "finite_diff_rel_step", "workers")
 
 
-def choose(method, linesearch, tol, options):
+def choose(method, linesearch, tol, options, bounded=False):
     """The method to run and the limits of the solve."""
     limits = _take_limits(options)
     entry = None
     if method is None:
-        method = "bfgs"
+        method = "lbfgs" if bounded else "bfgs"
     if isinstance(method, LineSearch):
         raise TypeError("method: that is a line search; give it as linesearch")
     if isinstance(method, Direction):
@@ -80,9 +80,11 @@ def _choose_transformation(entry, method, linesearch, options):
         constants = _take(options, known)
         clip = constants.pop("clip", None)
         missing = [name for name in entry.required if name not in constants]
+        if missing and linesearch is OWN_SEARCH:
+            _reject_options(options, known)
         if missing:
             raise ValueError(f"options: method {entry.name!r} needs {', '.join(map(repr, missing))}")
-        kept = not any(callable(value) or isinstance(value, jax.Array) for value in (clip, *constants.values()))
+        kept = clip is None and not any(callable(value) or isinstance(value, jax.Array) for value in constants.values())
         method = entry.build(**constants)
         if clip is not None:
             method = chain(clip_by_global_norm(clip), method)

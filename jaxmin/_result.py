@@ -42,7 +42,9 @@ _ROWS = (
         "Stopped by rounding with the gradient norm at {gnorm:.3g}, above what gtol asks for: no more decrease is "
         "seen of fun = {fun:.8g}, which resolves {ulp:.1g}. {advice}",
     ),
-    Status(NAN, "Stopped: fun or its gradient is NaN or infinite at the returned point."),
+    Status(
+        NAN, "Stopped: fun or its gradient is NaN or infinite at the returned point, or where the method went next."
+    ),
     Status(FTOL, "Converged: the relative decrease of fun is within ftol.", success=True),
     Status(XTOL, "Converged: the relative change of x is within xtol.", success=True),
     Status(MAXFUN, "Stopped: maxfun evaluations were made; the gradient norm is {gnorm:.3g}."),
@@ -78,6 +80,7 @@ class OptimizeResult:
     - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape []. -1 where a
       transformation's own search does not report its evaluations.
     - ``history``: a :class:`~jaxmin.History`, with ``options={"history": N}``; else None.
+    - ``gnorm``: with bounds, the infinity norm of the projected gradient, which gtol is compared with; else None.
     - ``nhev``: Hessian-vector products, for methods that use them, else None; int32, shape [].
     - ``status``: a row of ``jaxmin.STATUS``; int32, shape [].
     - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
@@ -110,6 +113,7 @@ class OptimizeResult:
     hess_inv: Any = None
     aux: Any = None
     active_mask: Any = None
+    gnorm: Any = None
     nhev: Any = None
     history: Any = None
     # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
@@ -135,7 +139,7 @@ class OptimizeResult:
             )
         status = np.asarray(self.status)
         fun = np.asarray(self.fun)
-        gnorm = _gradient_norm(self.jac, self.active_mask, status.shape)
+        gnorm = _gradient_norm(self.jac, status.shape) if self.gnorm is None else np.asarray(self.gnorm, float)
 
         def sentence(index):
             f = fun[index]
@@ -194,8 +198,11 @@ class OptimizeResult:
             "jac",
             "nfev",
             "njev",
+            "nhev",
             "hess_inv",
             "active_mask",
+            "gnorm",
+            "history",
             "aux",
         ]
         if not self._is_known():
@@ -259,13 +266,8 @@ def _advice(dtype):
     return "If rounding is in the way: a scaling of fun and x near 1."
 
 
-def _gradient_norm(jac, held, lanes):
-    """The norm that the stopping test compares with gtol, one a lane.
-
-    Of a complex number it takes the two parts; what is held at a bound does not count.
-    """
-    if held is not None and jac is not None:
-        jac = jax.tree.map(lambda g, at_bound: np.where(at_bound, 0, g), jac, held)
+def _gradient_norm(jac, lanes):
+    """The norm that the stopping test compares with gtol, one a lane: of a complex number, of its two parts."""
     parts = [np.zeros(lanes, np.float32)]
     for leaf in map(np.asarray, jax.tree.leaves(jac)):
         parts += [leaf.real, leaf.imag] if np.iscomplexobj(leaf) else [leaf]

@@ -42,15 +42,24 @@ def _compiled(diff, *key):
 def _by_program(diff, *key):
     """The solve compiled, found by what it does: its transformation may have changed, or be new and the same."""
     solve, evaluate = _functions(*key)
+    variables = key[1]
 
-    def traced(*arguments):
-        closed, outputs = jax.make_jaxpr(solve, return_shape=True)(*arguments)
-        leaves = jax.tree.leaves(arguments)
-        closed = with_all_constants(closed, *leaves)
-        results = _program(Signature(closed.jaxpr))(*closed.consts, *leaves)
-        return jax.tree.unflatten(jax.tree.structure(outputs), results)
+    def traced(leaves, inputs, limits):
+        # Traced here, so that what the transformation closes over (a rate that is traced, say) is an input too.
+        x0 = variables.ravel(leaves)
+        closed, outputs = jax.make_jaxpr(solve, return_shape=True)(x0, inputs, limits)
+        closed = with_all_constants(closed, *jax.tree.leaves((x0, inputs, limits)))
+        program = _program(Signature(closed.jaxpr))
 
-    return _on_leaves(_implicit.mode(diff)(traced, evaluate), key[1])
+        def run(x0, more, limits):
+            constants, *inputs = more
+            results = program(*constants, *jax.tree.leaves((x0, tuple(inputs), limits)))
+            return jax.tree.unflatten(jax.tree.structure(outputs), results)
+
+        differentiable = _implicit.mode(diff)(run, lambda x, more: evaluate(x, more[1:]))
+        return _on_leaves(differentiable, variables)(leaves, (closed.consts, *inputs), limits)
+
+    return traced
 
 
 def _on_leaves(solve, variables):
@@ -75,12 +84,12 @@ def _functions(signature, variables, method, x_static, watched, history):
 
     The inputs are what the problem is fed, then the watcher's number and the box, or None for each.
     """
-    count = len(variables.shapes)
+    count, wants = len(variables.shapes), method.wants
 
     def evaluate(x, inputs):
         constants, *rest, _, _ = inputs
         value, *outputs = signature(*constants, *variables.unravel(x), *jax.tree.leaves(rest))
-        if method.wants == "value":
+        if wants == "value":
             return value, None, outputs
         return value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
 
@@ -90,13 +99,13 @@ def _functions(signature, variables, method, x_static, watched, history):
             chosen = method.bind(
                 lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
             )
-        first = 1 if method.wants == "value" else 1 + count
+        first = 1 if wants == "value" else 1 + count
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
 
         def watch(accepted, iterate, *counts):
             g = None if iterate.g is None else variables.unravel(iterate.g)
             shown = iterate._replace(g=g)
-            return ask(number, accepted, variables.unravel(iterate.x), shown, *counts)
+            return ask(number, accepted, (variables.unravel(iterate.x), inputs[1]), shown, *counts)
 
         watch = watch if watched else None
         end = run(lambda x: evaluate(x, inputs), variables.rounded, chosen, x0, aux0, limits, box, watch, history)

@@ -47,13 +47,14 @@ class Watcher:
     Args:
       callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name; or None.
       disp: whether each iterate is printed.
-      combine: the arrays of x -> the user's x.
+      combine: the arrays of x, those that vary and those that do not -> the user's x.
     """
 
     def __init__(self, callback, disp, combine):
         self._callback, self._disp, self._combine = callback, disp, combine
         self._whole = callback is not None and _takes_result(callback)
         self.error = None
+        self.compiled = False
         with _lock:
             self.number = next(_numbers)
             _watchers[self.number] = self
@@ -70,7 +71,7 @@ class Watcher:
         if self._callback is None:
             return False
         try:
-            x = self._combine(x)
+            x = self._combine(*x)
             if not self._whole:
                 return _says_stop(self._callback(x))
             result = OptimizeResult(
@@ -80,7 +81,9 @@ class Watcher:
         except StopIteration:
             return True
         except BaseException as error:  # it is raised by minimize, with its own traceback
-            self.error = error
+            if self.compiled:
+                raise
+            self.error = self.error or error
             return True
 
 

@@ -19,7 +19,8 @@ class Variables:
     def __init__(self, leaves, wide=jnp.float32):
         self.shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
         real = [jnp.finfo(dtype).dtype for _, dtype in self.shapes]
-        self.dtype = jnp.result_type(*real, wide, jnp.float32)
+        with jax.numpy_dtype_promotion("standard"):
+            self.dtype = jnp.result_type(*real, wide, jnp.float32)
         self._exact = all(dtype == self.dtype for dtype in real)
         self.size = sum(math.prod(shape) * (1 + (dtype.kind == "c")) for shape, dtype in self.shapes)
 

@@ -102,7 +102,7 @@ def test_shapes_and_dtypes(dtype):
 @pytest.mark.parametrize("code", STATUS)
 def test_success_is_what_the_status_says(res, code):
     ended = dataclasses.replace(res, status=jnp.int32(code))
-    assert ended.success is STATUS[code].success is (code in (0, 4, 5, 7))
+    assert ended.success is STATUS[code].success is (code in (0, 4, 5, 7, 10))
     assert ended.message.split()[0] == STATUS[code].sentence.split()[0]
     assert ended.success == ended.message.startswith("Converged")
 

@@ -12,7 +12,7 @@ import jaxmin
 from jaxmin._registry import entries
 
 CONVERGED, MAXITER, PRECISION_LOSS, NAN, FTOL, XTOL, MAXFUN = range(7)
-PRECISION_FLOOR, SEARCH_FAILED, UNBOUNDED = 7, 8, 9
+PRECISION_FLOOR, SEARCH_FAILED, UNBOUNDED, SPREAD = 7, 8, 9, 10
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 # Those that search: what their searches meet is what this file is about.
@@ -327,7 +327,9 @@ def test_a_message_names_the_figures(status):
 def test_every_status_has_a_sentence_of_its_own():
     sentences = [row.sentence for row in jaxmin.STATUS.values()]
     assert len(set(sentences)) == len(sentences)
-    assert {code for code, row in jaxmin.STATUS.items() if row.success} == {CONVERGED, FTOL, XTOL, PRECISION_FLOOR}
+    assert {code for code, row in jaxmin.STATUS.items() if row.success} == {
+        CONVERGED, FTOL, XTOL, PRECISION_FLOOR, SPREAD,
+    }  # fmt: skip
     assert all(code == row.code for code, row in jaxmin.STATUS.items())
 
 

@@ -261,8 +261,17 @@ def test_equal_constants_give_the_same_transformation(name):
     schedule = lambda: transforms.exponential_decay(rate, 10, 0.5)
     assert optimizer(rate, *rest) is optimizer(jnp.float64(rate), *rest)
     assert optimizer(schedule(), *rest) is optimizer(schedule(), *rest) is not optimizer(rate, *rest)
-    assert chain(optimizer(rate, *rest)) is chain(optimizer(rate, *rest))
-    assert partition({"a": optimizer(rate, *rest)}, ["a"]) is partition({"a": optimizer(rate, *rest)}, ["a"])
+
+
+def test_no_traced_rate_outlives_its_trace():
+    x = jnp.ones(2)
+
+    def update(rate):
+        tx = chain(transforms.sgd(rate), partition({"a": transforms.adam(rate)}, "a"))
+        return tx.update(x, tx.init(x), x)[0]
+
+    with jax.checking_leaks():
+        jax.jit(update)(0.1)
 
 
 def test_traced_rates_and_rates_that_may_change_are_not_kept():

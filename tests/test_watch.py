@@ -8,7 +8,7 @@ import scipy.optimize
 from problems import rosenbrock
 
 import jaxmin
-from jaxmin import minimize
+from jaxmin import _watch, minimize
 
 START = [-1.2, 1.0]
 CALLBACK = 99
@@ -172,3 +172,30 @@ def test_a_length_that_is_none_is_refused(length):
 
 def test_names_are_public():
     assert jaxmin.STATUS[CALLBACK].success is False
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda solve: solve(1.0),
+        lambda solve: jax.grad(solve)(1.0),
+        lambda solve: jax.vmap(solve)(jnp.ones(2)),
+        lambda solve: jax.vmap(jax.grad(solve))(jnp.ones(2)),
+    ],
+    ids=["alone", "grad", "vmap", "vmap of grad"],
+)
+def test_an_exception_is_raised_through_transformations_too(call):
+    def callback(x):
+        raise ArithmeticError("mine")
+
+    with pytest.raises(ArithmeticError, match="mine"):
+        call(lambda a: minimize(lambda x: jnp.sum((x - a) ** 2), jnp.zeros(2), callback=callback).fun)
+    assert not _watch._watchers or all(watcher.compiled for watcher in _watch._watchers.values())
+
+
+def test_a_callback_is_given_the_arrays_of_x0_that_do_not_vary():
+    seen = []
+    x0 = {"w": jnp.zeros(2), "flags": jnp.array([True, False])}
+    fun = lambda p: jnp.sum((p["w"] - p["flags"]) ** 2)
+    jax.jit(lambda p: minimize(fun, p, callback=seen.append).x["w"])(x0).block_until_ready()
+    assert seen and seen[-1]["flags"].tolist() == [True, False]

@@ -163,7 +163,7 @@ def _build(adaptive, vertices):
             simplex=simplex,
             values=values,
             spread=vec.where(ended, spread, state.spread),
-            nit=state.nit + at_x0 + ended,
+            nit=state.nit + (at_x0 | ended).astype(jnp.int32),
             status=state.status,
         )
         return trial - params, state

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmin._builder import once
 from jaxmin._partition import check_tree
 from jaxmin.transforms._transformation import Transformation
 
@@ -69,7 +68,6 @@ def chain(*transformations):
     return _chain(members=transformations)
 
 
-@once
 def _chain(members):
     updates_of = [_tolerant(member.update) for member in members]
 
@@ -120,7 +118,6 @@ def partition(transformations, labels):
     )
 
 
-@once
 def _partition(members, labels, tree):
     groups = [label for label, _ in members]
     updates_of = {label: _tolerant(member.update) for label, member in members}
