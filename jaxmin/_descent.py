@@ -40,11 +40,13 @@ def descend(direction, linesearch, first_step="unit"):
     free: not those at a bound where f falls outwards (two-metric projection [3]).
 
     Args:
-      direction: a ``Direction``, or any Optax-style transformation (gradient in, update out).
+      direction: a ``Direction``, or any Optax-style transformation (gradient in, update out). Inside ``minimize``
+        it sees x as one flat vector; a transformation that wants the user's tree goes in as ``method`` with
+        ``linesearch`` beside it.
       linesearch: a ``LineSearch``.
       first_step: where a search begins: "unit", at 1, is right for a direction with a scale of its own
-        (quasi-Newton); "decrease", where a slope as steep as the one now would give the decrease of the
-        last iteration again [1, eq. (3.60)], for one that has none.
+        (quasi-Newton), and the default; "decrease", where a slope as steep as the one now would give the
+        decrease of the last iteration again [1, eq. (3.60)], for one that has none.
 
     Returns:
       A ``Method``.

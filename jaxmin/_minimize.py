@@ -76,6 +76,8 @@ def minimize(
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
+        "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n for limits.
+
         Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
         last N iterates in ``res.history``, True those of maxiter + 1.
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
