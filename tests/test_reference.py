@@ -9,7 +9,8 @@ from problems import ALL, recorded
 import jaxmin
 
 GTOL = 1e-5  # the default
-HANDFUL = 24  # evaluations: four iterates that gain nothing, and two searches that fail
+# Evaluations: two rows of six iterates that gain nothing, before and after the one retry, and trials that fail.
+HANDFUL = 32
 CONVERGED, PRECISION_LOSS, PRECISION_FLOOR, SEARCH_FAILED = 0, 2, 7, 8
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
