@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxmin import _vector as vec
 from jaxmin._lookup import iterate
 from jaxmin._method import Method
+from jaxmin.transforms._transformation import is_transformation
 
 
 class AsOptaxState(NamedTuple):
@@ -49,7 +50,7 @@ def as_optax(method):
     """
     import optax
 
-    if not (callable(getattr(method, "init", None)) and callable(getattr(method, "update", None))):
+    if not is_transformation(method):
         raise TypeError(f"method={method!r}: a method or a transformation, such as jaxmin.lbfgs()")
     if getattr(method, "wants", "gradient") != "gradient":
         raise TypeError(f"method={method!r}: it asks for a {method.wants}; Optax's loops have value and gradient")

@@ -12,6 +12,7 @@ from jaxmin._lookup import stored
 from jaxmin._method import Iterate, LineSearch, Method
 from jaxmin._partition import check_tree
 from jaxmin._result import NAN, RUNNING
+from jaxmin.transforms._transformation import is_transformation, taken
 from jaxmin.transforms._triple import from_triple, is_triple
 
 _OFFERED = ("value", "grad", "value_fn")
@@ -48,8 +49,7 @@ def foreign(thing, **fields):
 
 def is_foreign(thing):
     """Whether it has Optax's two functions, or is a triple."""
-    is_transformation = callable(getattr(thing, "init", None)) and callable(getattr(thing, "update", None))
-    return is_triple(thing) or (is_transformation and not isinstance(thing, type))
+    return is_triple(thing) or (is_transformation(thing) and not isinstance(thing, type))
 
 
 class _OnVectors(NamedTuple):
@@ -58,7 +58,7 @@ class _OnVectors(NamedTuple):
 
 
 def _on_vectors(transformation, to_params, to_vector):
-    offered = _offered(transformation.update)
+    _check_wishes(transformation.update)
 
     def init(x):
         return _explained(transformation.init, to_params(x))
@@ -66,8 +66,7 @@ def _on_vectors(transformation, to_params, to_vector):
     def update(g, state, x, /, **extra):
         if "grad" in extra:
             extra["grad"] = to_params(extra["grad"])
-        extra = {name: value for name, value in extra.items() if name in offered}
-        params = to_params(x)
+        params, extra = to_params(x), taken(transformation.update, extra)
         updates, new = _explained(transformation.update, to_params(g), state, params, **extra)
         check_tree("method: the updates of this transformation", updates, params)
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (updates, params)]
@@ -81,19 +80,15 @@ def _on_vectors(transformation, to_params, to_vector):
     return _OnVectors(init, update)
 
 
-def _offered(update):
-    """Which of the keyword arguments that minimize offers an update takes."""
-    parameters = list(inspect.signature(update).parameters.values())
-    for parameter in parameters:
+def _check_wishes(update):
+    """Raise where an update requires a keyword argument that minimize does not offer."""
+    for parameter in inspect.signature(update).parameters.values():
         required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
         if required and parameter.name not in _OFFERED:
             raise TypeError(
                 f"method: its update asks for {parameter.name!r}, which nobody offers; "
                 f"minimize passes {', '.join(_OFFERED)}"
             )
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return _OFFERED
-    return [parameter.name for parameter in parameters[3:]]  # the first three are given by position
 
 
 def _explained(function, *args, **kwargs):

@@ -69,7 +69,7 @@ def implicit(solve, evaluate):
             return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
 
         def among_free(v):
-            return v if box is None else jnp.where(active == 0, hessian(jnp.where(active == 0, v, 0)), v)
+            return jnp.where(active == 0, hessian(jnp.where(active == 0, v, 0)), v)
 
         b = -jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
         x_dot, f_bounds = jnp.zeros_like(x), 0

@@ -18,7 +18,7 @@ from jaxmin._models import as_model
 from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length
 from jaxmin._result import OptimizeResult
 from jaxmin._solve import solve
-from jaxmin._watch import Watcher
+from jaxmin._watch import Watcher, watched
 
 
 def minimize(
@@ -137,37 +137,9 @@ def minimize(
     watcher = None
     if callback is not None or disp:
         watcher = Watcher(callback, disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)))
-    solved = _watched(watcher, solve, problem, chosen, limits, diff, within, watcher, history)
+    solved = watched(watcher, solve, problem, chosen, limits, diff, within, watcher, history)
     result = _result(problem, within, *solved)
     return result if model is None else dataclasses.replace(result, x=whole(result.x))
-
-
-def _watched(watcher, solve, *arguments):
-    """What the solve gives; an exception of the user's callback is raised as it was."""
-    if watcher is None:
-        return solve(*arguments)
-    try:
-        solved = solve(*arguments)
-    except BaseException:
-        watcher.close()
-        raise
-    values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
-    if any(isinstance(value, jax.core.Tracer) for value in values):
-        watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
-        return solved
-    jax.block_until_ready(values)
-    watcher.close()
-    if watcher.error is not None:
-        raise watcher.error
-    return solved
-
-
-def _value(leaf):
-    """The array below the tracers of ``grad`` and ``vmap``, or the tracer of ``jit`` below them."""
-    below = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
-    while type(leaf).__name__ in below:
-        leaf = getattr(leaf, below[type(leaf).__name__])
-    return leaf
 
 
 def _refuse(**given):

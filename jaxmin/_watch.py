@@ -87,6 +87,34 @@ class Watcher:
             return True
 
 
+def watched(watcher, solve, *arguments):
+    """What the solve gives; an exception of the user's callback is raised as it was."""
+    if watcher is None:
+        return solve(*arguments)
+    try:
+        solved = solve(*arguments)
+    except BaseException:
+        watcher.close()
+        raise
+    values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
+    if any(isinstance(value, jax.core.Tracer) for value in values):
+        watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
+        return solved
+    jax.block_until_ready(values)
+    watcher.close()
+    if watcher.error is not None:
+        raise watcher.error
+    return solved
+
+
+def _value(leaf):
+    """The array below the tracers of ``grad`` and ``vmap``, or the tracer of ``jit`` below them."""
+    below = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
+    while type(leaf).__name__ in below:
+        leaf = getattr(leaf, below[type(leaf).__name__])
+    return leaf
+
+
 def _says_stop(answer):
     return isinstance(answer, (bool, np.bool_)) and bool(answer)
 

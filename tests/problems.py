@@ -15,6 +15,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin._registry import entries
+
+# Every method with every search, or with None where it takes none.
+PAIRS = [
+    (name, search)
+    for name, entry in entries("methods").items()
+    for search in (entries("linesearches") if entry.takes_search else (None,))
+]
+# The optimizers of jax.example_libraries, with a rate and what else they need.
+OPTIMIZERS = {
+    "sgd": (0.1,),
+    "momentum": (0.05, 0.9),
+    "nesterov": (0.05, 0.9),
+    "adagrad": (0.5,),
+    "rmsprop": (0.05,),
+    "rmsprop_momentum": (0.01,),
+    "adam": (0.1,),
+    "adamax": (0.1,),
+    "sm3": (0.5,),
+}
+
 
 class Problem(NamedTuple):
     """One problem."""

@@ -11,18 +11,13 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import rosenbrock
+from problems import PAIRS, rosenbrock
 
 import jaxmin
 from jaxmin import minimize
 from jaxmin._registry import entries
 
 START = (-1.2, 1.0)
-PAIRS = [
-    (name, search)
-    for name, entry in entries("methods").items()
-    for search in (entries("linesearches") if entry.takes_search else (None,))
-]
 DTYPES = (jnp.float32, jnp.float64)
 _unlike = itertools.count(1)
 

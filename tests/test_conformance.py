@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import like, recorded
+from problems import PAIRS, like, recorded
 
 import jaxmin
 from jaxmin._registry import entries
@@ -18,12 +18,6 @@ _Q = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
 HESSIAN = _Q @ np.diag([0.5, 0.8, 1.0, 1.5]) @ _Q.T
 TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 
-# Every method with every search, or with None where it takes none.
-PAIRS = [
-    (name, search)
-    for name, entry in entries("methods").items()
-    for search in (entries("linesearches") if entry.takes_search else (None,))
-]
 each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 

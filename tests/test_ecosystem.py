@@ -19,7 +19,7 @@ import optax
 import optax.contrib
 import pytest
 from flax import linen, nnx
-from problems import recorded, rosenbrock
+from problems import OPTIMIZERS, recorded, rosenbrock
 
 import jaxmin
 from jaxmin import minimize, transforms
@@ -425,17 +425,6 @@ def test_a_state_saved_in_the_middle_of_a_pair_goes_on(way):
 
 # ---- jax.example_libraries: triples, by name and as they are
 
-OPTIMIZERS = {
-    "sgd": (0.1,),
-    "momentum": (0.05, 0.9),
-    "nesterov": (0.05, 0.9),
-    "adagrad": (0.5,),
-    "rmsprop": (0.05,),
-    "rmsprop_momentum": (0.01,),
-    "adam": (0.1,),
-    "adamax": (0.1,),
-    "sm3": (0.5,),
-}
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 

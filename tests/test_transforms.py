@@ -13,6 +13,7 @@ import jax.example_libraries.optimizers as library
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import OPTIMIZERS
 
 import jaxmin
 from jaxmin import transforms
@@ -20,17 +21,6 @@ from jaxmin.transforms import apply_updates, chain, clip_by_global_norm, clip_gr
 
 optax = pytest.importorskip("optax")
 
-OPTIMIZERS = {
-    "sgd": (0.1,),
-    "momentum": (0.05, 0.9),
-    "nesterov": (0.05, 0.9),
-    "adagrad": (0.5,),
-    "rmsprop": (0.05,),
-    "rmsprop_momentum": (0.01,),
-    "adam": (0.1,),
-    "adamax": (0.1,),
-    "sm3": (0.5,),
-}
 ALL = OPTIMIZERS | {"extra_gradient": (0.1,)}
 # In units of the last place of x. A last place of beta^t is magnified by 1 / (1 - beta^t) < 1000 in Adam.
 ROUNDING = dict.fromkeys(OPTIMIZERS, 4) | {"adam": 64}
@@ -261,6 +251,14 @@ def test_equal_constants_give_the_same_transformation(name):
     schedule = lambda: transforms.exponential_decay(rate, 10, 0.5)
     assert optimizer(rate, *rest) is optimizer(jnp.float64(rate), *rest)
     assert optimizer(schedule(), *rest) is optimizer(schedule(), *rest) is not optimizer(rate, *rest)
+
+
+def test_a_member_may_call_what_it_is_given_by_position_as_it_likes():
+    member = transforms.Transformation(lambda params: (), lambda grad, state, value=None: (-grad, state))
+    x = jnp.ones(2)
+    for tx in (chain(member), partition({"a": member}, "a")):
+        updates, _ = tx.update(x, tx.init(x), x, value=1.0, grad=x)
+        np.testing.assert_array_equal(updates, -x)
 
 
 def test_no_traced_rate_outlives_its_trace():

@@ -1,13 +1,12 @@
 """Transformations one after the other, or each on its own part of the parameters; and the move itself."""
 
-import inspect
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmin._partition import check_tree
-from jaxmin.transforms._transformation import Transformation
+from jaxmin.transforms._transformation import Transformation, is_transformation, taken
 
 
 class Masked(NamedTuple):
@@ -65,19 +64,14 @@ def chain(*transformations):
     """
     for number, transformation in enumerate(transformations):
         _check_member(f"transformations[{number}]", transformation)
-    return _chain(members=transformations)
-
-
-def _chain(members):
-    updates_of = [_tolerant(member.update) for member in members]
 
     def init(params):
-        return tuple(member.init(params) for member in members)
+        return tuple(member.init(params) for member in transformations)
 
     def update(grads, state, params=None, **extra):
         new = []
-        for member_update, member_state in zip(updates_of, state, strict=True):
-            grads, member_state = member_update(grads, member_state, params, **extra)
+        for member, member_state in zip(transformations, state, strict=True):
+            grads, member_state = member.update(grads, member_state, params, **taken(member.update, extra))
             new.append(member_state)
         return grads, tuple(new)
 
@@ -112,21 +106,14 @@ def partition(transformations, labels):
         raise TypeError(f"transformations={transformations!r}: a dictionary from labels to transformations")
     for label, transformation in transformations.items():
         _check_member(f"transformations[{label!r}]", transformation)
-    leaves, tree = (labels, None) if callable(labels) else jax.tree.flatten(labels)
-    return _partition(
-        members=tuple(transformations.items()), labels=leaves if tree is None else tuple(leaves), tree=tree
-    )
-
-
-def _partition(members, labels, tree):
-    groups = [label for label, _ in members]
-    updates_of = {label: _tolerant(member.update) for label, member in members}
+    members = dict(transformations)
 
     def labels_of(params, name):
-        made = labels(params) if tree is None else tree.unflatten(labels)
-        unknown = {label for label in jax.tree.leaves(made) if label not in groups}
+        made = labels(params) if callable(labels) else labels
+        unknown = {label for label in jax.tree.leaves(made) if label not in members}
         if unknown:
-            raise ValueError(f"labels: no transformation for {unknown}; the choices are {', '.join(map(repr, groups))}")
+            choices = ", ".join(map(repr, members))
+            raise ValueError(f"labels: no transformation for {unknown}; the choices are {choices}")
         return made, _parts(made, params, name)
 
     def only(group, made, parts):
@@ -135,7 +122,7 @@ def _partition(members, labels, tree):
 
     def init(params):
         made, parts = labels_of(params, "params")
-        return PartitionState({group: member.init(only(group, made, parts)) for group, member in members})
+        return PartitionState({group: member.init(only(group, made, parts)) for group, member in members.items()})
 
     def update(grads, state, params=None, **extra):
         if params is None:
@@ -145,10 +132,11 @@ def _partition(members, labels, tree):
             made, of_params = labels_of(params, "params")
             of_grads = _parts(made, grads, "grads")
         parts, new = {}, {}
-        for group, _ in members:
+        for group, member in members.items():
             own_params = None if params is None else only(group, made, of_params)
             own_grads, own_state = only(group, made, of_grads), state.inner_states[group]
-            updates, new[group] = updates_of[group](own_grads, own_state, own_params, **extra)
+            own_extra = taken(member.update, extra)
+            updates, new[group] = member.update(own_grads, own_state, own_params, **own_extra)
             parts[group] = _parts(made, updates, "updates")
         found, above = jax.tree.flatten(made)
         return above.unflatten([parts[label][n] for n, label in enumerate(found)]), PartitionState(new)
@@ -169,16 +157,5 @@ def _parts(labels, tree, name):
 
 
 def _check_member(name, thing):
-    if not (callable(getattr(thing, "init", None)) and callable(getattr(thing, "update", None))):
+    if not is_transformation(thing):
         raise TypeError(f"{name}={thing!r}: a transformation, with init and update; call the function that builds it")
-
-
-def _tolerant(update):
-    """The update, given of all keyword arguments only those that it takes."""
-    parameters = inspect.signature(update).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return update
-    names = [parameter.name for parameter in parameters]
-    return lambda grads, state, params, **extra: update(
-        grads, state, params, **{name: value for name, value in extra.items() if name in names}
-    )

@@ -1,5 +1,6 @@
 """What a transformation is, and what the optimizers share: a formula for one leaf, applied to every leaf."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,20 @@ class Transformation(NamedTuple):
 
     init: Callable[..., Any]
     update: Callable[..., Any]
+
+
+def is_transformation(thing):
+    """Whether it has Optax's two functions."""
+    return callable(getattr(thing, "init", None)) and callable(getattr(thing, "update", None))
+
+
+def taken(update, extra):
+    """Of all keyword arguments those that an update takes beside its first three, which are given by position."""
+    parameters = list(inspect.signature(update).parameters.values())
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return extra
+    names = [parameter.name for parameter in parameters[3:]]
+    return {name: value for name, value in extra.items() if name in names}
 
 
 def leafwise(State, learning_rate, start, step):
