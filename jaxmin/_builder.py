@@ -19,7 +19,7 @@ def builder(build):
     """Wrap a builder: each constant must be of its kind; calls with equal constants build once.
 
     A constant is of its default's kind: True or False, a whole number, or a number, which is what it is
-    without a default too. An annotation says what else is welcome: ``float | None`` None,
+    without a default too. An annotation says what else is welcome: ``float | None`` and ``int | None`` None,
     ``float | jax.Array`` a traced scalar. Two names have kinds of their own: ``linesearch`` takes a
     ``LineSearch``, a search's name (built with the file's ``search_defaults``) or None; ``learning_rate``
     a number, a traced scalar or a schedule, a callable of the iteration index.
@@ -82,7 +82,7 @@ def _constant(parameter, value):
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
         raise TypeError(f"{name}={value!r}: True or False")
-    whole = isinstance(default, int)
+    whole = isinstance(default, int) or int in others
     kind = "a whole number" if whole else "a number"
     try:
         return _number(value, _whole if whole else float)

@@ -89,7 +89,7 @@ def descend(direction, linesearch, first_step="unit"):
         # The trial, told to the search.
         predicted = vec.dot(last.g, vec.sub(params, last.x))
         slope_there = vec.dot(grad, edge.moving(params, state.d))
-        start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp), jnp.inf)
+        start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp, state.floor.measured), jnp.inf)
         search = linesearch.step(state.search, start, f, slope_there, predicted)
         accepted = at_x0 | search.done
         failed = search.failed & ~accepted
@@ -146,7 +146,7 @@ def descend(direction, linesearch, first_step="unit"):
         d = vec.where(retry, scaled, d)
         slope0 = jnp.where(retry, slope_scaled, slope0)
         fresh, begins = fresh | retry, begins | retry
-        start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp), jnp.inf)
+        start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp, floor.measured), jnp.inf)
         begun = linesearch.init(start, t.astype(dtype))
         search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 

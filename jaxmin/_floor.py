@@ -14,6 +14,8 @@ _ULPS = 4
 _DOUBT = 0.75
 # An expected decrease so many times above that would have shown for certain.
 _CERTAIN = 100
+# Rounding may move f so many times farther than was seen once.
+_SEEN = 10
 # The floor: so many iterates (or failed searches) in a row that gained nothing ...
 _STALLS_MAX = 6
 # ... neither a lower f, nor a gradient norm this much below the lowest yet,
@@ -30,14 +32,16 @@ class Floor(NamedTuple):
     stalls: Any  # [] int32: iterates, and searches that failed, in a row that gained nothing
     highest: Any  # [] the highest expected decrease in that row
     lost: Any  # [] bool: the natural step from the iterate was already within rounding, of f or of x
-    contradicted: Any  # [] bool: f rose from the iterate to a trial at which it still falls, by the gradient
+    rise: Any  # [] how far f rose from the iterate to the last trial at which it still falls, by the gradient
+    contradicted: Any  # [] bool: such a rise was more than rounding
+    measured: Any  # [] how far rounding moves f, by the rises that made searches fail
     retried: Any  # [] bool: the method has begun anew in that row
 
     @classmethod
     def unknown(cls, zero):
         """Before x0."""
         no = jnp.zeros((), bool)
-        return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero, no, no, no)
+        return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero, no, zero, no, zero, no)
 
 
 def unit(value, dtype):
@@ -45,13 +49,13 @@ def unit(value, dtype):
     return max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
 
 
-def noise(f_lowest, f, ulp):
+def noise(f_lowest, f, ulp, measured=0):
     """How far rounding may raise f. It counts from the lowest f yet, so that many such rises don't add up."""
-    return jnp.maximum(f_lowest + _doubt(f_lowest, ulp) - f, 0)
+    return jnp.maximum(f_lowest + _doubt(f_lowest, ulp, measured) - f, 0)
 
 
-def _doubt(f_lowest, ulp):
-    return ulp**_DOUBT * jnp.abs(f_lowest)
+def _doubt(f_lowest, ulp, measured):
+    return jnp.maximum(ulp**_DOUBT * jnp.abs(f_lowest), measured)
 
 
 def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, iterate, expected, natural, promise):
@@ -84,24 +88,31 @@ def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, i
     highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, floor.highest)), floor.highest)
 
     rounding_of_x = _ULPS * ulp * gnorm * vec.max_abs(iterate.x)  # how far that alone may move f
-    blur = jnp.maximum(_doubt(f_lowest, ulp), rounding_of_x)
+    # A smooth f that falls at both ends of a short step has not risen in between. If it has, that is how far
+    # rounding moves it, whatever its last place says.
+    risen = ~accepted & (f > last.f) & falls
+    rise = jnp.where(accepted, 0, jnp.where(risen, f - last.f, floor.rise))
+    measured = jnp.where(failed, jnp.maximum(floor.measured, _SEEN * rise), floor.measured)
+    doubt = _doubt(f_lowest, ulp, floor.measured)
+    blur = jnp.maximum(doubt, rounding_of_x)
     lost = jnp.where(accepted, natural * expected <= blur, floor.lost)
-    contradicted = ~accepted & (floor.contradicted | ((f > last.f + blur) & falls))
+
+    contradicted = ~accepted & (floor.contradicted | (risen & (rise > blur)))
 
     in_rounding = lost & ~contradicted
     status = jnp.where(failed & last_resort, jnp.where(in_rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
     # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
     settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * floor.g_lowest) | (stalls >= 2 * _STALLS_MAX)
-    hidden = expected <= _CERTAIN * _doubt(f_lowest, ulp)
+    hidden = expected <= _CERTAIN * doubt
     # Where the gradient promises much, the word that nothing is left rests on what the method has learnt, which
     # rounding may have spoilt. It begins anew, once.
     ended = settled | (failed & last_resort)
-    retry = ended & ~floor.retried & (promise > _CERTAIN * _doubt(f_lowest, ulp))
+    retry = ended & ~floor.retried & (promise > _CERTAIN * doubt)
     retried = jnp.where(accepted & progress, False, floor.retried | retry)
     stalls = jnp.where(retry, 0, stalls)
     status = jnp.where(settled, jnp.where(hidden, PRECISION_LOSS, SEARCH_FAILED), status)
     status = jnp.where(retry, RUNNING, status)
 
     g_lowest = jnp.where(accepted, jnp.minimum(gnorm, floor.g_lowest), floor.g_lowest)
-    floor = Floor(f_lowest, g_lowest, stalls, highest, lost, contradicted, retried)
+    floor = Floor(f_lowest, g_lowest, stalls, highest, lost, rise, contradicted, measured, retried)
     return floor, status.astype(jnp.int32), retry

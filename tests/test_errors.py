@@ -259,7 +259,7 @@ def test_unknown_search_lists_the_choices(search):
 
 
 BUILDERS = {
-    "memory": (jaxmin.lbfgs, [0, -1, 2.5, "5", None]),
+    "memory": (jaxmin.lbfgs, [0, -1, 2.5, "5"]),
     "eta": (jaxmin.cg, [0, -1, math.nan, "0.4"]),
     "step": (jaxmin.fixed, [0, -1.0, math.nan, "1"]),
     "sufficient": (jaxmin.backtracking, [0, 0.5, -1, math.nan, "1e-4"]),

@@ -291,6 +291,16 @@ def test_the_noise_of_a_sum_ends_in_a_true_word(method):
     assert res.nfev < 100
 
 
+@pytest.mark.parametrize("method", ("lbfgs", "bfgs"))
+@pytest.mark.parametrize("search", entries("linesearches").keys() - {"fixed"})
+def test_noise_far_above_the_last_place_of_f_is_measured_and_lived_with(search, method):
+    x0 = jnp.asarray([-1.2, 1.0], jnp.float32)
+    noisy = lambda x: rosenbrock(x) + 1e-4 * jnp.sin(1e9 * jnp.sum(x))  # at the minimum f = 0, and the noise 1e-4
+    res = jaxmin.minimize(noisy, x0, method=method, linesearch=search, jac=jax.grad(rosenbrock))
+    assert res.success
+    np.testing.assert_allclose(res.x, 1, atol=1e-4)
+
+
 def test_the_floor_is_a_success_only_within_gtol_times_f():
     """The same solve under two tolerances: what it reached is enough for one of them."""
     fun = lambda x: noisy_sum(x) + 1e4

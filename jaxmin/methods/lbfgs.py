@@ -13,12 +13,14 @@ names = ("l-bfgs-b",)
 options = {"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"}
 tol_sets = ("ftol", "gtol")
 
+# How many pairs pay: few variables have no use for more, and with many the histories begin to cost.
+_FEW_VARIABLES, _MANY_VARIABLES = 4, 500
 # Up to so many numbers the recursion is faster than matrix products: it has fewer parts to start.
 _TWO_LOOP_MAX = 16
 
 
 @builder
-def lbfgs(memory=10, linesearch=None):
+def lbfgs(memory: int | None = None, linesearch=None):
     r"""Limited-memory BFGS: a quasi-Newton method with the last few pairs of steps and gradient changes.
 
     The direction is :math:`d = -H g`, by the two-loop recursion [2, Algorithm 7.4] for a few variables, and
@@ -26,7 +28,7 @@ def lbfgs(memory=10, linesearch=None):
     stored only where s.y > eps \|s.g\|: another would make H indefinite.
 
     Args:
-      memory: pairs kept, >= 1; 10 by default.
+      memory: pairs kept, >= 1; by default 20 for 5 to 500 variables, 10 for fewer and for more.
       linesearch: a ``LineSearch``; ``backtracking()`` by default.
 
     Returns:
@@ -41,12 +43,13 @@ def lbfgs(memory=10, linesearch=None):
       [1] R. H. Byrd, J. Nocedal and R. B. Schnabel, Math. Programming 63 (1994), 129-156.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Section 7.2.
     """
-    if not memory >= 1:
+    if memory is not None and not memory >= 1:
         raise ValueError(f"memory={memory!r}: at least 1 pair")
 
     def init(x):
         form = TwoLoop if vec.size(x) <= _TWO_LOOP_MAX else Compact
-        return form.empty(memory, x)
+        pays = _FEW_VARIABLES < vec.size(x) <= _MANY_VARIABLES
+        return form.empty(memory or (20 if pays else 10), x)
 
     def update(g, H, x, *, previous, accepted, restart):
         pair = pair_between(previous, x, g)
