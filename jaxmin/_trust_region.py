@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxmin import _vector as vec
 from jaxmin._floor import noise, unit
 from jaxmin._method import Iterate
-from jaxmin._result import PRECISION_LOSS, RUNNING
+from jaxmin._result import NAN, PRECISION_LOSS, RUNNING
 
 # What SciPy calls the parameters of their builders.
 OPTIONS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
@@ -33,6 +33,13 @@ def start(x, radius):
         "f_lowest": zero + jnp.inf,
         "status": jnp.full((), RUNNING, jnp.int32),
     }
+
+
+def to_edge(z, d, radius):
+    """The tau >= 0 with |z + tau d| = Delta, for z inside."""
+    dd, zd = vec.dot(d, d), vec.dot(z, d)
+    gap = jnp.maximum(radius**2 - vec.dot(z, z), 0)
+    return gap / (zd + jnp.sqrt(zd**2 + dd * gap))
 
 
 def judge(state, g, x, value, Hs, *, eta, max_radius):
@@ -72,11 +79,14 @@ def judge(state, g, x, value, Hs, *, eta, max_radius):
     iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((x, f, g), last)))
     # A step that x cannot hold, or that promises less than f resolves and was refused: there is no better one.
     lost = ~at_x0 & ~accepted & ((length == 0) | (hidden & (predicted <= ulp * jnp.abs(last.f))))
+    status = jnp.where(lost, PRECISION_LOSS, RUNNING)
+    # Derivatives that are not finite lead nowhere.
+    status = jnp.where(jnp.isfinite(length), status, NAN)
     renewed = state._replace(
         iterate=iterate,
         nit=state.nit + accepted.astype(jnp.int32),
         radius=radius,
         f_lowest=jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest),
-        status=jnp.where(lost, PRECISION_LOSS, RUNNING).astype(jnp.int32),
+        status=status.astype(jnp.int32),
     )
     return renewed, accepted
