@@ -10,6 +10,7 @@ from jax import lax
 from jaxmin import _history
 from jaxmin import _result as status_of
 from jaxmin import _vector as vec
+from jaxmin._hessian import SECOND_ORDER, beside, nothing_kept
 from jaxmin._lookup import reuse, searches
 from jaxmin._result import RUNNING
 
@@ -29,15 +30,17 @@ class Carry(NamedTuple):
     aux: Any  # of the iterate
     nfev: Any  # [] int32: points at which f was asked for
     status: Any  # [] int32
-    nhev: Any = None  # [] int32: Hessian-vector products, for methods that want them
+    nhev: Any = None  # [] int32: Hessians or products with them, for methods that want them
     history: Any = None  # a ``History``, if one is kept
+    kept: Any = None  # the user's Hessian, if it is used: a ``Kept``
 
 
 def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None, history=0):
     """Minimise from x0: trips of :func:`advance` until a status ends them.
 
     Args:
-      evaluate: x -> (value, grad, aux); grad is None for a method that wants none.
+      evaluate: x -> (value, grad, aux); grad is None for a method that wants none. An ``Evaluation`` where there are
+        second derivatives by hand.
       rounded: x -> x as the user's dtypes hold it.
       method: a ``Method``.
       x0: the start, a vector.
@@ -51,10 +54,11 @@ def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None, histo
       The last ``Carry``.
     """
     none = jnp.zeros((), jnp.int32)
-    nhev = none if method.wants == "product" else None
+    nhev = none if method.wants in SECOND_ORDER else None
     state = method.init(x0)
     kept = _history.empty(history, state.iterate.f.dtype) if history else None
-    carry = Carry(state, aux0, none, jnp.full((), RUNNING, jnp.int32), nhev, kept)
+    hessian = nothing_kept(evaluate, method.wants, x0)
+    carry = Carry(state, aux0, none, jnp.full((), RUNNING, jnp.int32), nhev, kept, hessian)
 
     def trip(old):
         new = advance(evaluate, rounded, method, limits, box, old)
@@ -79,9 +83,10 @@ def advance(evaluate, rounded, method, limits, box, carry):
 
     told = {} if box is None else {"box": box}
     nfev, nhev = carry.nfev + 1, carry.nhev
-    if method.wants == "product":
-        both = lambda x: (lambda value, grad, aux: ((value, grad), aux))(*evaluate(x))
-        (value, grad), (_, told["hv"]), aux = jax.jvp(both, (x,), (carry.state.along,), has_aux=True)
+    kept = carry.kept
+    if method.wants in SECOND_ORDER:
+        (value, grad, aux), second, kept = beside(evaluate, method.wants, carry.state, carry.aux, kept, x)
+        told["hv" if method.wants == "product" else "H"] = second
         stays = carry.state.stays.astype(jnp.int32)
         nfev, nhev = nfev - stays, nhev + stays
     else:
@@ -89,7 +94,7 @@ def advance(evaluate, rounded, method, limits, box, carry):
     _, state = method.update(grad, carry.state, x, value=value, **told)
     status = _status(carry.state, state, nfev, limits, box)
     accepted = state.improved if hasattr(state, "improved") else state.nit > carry.state.nit
-    return Carry(state, vec.where(accepted, aux, carry.aux), nfev, status, nhev)
+    return Carry(state, vec.where(accepted, aux, carry.aux), nfev, status, nhev, kept=kept)
 
 
 def _advance_foreign(evaluate, method, limits, box, carry, x):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin import _problem
+from jaxmin import _hessian, _problem
 from jaxmin import _vector as vec
 from jaxmin._box import box
 from jaxmin._implicit import check_mode
@@ -66,7 +66,12 @@ def minimize(
         each iteration with NumPy arrays, under ``vmap`` lane by lane. ``StopIteration`` or True ends the solve
         (that lane) with status 99; any other exception ends it and is raised here, or, under an outer ``jit``, by
         JAX when the compiled function runs.
-      hess, hessp, constraints: SciPy's; not offered yet, and refused.
+      hess, hessp: second derivatives by hand, for the methods that use them (others warn): None (automatic
+        differentiation), or callables: ``hess(x, *args)`` gives H of shape [n, n], for x0 of any shape or a pytree
+        what ``jax.hessian`` gives; ``hessp(x, p, *args)`` gives H p, with p and H p built like x0 (None for what
+        does not vary), for complex parts in ``jax.grad``'s convention. Where both are given, the one is called that
+        the method asks for, the Hessian once an iterate at most. A solution's derivatives do without them.
+      constraints: SciPy's; not offered yet, and refused.
       tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well.
         ``options`` go before it.
       options: a dictionary, names in SciPy's spelling or ours. Of the solve, all of them traced values:
@@ -109,12 +114,13 @@ def minimize(
     References:
       The method's and the search's own: see their builders.
     """
-    _refuse(hess=hess, hessp=hessp, constraints=constraints)
+    _refuse(constraints=constraints)
     if not (callback is None or callable(callback)):
         raise TypeError(f"callback={callback!r}: callable, callback(x) or callback(intermediate_result)")
     if not isinstance(has_aux, (bool, np.bool_)):
         raise TypeError(f"has_aux={has_aux!r}: True or False")
     jac = _checked_jac(jac)
+    hess, hessp = _hessian.checked(hess, hessp)
     if not callable(fun):
         raise TypeError(f"fun={fun!r}: it must be callable, fun(x, *args)")
     if not isinstance(options, (dict, type(None))):
@@ -126,9 +132,11 @@ def minimize(
     disp = bool(options.pop("disp", False))
     history = history_length(options)
     if model is not None:
-        fun, jac, x0 = model.of_parameters(fun), model.of_parameters(jac), model.parameters
+        fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
+        x0 = model.parameters
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
-    problem = _problem.build(fun, x0, args, jac, has_aux, gradient=chosen.wants != "value")
+    hess, hessp = _hessian.used(chosen.wants, method, hess, hessp)
+    problem = _problem.build(fun, x0, args, jac, has_aux, chosen.wants != "value", hess, hessp)
     within = box(bounds, problem.variables, problem.x_static)
     if within is not None:
         _check_bounded(chosen)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin import _traces
+from jaxmin import _hessian, _traces
 from jaxmin._partition import Static, is_array, is_number, partition
 from jaxmin._signature import Signature, with_all_constants
 from jaxmin._x0 import Variables, canonical_x0, is_inexact, native
@@ -21,6 +21,9 @@ class Trace(NamedTuple):
     constants: list  # what fun closed over
     value_dtype: Any
     aux_static: Static
+    by_hand: str | None = None  # "hess" or "hessp", if one is given and used
+    second: Signature | None = None  # of it: constants, x leaves, p leaves, other arrays -> H, or leaves of the product
+    second_constants: Any = ()  # what it closed over
 
 
 class Problem(NamedTuple):
@@ -31,24 +34,28 @@ class Problem(NamedTuple):
     x_static: Static  # x0 without the leaves that vary, and without its other arrays
     leaves: list  # x0: the leaves that vary
     fixed: list  # x0: arrays that do not
-    arrays: list  # arrays of fun, of jac, and of args
+    arrays: list  # arrays of fun, of jac, of hess and hessp, and of args
 
     def inputs(self):
         """What the compiled solve is fed beside the leaves of x0."""
-        return self.trace.constants, self.fixed, self.arrays
+        return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays
 
 
-def build(fun, x0, args, jac, has_aux, gradient=True):
-    """Trace fun once, with its gradient if wanted, at x0; every defect that needs no values is raised here."""
+def build(fun, x0, args, jac, has_aux, gradient=True, hess=None, hessp=None):
+    """Trace fun once, with its gradient if wanted, at x0; every defect that needs no values is raised here.
+
+    Of ``hess`` and ``hessp`` at most one is given: it is traced too.
+    """
     args = args if isinstance(args, tuple) else (args,)
+    functions = fun, jac, hess, hessp
     try:
-        return _build(fun, x0, args, jac, has_aux, gradient, _is_argument)
+        return _build(functions, x0, args, has_aux, gradient, _is_argument)
     except Exception as error:
         # A number among args, or bound by functools.partial, that steers Python control flow (a range, an
         # axis, a shape) cannot be traced: take the numbers as constants, at the price of a second trace.
         if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
             with contextlib.suppress(Exception):
-                return _build(fun, x0, args, jac, has_aux, gradient, is_array)
+                return _build(functions, x0, args, has_aux, gradient, is_array)
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
             error.add_note("x0 is a list of lists: a pytree, handed to fun as it is. For an array, jnp.array(x0).")
         if isinstance(error, jax.errors.TracerArrayConversionError):
@@ -59,23 +66,25 @@ def build(fun, x0, args, jac, has_aux, gradient=True):
         raise
 
 
-def _build(fun, x0, args, jac, has_aux, gradient, is_argument):
+def _build(functions, x0, args, has_aux, gradient, is_argument):
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
         raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
-    parts = (_taken_apart(fun), _taken_apart(jac), jax.tree.map(_as_argument, args))
+    _, jac, hess, hessp = functions
+    parts = (*map(_taken_apart, functions), jax.tree.map(_as_argument, args))
     arrays, static = partition(parts, is_argument)
-    settings = gradient, jac is None, jac is True, has_aux
+    second = "hess" if hess is not None else "hessp" if hessp is not None else None
+    settings = gradient, jac is None, jac is True, has_aux, second
     trace = _traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays)
 
 
 def _trace(static, x_static, inputs, settings):
-    gradient, by_ad, with_grad, has_aux = settings
+    gradient, by_ad, with_grad, has_aux, second = settings
     aux_box = []
 
     def value_and_grad(leaves, fixed, arrays):
-        fun, jac, args = static.combine(arrays)
+        fun, jac, _, _, args = static.combine(arrays)
 
         def objective(leaves):
             out = fun(x_static.combine(leaves, fixed), *args)
@@ -89,7 +98,7 @@ def _trace(static, x_static, inputs, settings):
         else:
             value, (aux, grad) = objective(leaves)
             if not with_grad:
-                grad = _gradient_by_hand(jac, x_static.combine(leaves, fixed), args)
+                grad = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
             grad = _checked_gradient(grad, leaves, x_static)
         aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
         aux_box.append(aux_static)
@@ -97,7 +106,25 @@ def _trace(static, x_static, inputs, settings):
 
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
     closed = with_all_constants(closed, *jax.tree.leaves(inputs))
-    return Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
+    trace = Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
+    return trace if second is None else _with_second(trace, static, x_static, inputs, second)
+
+
+def _with_second(trace, static, x_static, inputs, second):
+    """The trace with that of ``hess`` or ``hessp``, a function of x, of a p like x, and of the other arrays."""
+
+    def derivative(leaves, along, fixed, arrays):
+        _, _, hess, hessp, args = static.combine(arrays)
+        x = x_static.combine(leaves, fixed)
+        if second == "hess":
+            return _hessian.as_matrix(_by_hand("hess", hess, x, *args), leaves, x_static)
+        product = _by_hand("hessp", hessp, x, x_static.only(along), *args)
+        return _checked_gradient(product, leaves, x_static, "hessp", "product")
+
+    leaves, *rest = inputs
+    inputs = leaves, leaves, *rest
+    closed = with_all_constants(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
+    return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)
 
 
 def _as_argument(leaf):
@@ -118,13 +145,14 @@ def _taken_apart(fun):
     return fun
 
 
-def _gradient_by_hand(jac, x, args):
+def _by_hand(name, derivative, *args):
+    """What the user's own derivative gives."""
     try:
-        return jac(x, *args)
+        return derivative(*args)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            "jac: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
-            "jax.numpy, or leave it out: gradients are found by automatic differentiation."
+            f"{name}: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
+            "jax.numpy, or leave it out: derivatives are found by automatic differentiation."
         ) from error
 
 
@@ -162,22 +190,22 @@ def _as_scalar(value):
     return value.reshape(())
 
 
-def _checked_gradient(grad, leaves, x_static):
-    """The user's gradient, leaf by leaf in the shape and dtype of x0."""
+def _checked_gradient(grad, leaves, x_static, name="jac", noun="gradient"):
+    """The user's gradient, or product, leaf by leaf in the shape and dtype of x0."""
     try:
         if jax.tree_util.treedef_is_leaf(x_static.treedef):
             grad = jnp.asarray(grad)  # a list of numbers, as SciPy takes it
         grads = [jnp.asarray(g) for g in x_static.pick(grad)]
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"jac: a gradient built as {jax.tree.structure(grad)} ({type(grad).__name__}) for x0 built as "
+            f"{name}: a {noun} built as {jax.tree.structure(grad)} ({type(grad).__name__}) for x0 built as "
             f"{x_static.treedef}"
         ) from error
     checked = []
     for leaf, g in zip(leaves, grads):
         if g.shape != leaf.shape:
-            raise ValueError(f"jac: a gradient of shape {g.shape} for a part of x0 of shape {leaf.shape}")
+            raise ValueError(f"{name}: a {noun} of shape {g.shape} for a part of x0 of shape {leaf.shape}")
         if jnp.iscomplexobj(g) and not jnp.iscomplexobj(leaf):
-            raise TypeError(f"jac: a complex gradient ({g.dtype}) for a real part of x0 ({leaf.dtype})")
+            raise TypeError(f"{name}: a complex {noun} ({g.dtype}) for a real part of x0 ({leaf.dtype})")
         checked.append(g.astype(leaf.dtype))
     return checked

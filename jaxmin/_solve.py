@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxmin import _implicit
 from jaxmin._foreign import Foreign
+from jaxmin._hessian import Evaluation
 from jaxmin._history import in_order
 from jaxmin._implicit import Solution
 from jaxmin._loop import run
@@ -21,7 +22,17 @@ def solve(problem, method, limits, diff, box=None, watcher=None, history=0):
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
     x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
-    key = problem.trace.signature, problem.variables, method, x_static, watcher is not None, history
+    trace = problem.trace
+    key = (
+        trace.signature,
+        problem.variables,
+        method,
+        x_static,
+        watcher is not None,
+        history,
+        trace.by_hand,
+        trace.second,
+    )
     solve = _by_program(diff, *key) if isinstance(method, Foreign) and not method.kept else _compiled(diff, *key)
     number = None if watcher is None else np.int32(watcher.number)
     return solve(problem.leaves, (*problem.inputs(), number, box), limits)
@@ -79,7 +90,7 @@ def _program(signature):
     return jax.jit(solve)
 
 
-def _functions(signature, variables, method, x_static, watched, history):
+def _functions(signature, variables, method, x_static, watched, history, by_hand, second):
     """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux).
 
     The inputs are what the problem is fed, then the watcher's number and the box, or None for each.
@@ -87,11 +98,23 @@ def _functions(signature, variables, method, x_static, watched, history):
     count, wants = len(variables.shapes), method.wants
 
     def evaluate(x, inputs):
-        constants, *rest, _, _ = inputs
+        (constants, _), *rest, _, _ = inputs
         value, *outputs = signature(*constants, *variables.unravel(x), *jax.tree.leaves(rest))
         if wants == "value":
             return value, None, outputs
         return value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
+
+    def derivative(x, along, inputs):
+        (_, constants), *rest, _, _ = inputs
+        return second(*constants, *variables.unravel(x), *variables.unravel(along), *jax.tree.leaves(rest))
+
+    def evaluation(inputs):
+        first = lambda x: evaluate(x, inputs)
+        if by_hand is None:
+            return Evaluation(first)
+        if by_hand == "hess":
+            return Evaluation(first, hessian=lambda x: derivative(x, x, inputs)[0].astype(x.dtype))
+        return Evaluation(first, lambda x, v: variables.ravel([h.conj() for h in derivative(x, v, inputs)]))
 
     def solve(x0, inputs, limits):
         chosen, (number, box) = method, inputs[-2:]
@@ -108,7 +131,7 @@ def _functions(signature, variables, method, x_static, watched, history):
             return ask(number, accepted, (variables.unravel(iterate.x), inputs[1]), shown, *counts)
 
         watch = watch if watched else None
-        end = run(lambda x: evaluate(x, inputs), variables.rounded, chosen, x0, aux0, limits, box, watch, history)
+        end = run(evaluation(inputs), variables.rounded, chosen, x0, aux0, limits, box, watch, history)
         x, f, g = end.state.iterate
         curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
         f = f.astype(signature.outputs[0].dtype)

@@ -431,8 +431,6 @@ def test_options_go_before_tol():
 
 REFUSED = {
     "constraints": {"constraints": {"type": "eq", "fun": lambda x: x[0]}},
-    "hess": {"hess": lambda x: jnp.eye(2)},
-    "hessp": {"hessp": lambda x, p: p},
     "return_all": {"options": {"return_all": True}},
     "eps": {"options": {"eps": 1e-8}},
     "finite_diff_rel_step": {"options": {"finite_diff_rel_step": 1e-8}},

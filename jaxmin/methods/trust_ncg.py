@@ -5,17 +5,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmin import _trust_region
 from jaxmin import _vector as vec
 from jaxmin._builder import builder
-from jaxmin._floor import noise, unit
 from jaxmin._method import Iterate, Method
-from jaxmin._result import PRECISION_LOSS, RUNNING
 
 names = ("trust-ncg", "steihaug", "newton-tr")
-options = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
-
-# An agreement of model and function below the first shrinks the region, above the second lets it grow.
-_POOR, _GOOD = 0.25, 0.75
+options = _trust_region.OPTIONS
 
 
 class TrustNCGState(NamedTuple):
@@ -64,19 +60,13 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=200):
       [1] T. Steihaug, SIAM J. Numer. Anal. 20 (1983), 626-637.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
-    if not radius > 0:
-        raise ValueError(f"radius={radius!r}: a length > 0")
-    if not max_radius >= radius:
-        raise ValueError(f"max_radius={max_radius!r}: not below radius")
-    if not 0 <= eta < _POOR:
-        raise ValueError(f"eta={eta!r}: in [0, 1/4)")
+    _trust_region.check(radius, max_radius, eta)
     if not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
     first_radius = radius
 
     def init(x):
-        dtype, zeros = vec.scalar_dtype(x), vec.zeros(x)
-        zero = jnp.zeros((), dtype)
+        zeros = vec.zeros(x)
         return TrustNCGState(
             trial=x,
             along=zeros,
@@ -85,11 +75,7 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=200):
             Hz=zeros,
             r=zeros,
             inner=jnp.zeros((), jnp.int32),
-            iterate=Iterate(x, zero, zeros),
-            nit=jnp.full((), -1, jnp.int32),
-            radius=zero + first_radius,
-            f_lowest=zero + jnp.inf,
-            status=jnp.full((), RUNNING, jnp.int32),
+            **_trust_region.start(x, first_radius),
         )
 
     def update(grad, state, params, /, *, value, hv, **_):
@@ -101,27 +87,8 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=200):
 
     def _judge(g, state, x, value):
         """The trial was evaluated: take the step or not, and begin a new one from the iterate."""
-        last, dtype = state.iterate, state.radius.dtype
-        f, ulp, at_x0 = value.astype(dtype), unit(value, dtype), state.nit < 0
-        s = vec.sub(x, last.x)
-        length = vec.norm(s)
-        predicted = -(vec.dot(last.g, s) + vec.dot(s, state.Hz) / 2)
-        doubt = noise(state.f_lowest, last.f, ulp)
-        # Within rounding of f the slopes tell the decrease: the trapezoid of both ends.
-        by_slopes = -(vec.dot(last.g, s) + vec.dot(g, s)) / 2
-        hidden = (jnp.abs(f - last.f) <= doubt) & (predicted <= doubt)
-        rho = jnp.where(hidden, by_slopes, last.f - f) / predicted
-        finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
-        accepted = at_x0 | (finite & (rho > eta)) | (f == -jnp.inf)
-
-        at_edge = length >= 0.99 * state.radius
-        radius = jnp.where(finite & (rho >= _POOR), state.radius, length / 4)
-        radius = jnp.where(finite & (rho > _GOOD) & at_edge, jnp.minimum(2 * radius, max_radius), radius)
-        radius = jnp.where(at_x0, state.radius, radius)
-        iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((x, f, g), last)))
-        # A step that x cannot hold, or that promises less than f resolves and was refused: there is no better one.
-        lost = ~at_x0 & ~accepted & ((length == 0) | (hidden & (predicted <= ulp * jnp.abs(last.f))))
-        zeros = vec.zeros(x)
+        state, _ = _trust_region.judge(state, g, x, value, state.Hz, eta=eta, max_radius=max_radius)
+        iterate, zeros = state.iterate, vec.zeros(x)
         return state._replace(
             trial=iterate.x,
             along=vec.scale(-1 / vec.norm(iterate.g), iterate.g),
@@ -130,11 +97,6 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=200):
             Hz=zeros,
             r=vec.scale(1 / vec.norm(iterate.g), iterate.g),
             inner=jnp.zeros((), jnp.int32),
-            iterate=iterate,
-            nit=state.nit + accepted.astype(jnp.int32),
-            radius=radius,
-            f_lowest=jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest),
-            status=jnp.where(lost, PRECISION_LOSS, RUNNING).astype(jnp.int32),
         )
 
     def _conjugate_gradient(state, Hd):

@@ -1,0 +1,92 @@
+"""What the trust-region methods share: when a step is taken, how the region changes, and when nothing is left."""
+
+import jax.numpy as jnp
+
+from jaxmin import _vector as vec
+from jaxmin._floor import noise, unit
+from jaxmin._method import Iterate
+from jaxmin._result import NAN, PRECISION_LOSS, RUNNING
+
+# What SciPy calls the parameters of their builders.
+OPTIONS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
+# An agreement of model and function below the first shrinks the region, above the second lets it grow.
+_POOR, _GOOD = 0.25, 0.75
+
+
+def check(radius, max_radius, eta):
+    """Raise unless the constants of a trust region make sense."""
+    if not radius > 0:
+        raise ValueError(f"radius={radius!r}: a length > 0")
+    if not max_radius >= radius:
+        raise ValueError(f"max_radius={max_radius!r}: not below radius")
+    if not 0 <= eta < _POOR:
+        raise ValueError(f"eta={eta!r}: in [0, 1/4)")
+
+
+def start(x, radius):
+    """The fields of a state that :func:`judge` reads and renews, before x0, with the first radius."""
+    zero = jnp.zeros((), vec.scalar_dtype(x))
+    return {
+        "iterate": Iterate(x, zero, vec.zeros(x)),
+        "nit": jnp.full((), -1, jnp.int32),
+        "radius": zero + radius,
+        "f_lowest": zero + jnp.inf,
+        "status": jnp.full((), RUNNING, jnp.int32),
+    }
+
+
+def to_edge(z, d, radius):
+    """The tau >= 0 with |z + tau d| = Delta, for z inside."""
+    dd, zd = vec.dot(d, d), vec.dot(z, d)
+    gap = jnp.maximum(radius**2 - vec.dot(z, z), 0)
+    return gap / (zd + jnp.sqrt(zd**2 + dd * gap))
+
+
+def judge(state, g, x, value, Hs, *, eta, max_radius):
+    r"""Take the step to a trial or not, and change the region, by
+    :math:`\rho = (f(x) - f(x + s)) / (m(0) - m(s))` [1, Algorithm 4.1].
+
+    Args:
+      state: a method's, with the fields of :func:`start`.
+      g, x, value: what was found at the trial, and the trial.
+      Hs: like x: the product of the model's Hessian with the step s.
+      eta: the least :math:`\rho` of a step that is taken.
+      max_radius: the largest radius.
+
+    Returns:
+      The state with those fields renewed; and [] bool, whether the trial is the new iterate.
+
+    References:
+      [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+    """
+    last, dtype = state.iterate, state.radius.dtype
+    f, ulp, at_x0 = value.astype(dtype), unit(value, dtype), state.nit < 0
+    s = vec.sub(x, last.x)
+    length = vec.norm(s)
+    predicted = -(vec.dot(last.g, s) + vec.dot(s, Hs) / 2)
+    doubt = noise(state.f_lowest, last.f, ulp)
+    # Within rounding of f the slopes tell the decrease: the trapezoid of both ends.
+    by_slopes = -(vec.dot(last.g, s) + vec.dot(g, s)) / 2
+    hidden = (jnp.abs(f - last.f) <= doubt) & (predicted <= doubt)
+    rho = jnp.where(hidden, by_slopes, last.f - f) / predicted
+    finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
+    accepted = at_x0 | (finite & (rho > eta)) | (f == -jnp.inf)
+
+    at_edge = length >= 0.99 * state.radius
+    radius = jnp.where(finite & (rho >= _POOR), state.radius, length / 4)
+    radius = jnp.where(finite & (rho > _GOOD) & at_edge, jnp.minimum(2 * radius, max_radius), radius)
+    radius = jnp.where(at_x0, state.radius, radius)
+    iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((x, f, g), last)))
+    # A step that x cannot hold, or that promises less than f resolves and was refused: there is no better one.
+    lost = ~at_x0 & ~accepted & ((length == 0) | (hidden & (predicted <= ulp * jnp.abs(last.f))))
+    status = jnp.where(lost, PRECISION_LOSS, RUNNING)
+    # Derivatives that are not finite lead nowhere.
+    status = jnp.where(jnp.isfinite(length), status, NAN)
+    renewed = state._replace(
+        iterate=iterate,
+        nit=state.nit + accepted.astype(jnp.int32),
+        radius=radius,
+        f_lowest=jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest),
+        status=status.astype(jnp.int32),
+    )
+    return renewed, accepted

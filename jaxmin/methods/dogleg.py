@@ -1,0 +1,123 @@
+"""Newton's method with a trust region, its steps along Powell's dogleg."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin import _trust_region
+from jaxmin import _vector as vec
+from jaxmin._builder import builder
+from jaxmin._method import Iterate, Method
+
+options = _trust_region.OPTIONS
+
+
+class DoglegState(NamedTuple):
+    # changes with every trip
+    trial: Any  # [n] where to evaluate next
+    stays: Any  # [] bool: the trial is the iterate; its Hessian is wanted, not a value
+    Bz: Any  # [n] the product of B with the step to the trial
+    # changes with every iterate
+    p_U: Any  # [n] from it to the minimiser of the model along the steepest descent
+    Bp_U: Any  # [n]
+    p_B: Any  # [n] from it to the minimiser of the model; B p_B = -g
+    iterate: Iterate
+    nit: Any  # [] int32; -1 before x0
+    radius: Any  # []
+    f_lowest: Any  # []
+    status: Any  # [] int32
+
+
+@builder
+def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
+    r"""Newton's method in a trust region, each step the best on a path of two straight legs.
+
+    The path leads from the iterate to :math:`p^U = -(g^T g / g^T B g)\, g`, the minimiser of
+    :math:`m(z) = f + g^T z + \frac12 z^T B z` along the steepest descent, and on to :math:`p^B = -B^{-1} g`; the step
+    ends where the path leaves :math:`\|z\| \le \Delta`, or at its end [1; 2, eq. (4.16)]. B is the Hessian, formed
+    once an iterate on a trip of its own and factorised by Cholesky. Where it is not positive definite (SciPy's method
+    ends there), B has its eigenvectors, and the sizes of its eigenvalues. Steps are judged as in
+    :func:`~jaxmin.trust_ncg`. ``trust_exact`` takes about as long an iterate, and fewer of them.
+
+    Args:
+      radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
+      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
+
+    Returns:
+      A ``Method``. ``res.nhev`` counts its Hessians, ``res.nfev`` its trials.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    >>> jaxmin.minimize(rosen, [-1.2, 1.0], method="dogleg").success
+    True
+
+    References:
+      [1] M. J. D. Powell, in P. Rabinowitz (ed.), Numerical Methods for Nonlinear Algebraic Equations, 1970, 87-114.
+      [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+    """
+    _trust_region.check(radius, max_radius, eta)
+    first_radius = radius
+
+    def init(x):
+        zeros = vec.zeros(x)
+        return DoglegState(
+            trial=x,
+            stays=jnp.zeros((), bool),
+            Bz=zeros,
+            p_U=zeros,
+            Bp_U=zeros,
+            p_B=zeros,
+            **_trust_region.start(x, first_radius),
+        )
+
+    def update(grad, state, params, /, *, value, H, **_):
+        known = state.p_U, state.Bp_U, state.p_B
+        p_U, Bp_U, p_B = lax.cond(state.stays, lambda: _legs(H, state.iterate.g), lambda: known)
+        judged, accepted = _trust_region.judge(
+            state, grad, params, jnp.asarray(value), state.Bz, eta=eta, max_radius=max_radius
+        )
+        accepted &= ~state.stays
+        state = vec.where(state.stays, state, judged)
+        x, g = state.iterate.x, state.iterate.g
+        along_U, towards_B = _lengths(p_U, p_B, state.radius)
+        z = along_U * p_U + towards_B * (p_B - p_U)
+        Bz = along_U * Bp_U + towards_B * (-g - Bp_U)
+        trial = jnp.where(accepted, x, x + z)
+        state = state._replace(trial=trial, stays=accepted, Bz=Bz, p_U=p_U, Bp_U=Bp_U, p_B=p_B)
+        return vec.sub(trial, params), state
+
+    return Method(init, update, wants="hessian")
+
+
+def _legs(H, g):
+    """p_U, B p_U and p_B."""
+    L = jnp.linalg.cholesky(H)
+    positive = jnp.all(jnp.isfinite(L))
+
+    def as_it_is():
+        return vec.rows_dot(H, g), -jax.scipy.linalg.cho_solve((L, True), g)
+
+    def made_positive():
+        lam, Q = jnp.linalg.eigh(H)
+        largest = jnp.max(jnp.abs(lam))
+        least = jnp.where(largest > 0, lam.size * jnp.finfo(lam.dtype).eps * largest, 1)
+        lam = jnp.maximum(jnp.abs(lam), least)
+        c = vec.rows_sum(g, Q)
+        return vec.rows_dot(Q, lam * c), -vec.rows_dot(Q, c / lam)
+
+    Bg, p_B = lax.cond(positive, as_it_is, made_positive)
+    gnorm = vec.norm(g)
+    to_U = -gnorm / vec.dot(g / gnorm, Bg / gnorm) / gnorm
+    return to_U * g, to_U * Bg, p_B
+
+
+def _lengths(p_U, p_B, radius):
+    """How much of the first leg the step goes, and how much of the second, each in [0, 1]."""
+    first = vec.norm(p_U)
+    inside, whole = first < radius, vec.norm(p_B) <= radius
+    second = jnp.where(whole, 1, _trust_region.to_edge(p_U, p_B - p_U, radius))
+    return jnp.where(inside | whole, 1, radius / first), jnp.where(inside | whole, second, 0)

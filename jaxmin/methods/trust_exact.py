@@ -1,0 +1,97 @@
+"""Newton's method with a trust region, its steps the minimisers of the model in it."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin import _secular, _trust_region
+from jaxmin import _vector as vec
+from jaxmin._builder import builder
+from jaxmin._method import Iterate, Method
+
+names = ("trust-exact", "more-sorensen")
+options = _trust_region.OPTIONS
+
+
+class TrustExactState(NamedTuple):
+    # changes with every trip
+    trial: Any  # [n] where to evaluate next
+    stays: Any  # [] bool: the trial is the iterate; its Hessian is wanted, not a value
+    Hz: Any  # [n] the Hessian's product with the step to the trial
+    # changes with every iterate
+    lam: Any  # [n] eigenvalues of its Hessian
+    Q: Any  # [n, n] its eigenvectors, the columns
+    c: Any  # [n] the gradient in their basis
+    iterate: Iterate
+    nit: Any  # [] int32; -1 before x0
+    radius: Any  # []
+    f_lowest: Any  # []
+    status: Any  # [] int32
+
+
+@builder
+def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15):
+    r"""Newton's method in a trust region, each step the best there is, from the whole Hessian.
+
+    The step z is the minimiser of :math:`m(z) = f + g^T z + \frac12 z^T H z` over :math:`\|z\| \le \Delta`: there is
+    a :math:`\sigma \ge 0` with :math:`(H + \sigma I) z = -g`, :math:`H + \sigma I` positive semidefinite and
+    :math:`\sigma (\Delta - \|z\|) = 0` [1; 2, Theorem 4.1]. Negative curvature is followed even where the gradient
+    has no part in it (the hard case), so that the solve leaves saddle points behind. H is formed once an iterate, on a
+    trip of its own, and its eigenvectors make the equation for :math:`\sigma` one of n terms, which a step that was
+    refused solves again for a smaller :math:`\Delta`. Steps are judged as in :func:`~jaxmin.trust_ncg`. For n up to a
+    few hundred: an iterate costs n products H v and an eigenvalue problem.
+
+    Args:
+      radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
+      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
+
+    Returns:
+      A ``Method``. ``res.nhev`` counts its Hessians, ``res.nfev`` its trials.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 / 4  # from where its gradient leads to the saddle point
+    >>> jnp.abs(jaxmin.minimize(saddle, [1.0, 0.0], method="trust-exact").x).round(3).tolist()
+    [0.0, 1.414]
+
+    References:
+      [1] J. J. Moré and D. C. Sorensen, SIAM J. Sci. Stat. Comput. 4 (1983), 553-572.
+      [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+    """
+    _trust_region.check(radius, max_radius, eta)
+    first_radius = radius
+
+    def init(x):
+        zeros = vec.zeros(x)
+        return TrustExactState(
+            trial=x,
+            stays=jnp.zeros((), bool),
+            Hz=zeros,
+            lam=zeros,
+            Q=jnp.zeros((x.size, x.size), x.dtype),
+            c=zeros,
+            **_trust_region.start(x, first_radius),
+        )
+
+    def update(grad, state, params, /, *, value, H, **_):
+        known = state.lam, state.Q, state.c
+
+        def anew():
+            lam, Q = _secular.spectrum(H)
+            return lam, Q, vec.rows_sum(state.iterate.g, Q)
+
+        lam, Q, c = lax.cond(state.stays, anew, lambda: known)
+        judged, accepted = _trust_region.judge(
+            state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius
+        )
+        accepted &= ~state.stays
+        state = vec.where(state.stays, state, judged)
+        y = _secular.minimizer(lam, c, state.radius)
+        z, Hz = vec.rows_dot(Q, y), vec.rows_dot(Q, lam * y)
+        x = state.iterate.x
+        state = state._replace(trial=jnp.where(accepted, x, x + z), stays=accepted, Hz=Hz, lam=lam, Q=Q, c=c)
+        return vec.sub(state.trial, params), state
+
+    return Method(init, update, wants="hessian")

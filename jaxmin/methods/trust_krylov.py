@@ -1,0 +1,153 @@
+"""Newton's method with a trust region, its steps the minimisers of the model in Krylov spaces."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin import _secular, _trust_region
+from jaxmin import _vector as vec
+from jaxmin._builder import builder
+from jaxmin._method import Iterate, Method
+
+names = ("trust-krylov", "gltr")
+options = _trust_region.OPTIONS
+
+
+class TrustKrylovState(NamedTuple):
+    # changes with every trip
+    trial: Any  # like params: where to evaluate next
+    along: Any  # like params: the direction of the product wanted next, the last of the basis
+    stays: Any  # [] bool: the trial is the iterate; a product is wanted, not a value
+    Hz: Any  # like params: the Hessian's product with the step to the trial, as far as it is in the basis
+    # of the basis at the iterate
+    V: Any  # m rows like params: an orthonormal basis, of which the first k + 1 are in use
+    alpha: Any  # [m] the diagonal of T = V H V^T
+    beta: Any  # [m] beside the diagonal: beta[j] couples j and j + 1
+    k: Any  # [] int32: products made
+    # changes with every iterate
+    iterate: Iterate
+    nit: Any  # [] int32; -1 before x0
+    radius: Any  # []
+    f_lowest: Any  # []
+    status: Any  # [] int32
+
+
+@builder
+def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexact=True):
+    r"""Newton's method in a trust region, its steps by Lanczos' method, which goes on at the edge.
+
+    The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` least over :math:`\|z\| \le \Delta` and the space of
+    :math:`g, Hg, H^2 g, \dots`, in whose orthonormal basis H is a tridiagonal T [1]. H is never formed: each trip of
+    the loop evaluates f and g at a trial, or the product of H with the last vector of the basis at the iterate. A
+    space is large enough where the residual of :math:`(H + \sigma I) z = -g` is small beside g. ``trust_ncg`` stops
+    where its path meets the edge; this one finds the best point of the edge, and a step that was refused is followed
+    by a shorter one without any new product. It keeps the basis, so that rounding does not spoil it. Steps are judged
+    as in :func:`~jaxmin.trust_ncg`.
+
+    Args:
+      radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
+      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
+      max_inner: products for one step at most, and vectors kept, >= 1; 50 by default.
+      inexact: True (default): small is :math:`\min(1/2, \sqrt{\|g\|})`, at the edge a tenth at most; False: 1e-8.
+
+    Returns:
+      A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    >>> jaxmin.minimize(rosen, [-1.2, 1.0], method="trust-krylov").success
+    True
+
+    References:
+      [1] N. I. M. Gould, S. Lucidi, M. Roma and P. L. Toint, SIAM J. Optim. 9 (1999), 504-525.
+    """
+    _trust_region.check(radius, max_radius, eta)
+    if not max_inner >= 1:
+        raise ValueError(f"max_inner={max_inner!r}: at least 1")
+    first_radius = radius
+
+    def init(x):
+        m = max(min(max_inner, vec.size(x)), 1)
+        zeros, row = vec.zeros(x), jnp.zeros(m, vec.scalar_dtype(x))
+        return TrustKrylovState(
+            trial=x,
+            along=zeros,
+            stays=jnp.zeros((), bool),
+            Hz=zeros,
+            V=vec.rows(m, x),
+            alpha=row,
+            beta=row,
+            k=jnp.zeros((), jnp.int32),
+            **_trust_region.start(x, first_radius),
+        )
+
+    def update(grad, state, params, /, *, value, hv, **_):
+        judged, accepted = _trust_region.judge(
+            state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius
+        )
+        accepted &= ~state.stays
+        w, alpha, beta = _lanczos(state, hv)
+        m = state.alpha.size
+        here = (jnp.arange(m) == state.k) & state.stays
+        # Of a new iterate the basis begins with the gradient.
+        gnorm = vec.norm(judged.iterate.g)
+        first = vec.scale(jnp.where(gnorm > 0, 1 / gnorm, 0), judged.iterate.g)
+        row = vec.where(accepted, first, w)
+        k = jnp.where(accepted, 0, state.k + state.stays.astype(jnp.int32))
+        state = vec.where(state.stays, state, judged)._replace(
+            along=vec.where(accepted | state.stays, row, state.along),
+            V=vec.write_row(state.V, k, row, (accepted | state.stays) & (k < m)),
+            alpha=jnp.where(here, alpha, state.alpha),
+            beta=jnp.where(here, beta, state.beta),
+            k=k,
+        )
+        z, Hz, residual, at_edge = _step(state)
+        ends = ~accepted & (_small(residual, state, at_edge) | (state.k >= m))
+        x = state.iterate.x
+        trial = vec.where(ends, vec.add(x, z), x)
+        return vec.sub(trial, params), state._replace(trial=trial, stays=~ends, Hz=Hz)
+
+    def _small(residual, state, at_edge):
+        gnorm = vec.norm(state.iterate.g)
+        enough = jnp.minimum(0.5, jnp.sqrt(gnorm)) if inexact else 1e-8
+        enough = jnp.where(at_edge, jnp.minimum(enough, 0.1), enough)
+        return ~(residual > enough * gnorm)
+
+    return Method(init, update, wants="product")
+
+
+def _lanczos(state, Hv):
+    """The next vector of the basis, and what of T the product with the last one tells."""
+    V, k = state.V, state.k
+    known = jnp.arange(state.alpha.size) <= k
+
+    def without_known(w):
+        parts = jnp.where(known, vec.rows_dot(V, w), 0)
+        return vec.sub(w, vec.rows_sum(parts, V)), parts
+
+    w, parts = without_known(Hv)
+    w, _ = without_known(w)  # the first time leaves what rounding makes of it
+    beta = vec.norm(w)
+    # What is left of a space that is exhausted is rounding.
+    beta = jnp.where(beta > 10 * jnp.finfo(beta.dtype).eps * vec.norm(Hv), beta, 0)
+    w = vec.scale(jnp.where(beta > 0, 1 / beta, 0), w)
+    return w, jnp.sum(jnp.where(jnp.arange(parts.size) == k, parts, 0)), beta
+
+
+def _step(state):
+    """The step z in the space known so far; H z, the norm of (H + sigma I) z + g, and whether |z| is Delta."""
+    m, k = state.alpha.size, state.k
+    used = jnp.arange(m) < k
+    alpha, beta = jnp.where(used, state.alpha, 0), jnp.where(jnp.arange(m) < k - 1, state.beta, 0)
+    # What is not in use must not look like a curvature: it gets one above all others.
+    above = jnp.max(jnp.abs(alpha)) + 2 * jnp.max(jnp.abs(beta))
+    T = jnp.diag(jnp.where(used, alpha, above)) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+    lam, S = _secular.spectrum(T)
+    y = _secular.minimizer(lam, vec.norm(state.iterate.g) * S[0], state.radius)
+    h, Th = (jnp.where(used, vec.rows_dot(S, v), 0) for v in (y, lam * y))
+    last = jnp.arange(m) == k - 1
+    residual = jnp.sum(jnp.where(last, state.beta * jnp.abs(h), 0))
+    at_edge = vec.norm(y) >= 0.99 * state.radius
+    return vec.rows_sum(h, state.V), vec.rows_sum(Th, state.V), residual, at_edge
