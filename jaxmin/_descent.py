@@ -168,7 +168,16 @@ def descend(direction, linesearch, first_step="unit"):
     def inverse_hessian(state):
         return direction.inverse_hessian(state.direction)
 
-    return Method(init, update, inverse_hessian if direction.inverse_hessian else None)
+    def warm_start(state, H):
+        # Not fresh: what the direction knows is not dropped at x0.
+        return state._replace(direction=direction.warm_start(state.direction, H), fresh=jnp.zeros((), bool))
+
+    return Method(
+        init,
+        update,
+        inverse_hessian if direction.inverse_hessian else None,
+        warm_start=warm_start if direction.warm_start else None,
+    )
 
 
 class _Everywhere:

@@ -18,6 +18,8 @@ class History(NamedTuple):
     - ``gnorm`` [N]: the infinity norm of the gradient; NaN for methods without.
     - ``step`` [N]: the largest change of x since the iterate before; NaN at x0.
     - ``nfev`` [N] int32: evaluations so far.
+    - ``x``: the iterates, like x0 with a leading axis N (None for leaves that do not vary), with
+      ``options={"history_x": True}``; else None.
     """
 
     nit: Any
@@ -25,26 +27,33 @@ class History(NamedTuple):
     gnorm: Any
     step: Any
     nfev: Any
+    x: Any = None
 
 
-def empty(length, dtype):
-    """A history of nothing yet."""
+def empty(length, dtype, x=None):
+    """A history of nothing yet; of points like the vector x too, unless that is None."""
     whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
-    return History(whole, real, real, real, whole)
+    points = None if x is None else jnp.full((length, x.shape[0]), jnp.nan, x.dtype)
+    return History(whole, real, real, real, whole, points)
 
 
 def record(history, accepted, before, after, nfev):
     """The history with the iterate of the state ``after``, where a trip accepted one."""
     x, f, g = after.iterate
     moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
-    row = History(after.nit, f, jnp.nan if g is None else vec.max_abs(g), moved, nfev)
+    gnorm = jnp.nan if g is None else vec.max_abs(g)
+    row = History(after.nit, f, gnorm, moved, nfev, None if history.x is None else x)
     length = history.nit.shape[0]
     here = (jnp.arange(length) == after.nit % length) & accepted
-    return jax.tree.map(lambda kept, new: jnp.where(here, jnp.asarray(new, kept.dtype), kept), history, row)
+
+    def put(kept, new):
+        return jnp.where(here.reshape(-1, *[1] * (kept.ndim - 1)), jnp.asarray(new, kept.dtype), kept)
+
+    return jax.tree.map(put, history, row)
 
 
 def in_order(history, nit):
     """The ring, its oldest entry first."""
     length = history.nit.shape[0]
     start = jnp.where(nit + 1 > length, (nit + 1) % length, 0)
-    return jax.tree.map(lambda kept: jnp.roll(kept, -start), history)
+    return jax.tree.map(lambda kept: jnp.roll(kept, -start, axis=0), history)

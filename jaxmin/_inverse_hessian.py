@@ -43,6 +43,15 @@ class TwoLoop(NamedTuple):
         zeros = jnp.zeros(m, vec.scalar_dtype(x))
         return cls(vec.rows(m, x), vec.rows(m, x), zeros, zeros[0])
 
+    @property
+    def size(self):
+        """How many variables it is of."""
+        return vec.size(self.S) // self.rho.shape[0]
+
+    def pairs(self):
+        """(S, Y, which of their rows are pairs), the oldest first."""
+        return self.S, self.Y, self.rho != 0
+
     def update(self, pair, store, forget):
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
 
@@ -98,6 +107,16 @@ class Compact(NamedTuple):
         rows = vec.rows(m, x)
         return cls(rows, rows, square, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
 
+    @property
+    def size(self):
+        """How many variables it is of."""
+        return vec.size(self.S) // self.D.shape[0]
+
+    def pairs(self):
+        """(S, Y, which of their rows are pairs), the oldest first."""
+        oldest_first = lambda rows: jnp.roll(rows, -self.slot, axis=0)
+        return oldest_first(self.S), oldest_first(self.Y), oldest_first(jnp.diagonal(self.R_inv) != 0)
+
     def update(self, pair, store, forget):
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
         s, y, sy, yy, _ = pair
@@ -137,6 +156,11 @@ class Dense(NamedTuple):
     """H as it stands."""
 
     H: Any  # [n, n]
+
+    @property
+    def size(self):
+        """How many variables it is of."""
+        return self.H.shape[0]
 
     def times(self, v):
         """H v."""
@@ -192,7 +216,7 @@ class InverseHessian:
         return self
 
     def __matmul__(self, v):
-        core = self._one_core()
+        core = self.core()
         if jax.tree_util.treedef_is_leaf(self._x_static.treedef):
             v = jnp.asarray(v)
             like = self._variables.shapes[0][0]
@@ -213,16 +237,16 @@ class InverseHessian:
 
     def todense(self):
         """The matrix, [n, n]."""
-        return jax.vmap(self._one_core().times)(jnp.eye(self.shape[0], dtype=self.dtype))
+        return jax.vmap(self.core().times)(jnp.eye(self.shape[0], dtype=self.dtype))
 
     def diagonal(self):
         """The diagonal, [n]: the variances where fun is half a sum of squared residuals, each over its sigma."""
         return jnp.diagonal(self.todense())
 
-    def _one_core(self):
-        """The core, unless it is a batch of them."""
+    def core(self, name="hess_inv"):
+        """The matrix as the method made it: ``Compact``, ``TwoLoop`` or ``Dense``; an error of a batch of them."""
         if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
-            raise ValueError("hess_inv: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
+            raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
         return self._core
 
     def __array__(self, dtype=None, copy=None):

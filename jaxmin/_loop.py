@@ -35,42 +35,57 @@ class Carry(NamedTuple):
     kept: Any = None  # the user's Hessian, if it is used: a ``Kept``
 
 
-def run(evaluate, rounded, method, x0, aux0, limits, box=None, watch=None, history=0):
-    """Minimise from x0: trips of :func:`advance` until a status ends them.
+def begin(evaluate, method, x0, aux0, history=0, keep_x=False):
+    """The ``Carry`` before the first trip; nothing is evaluated.
+
+    Args:
+      evaluate: see :func:`run`.
+      method: a ``Method``.
+      x0: the start, a vector.
+      aux0: anything built like aux.
+      history: how many iterates to keep record of.
+      keep_x: whether their points are kept too.
+    """
+    none = jnp.zeros((), jnp.int32)
+    nhev = none if method.wants in SECOND_ORDER else None
+    state = method.init(x0)
+    hessian = nothing_kept(evaluate, method.wants, x0)
+    kept = _history.empty(history, state.iterate.f.dtype, x0 if keep_x else None) if history else None
+    return Carry(state, aux0, none, jnp.full((), RUNNING, jnp.int32), nhev, kept, hessian)
+
+
+def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=None):
+    """Trips of :func:`advance` until a status ends them.
 
     Args:
       evaluate: x -> (value, grad, aux); grad is None for a method that wants none. An ``Evaluation`` where there are
         second derivatives by hand.
       rounded: x -> x as the user's dtypes hold it.
       method: a ``Method``.
-      x0: the start, a vector.
-      aux0: anything built like aux.
       limits: a ``Limits``.
+      carry: a ``Carry``; one that has ended comes back as it is.
       box: a ``Box``, or None.
       watch: (accepted, iterate, nit, nfev, status) -> status, or None.
-      history: how many iterates to keep record of.
+      steps: [] int32: so many trips at most; None for as many as it takes.
 
     Returns:
       The last ``Carry``.
     """
-    none = jnp.zeros((), jnp.int32)
-    nhev = none if method.wants in SECOND_ORDER else None
-    state = method.init(x0)
-    kept = _history.empty(history, state.iterate.f.dtype) if history else None
-    hessian = nothing_kept(evaluate, method.wants, x0)
-    carry = Carry(state, aux0, none, jnp.full((), RUNNING, jnp.int32), nhev, kept, hessian)
 
     def trip(old):
         new = advance(evaluate, rounded, method, limits, box, old)
         # In a batch the trips of a lane that has ended are made and dropped.
         accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
-        if history:
+        if old.history is not None:
             new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, new.nfev))
         if watch is not None:
             new = new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
         return new
 
-    return lax.while_loop(lambda carry: carry.status == RUNNING, trip, carry)
+    if steps is None:
+        return lax.while_loop(lambda carry: carry.status == RUNNING, trip, carry)
+    goes_on = lambda both: (both[0].status == RUNNING) & (both[1] > 0)
+    return lax.while_loop(goes_on, lambda both: (trip(both[0]), both[1] - 1), (carry, steps))[0]
 
 
 def advance(evaluate, rounded, method, limits, box, carry):

@@ -34,7 +34,7 @@ class Method(NamedTuple):
     where the state stays; x is one vector then.
 
     ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Compact`` or
-    ``Dense``.
+    ``Dense``. ``warm_start(state, H)`` takes one in before the first update, from the end of a similar solve.
 
     Where every point evaluated is an iterate, as for a transformation of another library,
     ``observe(grad, state, params, *, value) -> state`` takes it in before it is tested; ``update`` is then
@@ -48,6 +48,7 @@ class Method(NamedTuple):
     observe: Callable[..., Any] | None = None
     stored: Callable[[Any], Any] | None = None
     wants: str = "gradient"
+    warm_start: Callable[[Any, Any], Any] | None = None
 
 
 class Direction(NamedTuple):
@@ -66,6 +67,7 @@ class Direction(NamedTuple):
     init: Callable[..., Any]
     update: Callable[..., Any]
     inverse_hessian: Callable[[Any], Any] | None = None
+    warm_start: Callable[[Any, Any], Any] | None = None  # (state, H) -> state: before the first update
 
 
 class Start(NamedTuple):

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,11 @@ from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._method import Method
 from jaxmin._models import as_model
 from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length
+from jaxmin._progress import Bar
 from jaxmin._result import OptimizeResult
 from jaxmin._solve import solve
-from jaxmin._watch import Watcher, watched
+from jaxmin._warm_start import warm
+from jaxmin._watch import Traced, Watcher, trace, watched
 
 
 def minimize(
@@ -37,6 +40,7 @@ def minimize(
     *,
     linesearch=OWN_SEARCH,
     has_aux=False,
+    progress=False,
 ):
     r"""Find a local minimum of a scalar function, in one compiled loop: SciPy's call for JAX.
 
@@ -65,7 +69,7 @@ def minimize(
       callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name, called on the host after
         each iteration with NumPy arrays, under ``vmap`` lane by lane. ``StopIteration`` or True ends the solve
         (that lane) with status 99; any other exception ends it and is raised here, or, under an outer ``jit``, by
-        JAX when the compiled function runs.
+        JAX when the compiled function runs. Or :func:`jaxmin.traced`, a callback that is part of the compiled loop.
       hess, hessp: second derivatives by hand, for the methods that use them (others warn): None (automatic
         differentiation), or callables: ``hess(x, *args)`` gives H of shape [n, n], for x0 of any shape or a pytree
         what ``jax.hessian`` gives; ``hessp(x, p, *args)`` gives H p, with p and H p built like x0 (None for what
@@ -84,7 +88,9 @@ def minimize(
         "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n for limits.
 
         Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
-        last N iterates in ``res.history``, True those of maxiter + 1.
+        last N iterates in ``res.history``, True those of maxiter + 1; ``history_x``, True their points too.
+        Of what is known before: ``warm_start``, the result of a similar problem, whose curvature
+        (``res.hess_inv``) "lbfgs" and "bfgs" begin with; the start is x0 all the same.
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
         a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
         Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
@@ -95,6 +101,8 @@ def minimize(
         method's own.
       has_aux: fun returns ``(value, aux)``; with ``jac=True``, ``((value, aux), gradient)``. The result
         holds the aux of the point returned.
+      progress: True shows a bar with f, the gradient norm and the evaluations, in notebooks too; of a batch, the
+        lanes that have ended. It needs tqdm (``jaxmin[progress]``).
 
     Returns:
       An :class:`~jaxmin.OptimizeResult`. Trouble that depends on values (NaN, a failed search, a limit,
@@ -103,6 +111,7 @@ def minimize(
     Raises:
       ValueError, TypeError: for an argument that cannot be right, naming it and the choices.
       NotImplementedError: for what SciPy offers and this does not yet.
+      ImportError: for ``progress=True`` where tqdm is missing.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> def rosen(x, a):
@@ -114,11 +123,49 @@ def minimize(
     References:
       The method's and the search's own: see their builders.
     """
+    call = prepare(
+        fun, x0, args, method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, tol=tol,
+        callback=callback, options=options, linesearch=linesearch, has_aux=has_aux, progress=progress,
+    )  # fmt: skip
+    watcher = call.watcher()
+    solved = watched(
+        watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,
+        call.curvature, **call.history,
+    )  # fmt: skip
+    return call.result(*solved)
+
+
+class Call(NamedTuple):
+    """A call of minimize, checked and ready to run."""
+
+    problem: Any
+    method: Any
+    limits: Any
+    diff: str
+    box: Any  # a ``Box``, or None
+    traced: Any  # a ``TracedCallback``, or None
+    curvature: Any  # of the result that the solve begins warm from, or None
+    history: dict  # see ``_loop.begin``
+    watcher: Any  # () -> a ``Watcher``, or None
+    whole: Any  # x as the solve has it -> the user's
+
+    def result(self, *solved):
+        """What the user is given, of what ``solve`` gave."""
+        result = _result(self.problem, self.box, *solved)
+        return result if self.whole is None else dataclasses.replace(result, x=self.whole(result.x))
+
+
+def prepare(
+    fun, x0, args=(), method="lbfgs", *, jac=None, hess=None, hessp=None, bounds=None, constraints=(), tol=None,
+    callback=None, options=None, linesearch=OWN_SEARCH, has_aux=False, progress=False,
+):  # fmt: skip
+    """The arguments of minimize, which says what they are, as a ``Call``."""
     _refuse(constraints=constraints)
-    if not (callback is None or callable(callback)):
+    if not (callback is None or callable(callback) or isinstance(callback, Traced)):
         raise TypeError(f"callback={callback!r}: callable, callback(x) or callback(intermediate_result)")
-    if not isinstance(has_aux, (bool, np.bool_)):
-        raise TypeError(f"has_aux={has_aux!r}: True or False")
+    for name, flag in (("has_aux", has_aux), ("progress", progress)):
+        if not isinstance(flag, (bool, np.bool_)):
+            raise TypeError(f"{name}={flag!r}: True or False")
     jac = _checked_jac(jac)
     hess, hessp = _hessian.checked(hess, hessp)
     if not callable(fun):
@@ -131,6 +178,7 @@ def minimize(
     check_mode(diff)
     disp = bool(options.pop("disp", False))
     history = history_length(options)
+    earlier, most = options.pop("warm_start", None), options.get("maxiter")
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
@@ -140,14 +188,21 @@ def minimize(
     within = box(bounds, problem.variables, problem.x_static)
     if within is not None:
         _check_bounded(chosen)
-    limits = as_arrays(limits, problem.variables)
+    curvature = None if earlier is None else warm(earlier, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
-    watcher = None
-    if callback is not None or disp:
-        watcher = Watcher(callback, disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)))
-    solved = watched(watcher, solve, problem, chosen, limits, diff, within, watcher, history)
-    result = _result(problem, within, *solved)
-    return result if model is None else dataclasses.replace(result, x=whole(result.x))
+    asked = trace(callback, problem, whole, chosen.wants != "value") if isinstance(callback, Traced) else None
+    told = None if asked is not None else callback
+
+    def watcher():
+        if told is None and not disp and not progress:
+            return None
+        bar = Bar(None if most is None or isinstance(most, jax.core.Tracer) else int(most)) if progress else None
+        return Watcher(told, disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
+
+    limits = as_arrays(limits, problem.variables)
+    return Call(
+        problem, chosen, limits, diff, within, asked, curvature, history, watcher, None if model is None else whole
+    )
 
 
 def _refuse(**given):
@@ -187,6 +242,8 @@ def _result(problem, within, x, jac, solution):
     """The arrays that the solve gave, in the user's structures."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
     nit, nfev, nhev, curvature, history = solution.others
+    if history is not None and history.x is not None:
+        history = history._replace(x=static.only(history.x))
     hess_inv = None if curvature is None else InverseHessian(curvature, variables, static)
     if isinstance(curvature, Dense) and jax.tree_util.treedef_is_leaf(static.treedef):
         hess_inv = curvature.H

@@ -161,18 +161,22 @@ def _reject_options(options, parameters, built=False):
 
 
 def history_length(options):
-    """How many iterates ``options["history"]`` asks to be kept; taken out of the options."""
-    length = options.pop("history", None)
+    """How many iterates the options ask to be kept, and whether with x; taken out of the options."""
+    length, keep_x = options.pop("history", None), options.pop("history_x", False)
+    if not isinstance(keep_x, (bool, np.bool_)):
+        raise TypeError(f"options['history_x']={keep_x!r}: True or False")
     if length is True:
         length = options.get("maxiter", _LIMITS["maxiter"])
         if isinstance(length, jax.core.Tracer):
             raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
-        return int(length) + 1
-    if length is None or length is False:
-        return 0
-    if not isinstance(length, (int, np.integer)) or length < 1:
+        length = int(length) + 1
+    elif length is None or length is False:
+        length = 0
+    elif not isinstance(length, (int, np.integer)) or length < 1:
         raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
-    return int(length)
+    if keep_x and not length:
+        raise ValueError("options['history_x']: the history that it belongs to is off; options['history'] says how long")
+    return {"history": int(length), "keep_x": bool(keep_x)}
 
 
 def as_arrays(limits, variables):

@@ -1,41 +1,78 @@
 """The solve as one compiled function of arrays, and where it is kept."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin import _implicit
+from jaxmin import _implicit, _loop
 from jaxmin._foreign import Foreign
 from jaxmin._hessian import Evaluation
 from jaxmin._history import in_order
 from jaxmin._implicit import Solution
-from jaxmin._loop import run
 from jaxmin._signature import Signature, with_all_constants
 from jaxmin._traces import once_per_signature
-from jaxmin._watch import ask
+from jaxmin._watch import ask, stopped
 
 
-def solve(problem, method, limits, diff, box=None, watcher=None, history=0):
+class Extras(NamedTuple):
+    """Inputs on which it does not depend where a minimum is."""
+
+    number: Any = None  # the watcher's
+    constants: Any = None  # of the traced callback
+    curvature: Any = None  # of an earlier result, to begin with
+
+
+class Parts(NamedTuple):
+    """A solve as functions of arrays."""
+
+    begin: Any  # (x0, inputs) -> ``Carry``
+    run: Any  # (carry, inputs, limits, steps) -> ``Carry``
+    end: Any  # carry -> ``Solution``
+    evaluate: Any = None  # (x, inputs) -> (value, grad, aux)
+
+
+def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, curvature=None, **history):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
+
+    Args:
+      traced: a ``TracedCallback``, or None.
+      curvature: to begin with, or None.
+      history: see ``_loop.begin``.
 
     Returns:
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
-    x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
-    trace = problem.trace
-    key = (
-        trace.signature,
-        problem.variables,
-        method,
-        x_static,
-        watcher is not None,
-        history,
-        trace.by_hand,
-        trace.second,
-    )
-    solve = _by_program(diff, *key) if isinstance(method, Foreign) and not method.kept else _compiled(diff, *key)
+    key = _key(problem, method, watcher, traced, **history)
+    solve = _by_program(diff, *key) if _is_new(method) else _compiled(diff, *key)
+    return solve(problem.leaves, inputs(problem, box, watcher, traced, curvature), limits)
+
+
+def stepwise(problem, method, watcher=None, traced=None, **history):
+    """The compiled ``Parts`` of the same solve, which begin with the leaves of x0."""
+    key = _key(problem, method, watcher, traced, **history)
+    return _parts_by_program(*key) if _is_new(method) else _compiled_parts(*key)
+
+
+def inputs(problem, box=None, watcher=None, traced=None, curvature=None):
+    """What a solve is fed beside x0 and its limits."""
     number = None if watcher is None else np.int32(watcher.number)
-    return solve(problem.leaves, (*problem.inputs(), number, box), limits)
+    extras = Extras(number, None if traced is None else traced.constants, curvature)
+    return *problem.inputs(), extras, box
+
+
+def _key(problem, method, watcher, traced, history=0, keep_x=False):
+    x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
+    stops = None if traced is None else traced.signature
+    shown = watcher is not None, history, keep_x
+    trace = problem.trace
+    return trace.signature, problem.variables, method, x_static, *shown, stops, trace.by_hand, trace.second
+
+
+def _is_new(method):
+    """Whether it may do something else, or the same as another, than its identity says."""
+    return isinstance(method, Foreign) and not method.kept
 
 
 @once_per_signature
@@ -50,36 +87,78 @@ def _compiled(diff, *key):
     return jax.jit(solve)
 
 
+@once_per_signature
+def _compiled_parts(*key):
+    return Parts(*map(jax.jit, _parts_on_leaves(*key)))
+
+
+def _parts_by_program(*key):
+    def found(part):
+        def of(*arguments):
+            constants, program = _found(part, *arguments)
+            return program(constants, *arguments)
+
+        return of
+
+    return Parts(*map(found, _parts_on_leaves(*key)))
+
+
+def _parts_on_leaves(*key):
+    parts, variables = _parts(*key), key[1]
+
+    def begin(leaves, inputs):
+        carry = parts.begin(variables.ravel(leaves), inputs)
+        # Not weakly typed, as after a step.
+        return jax.tree.map(lambda u: jax.lax.convert_element_type(u, u.dtype), carry)
+
+    return begin, parts.run, lambda carry: _leaves(variables, parts.end(carry))
+
+
 def _by_program(diff, *key):
     """The solve compiled, found by what it does: its transformation may have changed, or be new and the same."""
     solve, evaluate = _functions(*key)
     variables = key[1]
 
     def traced(leaves, inputs, limits):
-        # Traced here, so that what the transformation closes over (a rate that is traced, say) is an input too.
         x0 = variables.ravel(leaves)
-        closed, outputs = jax.make_jaxpr(solve, return_shape=True)(x0, inputs, limits)
-        closed = with_all_constants(closed, *jax.tree.leaves((x0, inputs, limits)))
-        program = _program(Signature(closed.jaxpr))
+        constants, program = _found(solve, x0, inputs, limits)
 
         def run(x0, more, limits):
             constants, *inputs = more
-            results = program(*constants, *jax.tree.leaves((x0, tuple(inputs), limits)))
-            return jax.tree.unflatten(jax.tree.structure(outputs), results)
+            return program(constants, x0, tuple(inputs), limits)
 
         differentiable = _implicit.mode(diff)(run, lambda x, more: evaluate(x, more[1:]))
-        return _on_leaves(differentiable, variables)(leaves, (closed.consts, *inputs), limits)
+        return _on_leaves(differentiable, variables)(leaves, (constants, *inputs), limits)
 
     return traced
 
 
+def _found(function, *arguments):
+    """(constants, program) with ``program(constants, *arguments) == function(*arguments)``, compiled once.
+
+    Traced here, so that what the function closes over (a rate that is traced, say) is an input too.
+    """
+    closed, outputs = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    closed = with_all_constants(closed, *jax.tree.leaves(arguments))
+    program = _program(Signature(closed.jaxpr))
+
+    def run(constants, *arguments):
+        results = program(*constants, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(outputs), results)
+
+    return closed.consts, run
+
+
 def _on_leaves(solve, variables):
     def on_leaves(leaves, inputs, limits):
-        solution = solve(variables.ravel(leaves), inputs, limits)
-        jac = None if solution.g is None else [g.conj() for g in variables.unravel(solution.g)]
-        return variables.unravel(solution.x), jac, solution
+        return _leaves(variables, solve(variables.ravel(leaves), inputs, limits))
 
     return on_leaves
+
+
+def _leaves(variables, solution):
+    jac = None if solution.g is None else [g.conj() for g in variables.unravel(solution.g)]
+    return variables.unravel(solution.x), jac, solution
 
 
 @once_per_signature
@@ -90,11 +169,18 @@ def _program(signature):
     return jax.jit(solve)
 
 
-def _functions(signature, variables, method, x_static, watched, history, by_hand, second):
-    """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux).
+def _functions(*key):
+    """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux)."""
+    begin, run, end, evaluate = _parts(*key)
 
-    The inputs are what the problem is fed, then the watcher's number and the box, or None for each.
-    """
+    def solve(x0, inputs, limits):
+        return end(run(begin(x0, inputs), inputs, limits))
+
+    return solve, evaluate
+
+
+def _parts(signature, variables, method, x_static, watched, history, keep_x, stops, by_hand, second):
+    """The ``Parts``. The inputs are what the problem is fed, then ``Extras`` and the box, or None for each."""
     count, wants = len(variables.shapes), method.wants
 
     def evaluate(x, inputs):
@@ -116,26 +202,44 @@ def _functions(signature, variables, method, x_static, watched, history, by_hand
             return Evaluation(first, hessian=lambda x: derivative(x, x, inputs)[0].astype(x.dtype))
         return Evaluation(first, lambda x, v: variables.ravel([h.conj() for h in derivative(x, v, inputs)]))
 
-    def solve(x0, inputs, limits):
-        chosen, (number, box) = method, inputs[-2:]
-        if isinstance(method, Foreign):
-            chosen = method.bind(
-                lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
-            )
+    def chosen():
+        if not isinstance(method, Foreign):
+            return method
+        return method.bind(
+            lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
+        )
+
+    def begin(x0, inputs):
         first = 1 if wants == "value" else 1 + count
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
+        method, curvature = chosen(), (inputs[-2] or Extras()).curvature
+        carry = _loop.begin(evaluation(inputs), method, x0, aux0, history, keep_x)
+        return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
 
-        def watch(accepted, iterate, *counts):
+    def run(carry, inputs, limits, steps=None):
+        extras, box = inputs[-2:]
+
+        def watch(accepted, iterate, nit, nfev, status):
+            x = variables.unravel(iterate.x), inputs[1]
             g = None if iterate.g is None else variables.unravel(iterate.g)
-            shown = iterate._replace(g=g)
-            return ask(number, accepted, (variables.unravel(iterate.x), inputs[1]), shown, *counts)
+            shown = iterate._replace(f=iterate.f.astype(signature.outputs[0].dtype), g=g)
+            if stops is not None:
+                status = stopped(stops, extras.constants, accepted, x, shown, nit, nfev, status)
+            if watched:
+                status = ask(extras.number, accepted, x, shown, nit, nfev, status)
+            return status
 
-        watch = watch if watched else None
-        end = run(evaluation(inputs), variables.rounded, chosen, x0, aux0, limits, box, watch, history)
-        x, f, g = end.state.iterate
-        curvature = chosen.inverse_hessian(end.state) if chosen.inverse_hessian else None
-        f = f.astype(signature.outputs[0].dtype)
-        kept = in_order(end.history, end.state.nit) if history else None
-        return Solution(x, f, g, end.aux, end.status, (end.state.nit, end.nfev, end.nhev, curvature, kept))
+        watch = watch if watched or stops is not None else None
+        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, watch, steps)
 
-    return solve, evaluate
+    def end(carry):
+        state, method = carry.state, chosen()
+        x, f, g = state.iterate
+        curvature = method.inverse_hessian(state) if method.inverse_hessian else None
+        kept = in_order(carry.history, state.nit) if history else None
+        if keep_x:
+            kept = kept._replace(x=jax.vmap(variables.unravel)(kept.x))
+        others = state.nit, carry.nfev, carry.nhev, curvature, kept
+        return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
+
+    return Parts(begin, run, end, evaluate)

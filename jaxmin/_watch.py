@@ -1,14 +1,16 @@
-"""Watching a solve from the host: callbacks and printed lines, called from inside the compiled loop."""
+"""Watching a solve: callbacks in its graph or on the host, printed lines, a bar; called from inside the loop."""
 
 import inspect
 import itertools
 import threading
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._result import CALLBACK, RUNNING, OptimizeResult
+from jaxmin._signature import Signature, with_all_constants
 
 _GO_ON, _STOP = 0, 1
 _watchers = {}  # number -> what is to be called; the compiled solve knows the number alone
@@ -16,42 +18,130 @@ _numbers = itertools.count(1)
 _lock = threading.Lock()
 
 
+class Traced(NamedTuple):
+    """A callback that becomes a part of the compiled loop."""
+
+    function: Any
+
+
+def traced(function):
+    """A callback that is traced with the solve, and needs no call of the host: ``callback=jaxmin.traced(function)``.
+
+    Args:
+      function: ``function(x)``, or ``function(intermediate_result)`` by that name, with tracers: x, fun, jac, nit
+        and nfev of each iterate after x0. It is written with ``jax.numpy``. It returns None, or one boolean: True
+        ends the solve with status 99 and this iterate.
+
+    Returns:
+      What ``minimize`` and ``Solver`` take as callback, under ``jit``, ``vmap`` and ``grad`` too. Of a batch each
+      lane is asked at each trip, and its answer counts where it has a new iterate.
+
+    Raises:
+      TypeError: where it is not callable; in the solve, where it returns something else.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> near = jaxmin.traced(lambda intermediate_result: intermediate_result.fun < 1e-2)
+    >>> res = jaxmin.minimize(lambda x: jnp.sum(jnp.cosh(x) - 1), jnp.full(3, 2.0), callback=near)
+    >>> res.status.item(), bool(res.fun < 1e-2)
+    (99, True)
+    """
+    if not callable(function):
+        raise TypeError(f"traced({function!r}): a function of x, or of intermediate_result")
+    return Traced(function)
+
+
+class TracedCallback(NamedTuple):
+    """A traced callback as a computation, and the arrays that it closed over."""
+
+    signature: Signature  # constants, x leaves, other arrays of x0, f, gradient leaves, nit, nfev -> [] bool
+    constants: list
+
+
+def trace(callback, problem, whole, gradient):
+    """Trace a ``Traced`` for a ``Problem``: a ``TracedCallback``.
+
+    Args:
+      whole: x as minimize made it -> the user's x.
+      gradient: whether the method knows one.
+    """
+    takes_result, static = _takes_result(callback.function), problem.x_static
+
+    def asked(leaves, fixed, f, g, nit, nfev):
+        x = whole(static.combine(leaves, fixed))
+        if takes_result:
+            jac = static.only(g) if gradient else None
+            njev = nfev if gradient else None
+            status = jnp.full((), RUNNING, jnp.int32)
+            result = OptimizeResult(x=x, fun=f, jac=jac, nit=nit, nfev=nfev, njev=njev, status=status)
+            answer = callback.function(intermediate_result=result)
+        else:
+            answer = callback.function(x)
+        answer = False if answer is None else answer
+        flag = isinstance(answer, (bool, np.bool_)) or getattr(answer, "dtype", None) == bool
+        if not flag or np.shape(answer) != ():
+            raise TypeError(f"callback: the traced function returned {answer!r}; None or one boolean")
+        return jnp.asarray(answer)
+
+    leaves = [jax.ShapeDtypeStruct(*shape) for shape in problem.variables.shapes]
+    f, count = jax.ShapeDtypeStruct((), problem.trace.value_dtype), jax.ShapeDtypeStruct((), jnp.int32)
+    shown = leaves, problem.fixed, f, leaves if gradient else [], count, count
+    closed = jax.make_jaxpr(asked)(*shown)
+    closed = with_all_constants(closed, *jax.tree.leaves(shown))
+    return TracedCallback(Signature(closed.jaxpr), closed.consts)
+
+
+def stopped(asked, constants, accepted, x, iterate, nit, nfev, status):
+    """The status after a traced callback was told of an iterate: CALLBACK where it asks for an end."""
+    due = accepted & (nit > 0)
+    g = [] if iterate.g is None else [leaf.conj() for leaf in iterate.g]
+    told = *constants, *jax.tree.leaves((x, iterate.f, g, nit, nfev))
+    stop = jax.lax.cond(due, lambda: asked(*told)[0], lambda: jnp.zeros((), bool))
+    return jnp.where(due & stop, CALLBACK, status).astype(jnp.int32)
+
+
 def ask(number, accepted, x, iterate, nit, nfev, status):
     """The status after the watcher was shown an iterate: CALLBACK where it asks for an end.
 
-    The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, lane by lane,
-    and every trip waits for it, so that the calls come in order. Only lanes with a new iterate are shown.
+    The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, all lanes in one
+    call, and every trip waits for it, so that the calls come in order. Only new iterates, and ends, are shown.
     """
-    due = accepted & (nit > 0)
+    due, ended = accepted & (nit > 0), status != RUNNING
     answer = jax.ShapeDtypeStruct((), jnp.int32)
-    shown = (number, due, x, iterate.f, iterate.g, nit, nfev)
+    shown = (number, due, ended, x, iterate.f, iterate.g, nit, nfev)
 
     def call():
-        return jax.pure_callback(_show, answer, *shown, vmap_method="sequential")
+        return jax.pure_callback(_show, answer, *shown, vmap_method="broadcast_all")
 
-    asked = jax.lax.cond(due, call, lambda: jnp.zeros((), jnp.int32))
+    asked = jax.lax.cond(due | ended, call, lambda: jnp.zeros((), jnp.int32))
     return jnp.where(due & (asked == _STOP), CALLBACK, status).astype(jnp.int32)
 
 
-def _show(number, due, x, f, g, nit, nfev):
-    if not due:
-        return np.int32(_GO_ON)
-    watcher = _watchers.get(int(number))
-    stop = watcher is None or watcher.show(*jax.tree.map(np.asarray, (x, f, g, nit, nfev)))
-    return np.int32(_STOP if stop else _GO_ON)
+def _show(number, due, ended, *shown):
+    due, ended = np.asarray(due), np.asarray(ended)
+    watcher = _watchers.get(int(np.ravel(number)[0])) if due.size else None
+    if watcher is None:
+        return np.full(due.shape, _STOP, np.int32)
+    shown = jax.tree.map(np.asarray, shown)
+    answers = np.full(due.shape, _GO_ON, np.int32)
+    for lane in zip(*np.nonzero(due)) if due.ndim else [()] * int(due):
+        if watcher.show(*jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), shown)):
+            answers[lane] = _STOP
+    watcher.after(due, ended | (answers == _STOP), *shown[1:])
+    return answers
 
 
 class Watcher:
-    """The user's callback and the printed lines of one call of minimize.
+    """The user's callback, the printed lines and the bar of one call of minimize.
 
     Args:
       callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name; or None.
       disp: whether each iterate is printed.
       combine: the arrays of x, those that vary and those that do not -> the user's x.
+      bar: a ``Bar``, or None.
     """
 
-    def __init__(self, callback, disp, combine):
-        self._callback, self._disp, self._combine = callback, disp, combine
+    def __init__(self, callback, disp, combine, bar=None):
+        self._callback, self._disp, self._combine, self._bar = callback, disp, combine, bar
         self._whole = callback is not None and _takes_result(callback)
         self.error = None
         self.compiled = False
@@ -62,12 +152,17 @@ class Watcher:
     def close(self):
         """Forget it: nothing will call it any more."""
         _watchers.pop(self.number, None)
+        if self._bar is not None:
+            self._bar.close()
 
     def show(self, x, f, g, nit, nfev):
         """Tell of an iterate; whether the solve is to end."""
+        if self.error is not None:  # of another lane
+            return True
         if self._disp:
-            gnorm = max((float(np.max(np.abs(leaf), initial=0)) for leaf in jax.tree.leaves(g)), default=0.0)
-            print(f"iteration {int(nit):5d}   f = {float(f):<15.8g} |g| = {gnorm:<10.3g} evaluations = {int(nfev)}")
+            gradient = "" if g is None else f"|g| = {largest(g):<10.3g} "
+            line = f"iteration {int(nit):5d}   f = {float(f):<15.8g} {gradient}evaluations = {int(nfev)}"
+            (print if self._bar is None else self._bar.write)(line)
         if self._callback is None:
             return False
         try:
@@ -86,22 +181,31 @@ class Watcher:
             self.error = self.error or error
             return True
 
+    def after(self, due, ended, f, g, nit, nfev):
+        """Show how far all lanes are, once those with a new iterate were told of."""
+        if self._bar is not None:
+            self._bar.show(due, ended, f, g, nit, nfev)
 
-def watched(watcher, solve, *arguments):
+
+def largest(g):
+    """The infinity norm of the leaves of a gradient."""
+    return max((float(np.max(np.abs(leaf), initial=0)) for leaf in jax.tree.leaves(g)), default=0.0)
+
+
+def watched(watcher, solve, *arguments, **settings):
     """What the solve gives; an exception of the user's callback is raised as it was."""
     if watcher is None:
-        return solve(*arguments)
+        return solve(*arguments, **settings)
     try:
-        solved = solve(*arguments)
-    except BaseException:
-        watcher.close()
-        raise
-    values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
-    if any(isinstance(value, jax.core.Tracer) for value in values):
-        watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
-        return solved
-    jax.block_until_ready(values)
-    watcher.close()
+        solved = solve(*arguments, **settings)
+        values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
+        if any(isinstance(value, jax.core.Tracer) for value in values):
+            watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
+            return solved
+        jax.block_until_ready(values)
+    finally:
+        if not watcher.compiled:
+            watcher.close()
     if watcher.error is not None:
         raise watcher.error
     return solved

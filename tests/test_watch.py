@@ -144,7 +144,7 @@ def test_history_holds_the_last_iterates(method, length):
     res = minimize(rosenbrock, START, method=method, callback=callback, options=options)
     rows = 61 if length is True else length
     history = res.history
-    assert all(part.shape == (rows,) for part in history)
+    assert all(part.shape == (rows,) for part in jax.tree.leaves(history))
     kept = min(rows, int(res.nit) + 1)
     assert history.nit[:kept].tolist() == list(range(int(res.nit) + 1 - kept, int(res.nit) + 1))
     assert np.all(history.nit[kept:] == -1) and np.all(np.isnan(history.fun[kept:]))
@@ -160,7 +160,7 @@ def test_history_in_a_batch_is_each_lanes_own():
     starts = jnp.array([START, [2.0, 2.0]])
     solve = lambda x0: minimize(rosenbrock, x0, options={"history": 5}).history
     for lane, x0 in enumerate(starts):
-        for part, alone in zip(jax.vmap(solve)(starts), solve(x0), strict=True):
+        for part, alone in zip(*map(jax.tree.leaves, (jax.vmap(solve)(starts), solve(x0))), strict=True):
             np.testing.assert_allclose(part[lane], alone, rtol=1e-6)  # batched code rounds otherwise on the way
 
 

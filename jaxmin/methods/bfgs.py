@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
@@ -75,4 +76,9 @@ def bfgs(initial_scale=True, linesearch=None):
         empty = jnp.where(accepted, empty, state.empty)
         return unravel(d), BFGSState(jnp.where(accepted, H, state.H), empty)
 
-    return descend(Direction(init, update, lambda state: Dense(state.H)), linesearch or backtracking())
+    def warm_start(state, H):
+        if not isinstance(H, Dense):
+            H = Dense(jax.vmap(H.times)(jnp.eye(H.size, dtype=state.H.dtype)))
+        return BFGSState(H.H, jnp.zeros((), bool))
+
+    return descend(Direction(init, update, lambda state: Dense(state.H), warm_start), linesearch or backtracking())

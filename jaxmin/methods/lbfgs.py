@@ -1,12 +1,13 @@
 """Limited-memory BFGS."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxmin import _vector as vec
 from jaxmin._builder import builder
 from jaxmin._descent import descend
-from jaxmin._inverse_hessian import Compact, TwoLoop, pair_between
-from jaxmin._method import Direction
+from jaxmin._inverse_hessian import Compact, Dense, TwoLoop, pair_between
+from jaxmin._method import Direction, Iterate
 from jaxmin.linesearches.backtracking import backtracking
 
 names = ("l-bfgs-b",)
@@ -60,4 +61,15 @@ def lbfgs(memory: int | None = None, linesearch=None):
     def inverse_hessian(H):
         return H._replace(gamma=jnp.where(H.gamma > 0, H.gamma, 1))
 
-    return descend(Direction(init, update, inverse_hessian), linesearch or backtracking())
+    def warm_start(empty, H):
+        if isinstance(H, Dense):
+            raise ValueError("options['warm_start']: a dense hess_inv, of 'bfgs', which 'lbfgs' cannot make pairs of")
+
+        def push(H, row):
+            s, y, valid = row
+            pair = pair_between(Iterate(vec.zeros(s), None, vec.zeros(y)), s, y)
+            return H.update(pair, store=valid, forget=jnp.zeros((), bool)), None
+
+        return lax.scan(push, empty, H.pairs())[0]
+
+    return descend(Direction(init, update, inverse_hessian, warm_start), linesearch or backtracking())

@@ -1,0 +1,60 @@
+"""A bar that shows how far a solve is, with tqdm."""
+
+import numpy as np
+
+from jaxmin._watch import largest
+
+
+class Bar:
+    """The bar of one solve: its iterations; of a batch, the lanes that have ended.
+
+    Args:
+      total: the iterations that there can be, or None.
+
+    Raises:
+      ImportError: where tqdm is not installed.
+    """
+
+    def __init__(self, total=None):
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as error:
+            raise ImportError("progress=True: the bar needs tqdm; pip install 'jaxmin[progress]'") from error
+        self._make, self._total = tqdm, total
+        self._bar = None  # made when there is something to show: how many lanes there are is not known before
+        self._ended = self._nit = self._nfev = 0  # of each lane
+
+    def show(self, due, ended, f, g, nit, nfev):
+        """Show the trip of all lanes; of those that had ended before, what they are told is not looked at."""
+        if self._bar is None:
+            whole = {"total": self._total, "unit": "it"} if due.ndim == 0 else {"total": due.size, "unit": "lane"}
+            self._bar = self._make(**whole)
+            self._ended = np.zeros(due.shape, bool)
+            self._nit, self._nfev = np.zeros(due.shape, int), np.zeros(due.shape, int)
+        self._nit, self._nfev = (
+            np.where(self._ended, old, new) for old, new in ((self._nit, nit), (self._nfev, nfev))
+        )
+        self._ended = self._ended | ended
+        if due.ndim == 0:
+            count, figures = int(self._nit), {"f": f"{float(f):.6g}"}
+            if g is not None:
+                figures["|g|"] = f"{largest(g):.3g}"
+            figures["evaluations"] = int(self._nfev)
+        else:
+            count = int(np.sum(self._ended))
+            figures = {"iterations": int(np.max(self._nit)), "evaluations": int(np.sum(self._nfev))}
+        self._bar.set_postfix(figures, refresh=False)
+        self._bar.update(max(count - self._bar.n, 0))
+        if np.all(self._ended):
+            self.close()
+
+    def write(self, line):
+        """Print a line above the bar."""
+        self._make.write(line)
+
+    def close(self):
+        """Leave the bar as it stands, with its last figures."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+            self._bar = None
