@@ -8,15 +8,18 @@ from jaxmin._inverse_hessian import InverseHessian
 from jaxmin._lookup import iterate, value_and_grad_from_state
 from jaxmin._method import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._minimize import minimize
+from jaxmin._plot import plot
 from jaxmin._registry import entries as _entries
 from jaxmin._result import STATUS, OptimizeResult, Status
+from jaxmin._solver import Solver, SolverState
+from jaxmin._watch import traced
 
 _builders = {name: entry.build for package in ("methods", "linesearches") for name, entry in _entries(package).items()}
 globals().update(_builders)
 
 __all__ = [
     "STATUS", "Bounds", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
-    "Start", "Status",
-    "as_optax", "descend", "iterate", "minimize", "value_and_grad_from_state", *_builders,
+    "Solver", "SolverState", "Start", "Status",
+    "as_optax", "descend", "iterate", "minimize", "plot", "traced", "value_and_grad_from_state", *_builders,
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -35,6 +35,7 @@ class Problem(NamedTuple):
     leaves: list  # x0: the leaves that vary
     fixed: list  # x0: arrays that do not
     arrays: list  # arrays of fun, of jac, of hess and hessp, and of args
+    is_argument: Any  # which leaves of these are arrays: numbers too, unless they steer Python
 
     def inputs(self):
         """What the compiled solve is fed beside the leaves of x0."""
@@ -71,12 +72,12 @@ def _build(functions, x0, args, has_aux, gradient, is_argument):
     if not leaves and (x0 is None or x_static.leaves()):
         raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
     _, jac, hess, hessp = functions
-    parts = (*map(_taken_apart, functions), jax.tree.map(_as_argument, args))
+    parts = (*map(_taken_apart, functions), jax.tree.map(as_argument, args))
     arrays, static = partition(parts, is_argument)
     second = "hess" if hess is not None else "hessp" if hessp is not None else None
     settings = gradient, jac is None, jac is True, has_aux, second
     trace = _traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
-    return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays)
+    return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays, is_argument)
 
 
 def _trace(static, x_static, inputs, settings):
@@ -127,7 +128,7 @@ def _with_second(trace, static, x_static, inputs, second):
     return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)
 
 
-def _as_argument(leaf):
+def as_argument(leaf):
     """Array-likes of other libraries as arrays; what is no number stays as it is."""
     if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
         leaf = native(np.asarray(leaf))

@@ -137,9 +137,18 @@ class OptimizeResult:
                 "res.message: text cannot come out of a traced function; read it outside jit and vmap, "
                 "where the result holds numbers"
             )
-        status = np.asarray(self.status)
-        fun = np.asarray(self.fun)
-        gnorm = _gradient_norm(self.jac, status.shape) if self.gnorm is None else np.asarray(self.gnorm, float)
+        status, sentence = np.asarray(self.status), self._sentences()
+
+        def nested(index, shape):
+            if not shape:
+                return sentence(index)
+            return [nested((*index, i), shape[1:]) for i in range(shape[0])]
+
+        return nested((), status.shape)
+
+    def _sentences(self):
+        """A lane's index -> its status in words."""
+        status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
 
         def sentence(index):
             f = fun[index]
@@ -150,12 +159,24 @@ class OptimizeResult:
                 text = text.replace("; the gradient norm is {gnorm:.3g}.", ".")
             return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
 
-        def nested(index, shape):
-            if not shape:
-                return sentence(index)
-            return [nested((*index, i), shape[1:]) for i in range(shape[0])]
+        return sentence
 
-        return nested((), status.shape)
+    def _norms(self):
+        """What the stopping test compares with gtol, one a lane."""
+        shape = np.shape(self.status)
+        return _gradient_norm(self.jac, shape) if self.gnorm is None else np.asarray(self.gnorm, float)
+
+    def _summary(self):
+        """How many lanes of a batch ended how; in words for the one with the largest gradient norm of each kind."""
+        status, sentence = np.asarray(self.status), self._sentences()
+        norms = np.nan_to_num(self._norms(), nan=np.inf)
+        lines = []
+        for code, count in zip(*np.unique(status, return_counts=True)):
+            lanes = np.argwhere(status == code)
+            worst = tuple(lanes[np.argmax(norms[tuple(lanes.T)])])
+            lines.append(f"{count} of {status.size} lanes, status {code}, such as [{', '.join(map(str, worst))}]: ")
+            lines[-1] += sentence(worst)
+        return lines
 
     def keys(self):
         """The names of what there is: fields that are not None, ``success`` and ``message``."""
@@ -209,8 +230,11 @@ class OptimizeResult:
             order = order[2:]
         width = max(map(len, order))
         lines = []
-        for name in (name for name in order if getattr(self, name) is not None):
-            text = _readable(getattr(self, name)).replace("\n", "\n" + " " * (width + 2))
+        # A batch of many lanes is told in short.
+        lanes = np.size(self.status) if self._is_known() else 1
+        short = {"message": self._summary, "success": lambda: _count(self.success)} if lanes > _LANES_SHOWN else {}
+        for name in (name for name in order if name in short or getattr(self, name) is not None):
+            text = _readable(short[name]() if name in short else getattr(self, name)).replace("\n", "\n" + " " * (width + 2))
             lines.append(f"{name:>{width}}: {text}")
         return "\n".join(lines)
 
@@ -239,6 +263,7 @@ class OptimizeResult:
         return cls(**values, _static=static)
 
 
+_LANES_SHOWN = 6  # of a batch, each with its own message
 _FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if field.name != "_static")
 
 
@@ -276,6 +301,10 @@ def _gradient_norm(jac, lanes):
         norm = jax.vmap(norm)
     with jax.ensure_compile_time_eval():  # numbers, also where a known result is read in a traced function
         return np.asarray(norm(parts), float)
+
+
+def _count(flags):
+    return f"{np.sum(flags)} of {np.size(flags)} lanes"
 
 
 def _readable(value):

@@ -124,7 +124,7 @@ def _show(number, due, ended, *shown):
     shown = jax.tree.map(np.asarray, shown)
     answers = np.full(due.shape, _GO_ON, np.int32)
     for lane in zip(*np.nonzero(due)) if due.ndim else [()] * int(due):
-        if watcher.show(*jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), shown)):
+        if watcher.show(lane, *jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), shown)):
             answers[lane] = _STOP
     watcher.after(due, ended | (answers == _STOP), *shown[1:])
     return answers
@@ -155,13 +155,14 @@ class Watcher:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, x, f, g, nit, nfev):
-        """Tell of an iterate; whether the solve is to end."""
+    def show(self, lane, x, f, g, nit, nfev):
+        """Tell of an iterate; whether the solve is to end. The lane is its index in a batch, () where there is none."""
         if self.error is not None:  # of another lane
             return True
         if self._disp:
             gradient = "" if g is None else f"|g| = {largest(g):<10.3g} "
-            line = f"iteration {int(nit):5d}   f = {float(f):<15.8g} {gradient}evaluations = {int(nfev)}"
+            of = f"lane {', '.join(f'{i:4d}' for i in lane)}   " if lane else ""
+            line = f"{of}iteration {int(nit):5d}   f = {float(f):<15.8g} {gradient}evaluations = {int(nfev)}"
             (print if self._bar is None else self._bar.write)(line)
         if self._callback is None:
             return False

@@ -1,0 +1,230 @@
+"""The solve step by step: the numbers of minimize, bit for bit."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import OPTIMIZERS, rosenbrock
+
+import jaxmin
+from jaxmin import Solver, minimize
+from jaxmin._registry import entries
+
+START = [-1.2, 1.0, -1.2, 1.0]
+RUNNING, MAXITER, MAXFUN, CALLBACK = -1, 1, 6, 99
+# Every native method, a transformation by name, one of another library, and one with a search inside.
+METHODS = {name: (name, {}) for name in entries("methods")} | {
+    "adam by name": ("adam", {"learning_rate": 0.1}),
+    "optax.adam": (optax.adam(0.1), {}),
+    "optax.lbfgs": (optax.lbfgs(), {}),
+}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def valley(x, a):
+    return rosenbrock(x) + (a - 1) * x[0]
+
+
+def identical(a, b):
+    """Whether two pytrees hold the same arrays, bit for bit."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return bool(pairs) and all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in pairs)
+
+
+def both(method, dtype="float64", maxiter=25, **more):
+    """A Solver with its start, and the result of minimize."""
+    method, options = METHODS[method]
+    settings = {"method": method, "options": options | {"maxiter": maxiter}, **more}
+    x0 = jnp.asarray(START, dtype)
+    return Solver(valley, **settings), x0, minimize(valley, x0, (1.0,), **settings)
+
+
+def trips(res):
+    return int(res.nfev) + (0 if res.nhev is None else int(res.nhev))
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@each_method
+def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
+    solver, x0, res = both(method, dtype)
+    state, steps = solver.init(x0, 1.0), 0
+    step = jax.jit(solver.step)
+    while not state.done:
+        state, steps = step(state), steps + 1
+    assert identical(solver.result(state), res)
+    assert METHODS[method][0] not in entries("methods") or steps == trips(res)
+    assert identical((state.x, state.nit, state.nfev, state.status), (res.x, res.nit, res.nfev, res.status))
+    assert identical(step(state), state) and identical(solver.run(state), state)  # nothing changes after the end
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@each_method
+def test_run_is_minimize_bit_for_bit(method, dtype):
+    solver, x0, res = both(method, dtype)
+    assert identical(solver.result(solver.run(solver.init(x0, 1.0))), res)
+    whole = jax.jit(lambda x0, a: solver.result(solver.run(solver.init(x0, a))))
+    assert identical(whole(x0, 1.0), jax.jit(lambda x0, a: minimize(valley, x0, (a,), **solver._settings))(x0, 1.0))
+
+
+@each_method
+def test_steps_outside_jit_and_runs_of_some_steps(method):
+    solver, x0, res = both(method, maxiter=6)
+    by_step = by_run = solver.init(x0, 1.0)
+    for _ in range(trips(res) + 1):
+        by_step = solver.step(by_step)
+    for steps in (0, 1, 3, 2, 1000):
+        by_run = solver.run(by_run, max_steps=steps)
+    assert identical(solver.result(by_step), res) and identical(by_run, by_step)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "trust_ncg", "nelder_mead", "optax.adam"])
+def test_steps_in_a_scan(method):
+    solver, x0, res = both(method)
+
+    @jax.jit
+    def scanned(x0):
+        step = lambda state, _: (solver.step(state), state.fun)
+        return jax.lax.scan(step, solver.init(x0, 1.0), length=trips(res) + 3)
+
+    state, values = scanned(x0)
+    assert identical(jax.jit(solver.result)(state), res)
+    assert np.isnan(values[0]) and values[-1] == res.fun and values.shape == (trips(res) + 3,)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "nelder_mead", "optax.adam"])
+def test_lanes_of_a_batch_step_alone(method):
+    solver, _, _ = both(method)
+    starts = jnp.array([START, [2.0, 2.0, 1.0, 0.0], [np.nan, 0.0, 0.0, 0.0], [1.0] * 4])
+    states = jax.vmap(solver.init, in_axes=(0, None))(starts, 1.0)
+    step = jax.jit(jax.vmap(solver.step))
+    for _ in range(200):
+        states = step(states)
+    assert states.done.tolist() == [True] * 4
+    batch = jax.vmap(lambda x0: minimize(valley, x0, (1.0,), **solver._settings))(starts)
+    assert identical(jax.vmap(solver.result)(states), batch)
+    assert states.x.shape == (4, 4) and len(set(batch.nit.tolist())) > 2
+    with pytest.raises(ValueError, match="a batch of shape \\(4,\\); jax.vmap"):
+        solver.step(states)
+
+
+def test_all_settings_reach_the_solve():
+    def fun(x, data, scale):
+        residual = scale * (x["w"] - data["target"])
+        return (jnp.sum(residual**2), residual), {"w": 2 * scale * residual, "flag": None}
+
+    x0 = {"w": jnp.zeros(3), "flag": True}
+    data = {"target": jnp.array([1.0, -2.0, 3.0]), "name": "kept"}
+    settings = {
+        "jac": True, "has_aux": True, "bounds": jaxmin.Bounds(-1.0, 2.0), "linesearch": "wolfe", "tol": 1e-9,
+        "options": {"history": 5, "history_x": True, "maxcor": 3},
+    }  # fmt: skip
+    solver = Solver(fun, "L-BFGS-B", **settings)
+    res = minimize(fun, x0, (data, 2.0), "L-BFGS-B", **settings)
+    stepped = solver.result(solver.run(solver.init(x0, data, 2.0)))
+    assert identical(stepped, res) and stepped.active_mask["w"].tolist() == [0, -1, 1]
+    assert stepped.x["flag"] is True and stepped.aux.shape == (3,)
+
+
+def test_a_number_in_args_stays_weakly_typed():
+    """A float64 array would widen the objective, and a saved file has no other."""
+    x0 = jnp.asarray(START, "float32")
+    solver = Solver(valley)
+    state = jax.tree.map(jnp.asarray, jax.tree.map(np.asarray, solver.init(x0, 1.0)))
+    res = minimize(valley, x0, (1.0,))
+    assert res.fun.dtype == "float32" and identical(solver.result(solver.run(state)), res)
+
+
+def test_numbers_that_steer_python_are_no_arrays():
+    fun = lambda x, n: sum(jnp.sum((x - k) ** 2) for k in range(n))
+    state = Solver(fun).init(jnp.zeros(2), 3)
+    assert state.args == []
+    assert identical(Solver(fun).result(Solver(fun).run(state)), minimize(fun, jnp.zeros(2), (3,)))
+
+
+def test_before_the_first_step_nothing_is_known():
+    calls = []
+    fun = lambda x: jax.debug.callback(lambda: calls.append(1)) or jnp.sum(x**2)
+    solver = Solver(fun)
+    state = solver.init([3.0, 4.0])
+    jax.effects_barrier()
+    assert not calls and (int(state.nit), int(state.nfev), int(state.status)) == (-1, 0, RUNNING)
+    assert np.isnan(state.fun) and state.x.tolist() == [3.0, 4.0] and not state.done
+    res = solver.result(state)
+    assert np.isnan(res.fun) and res.status == RUNNING and not res.success and "not ended" in res.message
+    jax.effects_barrier()
+    assert not calls
+    state = solver.step(state)
+    jax.effects_barrier()
+    assert len(calls) == 1 and (int(state.nit), int(state.nfev), float(state.fun)) == (0, 1, 25.0)
+
+
+def test_the_state_is_a_pytree_of_arrays():
+    state = Solver(valley).init(START, 1.0)
+    assert all(isinstance(leaf, jax.Array) and not leaf.weak_type for leaf in jax.tree.leaves(state))
+    stepped = Solver(valley).step(state)
+    assert jax.tree.structure(stepped) == jax.tree.structure(state)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), stepped) == jax.tree.map(lambda u: (u.shape, u.dtype), state)
+    again = pickle.loads(pickle.dumps(state))
+    assert jax.tree.structure(again) == jax.tree.structure(state) and identical(again, state)
+    assert "nit=-1" in repr(state) and repr(jax.eval_shape(lambda: state)) == "SolverState(...)"
+
+
+def test_what_fun_closes_over_may_be_traced():
+    target = jnp.array([1.0, 2.0])
+
+    @jax.jit
+    def solve(target):
+        solver = Solver(lambda x: jnp.sum((x - target) ** 2))
+        return jax.lax.fori_loop(0, 10, lambda _, state: solver.step(state), solver.init(jnp.zeros(2))).x
+
+    assert identical(solve(target), minimize(lambda x: jnp.sum((x - target) ** 2), jnp.zeros(2)).x)
+
+
+def test_one_program_whatever_the_numbers(caplog):
+    solver, other = Solver(valley, bounds=[(-5, 5)] * 4), Solver(valley, bounds=[(-4, 4)] * 4, options={"gtol": 1e-3})
+    solver.run(solver.step(solver.init(START, 1.0)))
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        other.run(other.init([1.0, 2.0, 3.0, 4.0], 2.0), max_steps=7)
+    assert not [r for r in caplog.records if r.getMessage().startswith("Compiling") and "run" in r.getMessage()]
+
+
+def test_callbacks_are_called_in_a_run_too():
+    seen = []
+    solver = Solver(rosenbrock, callback=lambda x: seen.append(x) or len(seen) == 3)
+    state = solver.run(solver.init(START))
+    assert state.status == CALLBACK and len(seen) == 3 and np.array_equal(seen[-1], state.x)
+    solver = Solver(rosenbrock, callback=jaxmin.traced(lambda intermediate_result: intermediate_result.nit == 3))
+    assert identical(solver.run(solver.init(START)).x, state.x)
+
+    def broken(x):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        solver = Solver(rosenbrock, callback=broken)
+        solver.run(solver.init(START))
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "call"),
+    [
+        (TypeError, "args: not a keyword of Solver; the choices are jac", lambda: Solver(valley, args=(1.0,))),
+        (TypeError, "progress: not a keyword", lambda: Solver(valley, progress=True)),
+        (ValueError, "method='best': unknown", lambda: Solver(valley, "best").init(START, 1.0)),
+        (TypeError, "fun=3", lambda: Solver(3).init(START)),
+        (TypeError, "state=3: what solver.init gave", lambda: Solver(valley).step(3)),
+        (ValueError, "max_steps=-1", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=-1)),
+        (ValueError, "max_steps=2.5", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=2.5)),
+        (ValueError, "state: of another solver", lambda: Solver(_wide).step(Solver(_narrow).init(_HALF))),
+    ],
+)
+def test_what_cannot_be_is_refused(error, words, call):
+    with pytest.raises(error, match=words):
+        call()
+
+
+_HALF = jnp.zeros(2, "float32")
+_narrow = lambda x: jnp.sum(x**2)
+_wide = lambda x: jnp.sum(x.astype("float64") ** 2)
