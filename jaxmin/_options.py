@@ -175,7 +175,7 @@ def history_length(options):
     elif not isinstance(length, (int, np.integer)) or length < 1:
         raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
     if keep_x and not length:
-        raise ValueError("options['history_x']: the history that it belongs to is off; options['history'] says how long")
+        raise ValueError("options['history_x']: it belongs to a history; options['history'] says how long")
     return {"history": int(length), "keep_x": bool(keep_x)}
 
 

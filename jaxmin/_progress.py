@@ -31,9 +31,7 @@ class Bar:
             self._bar = self._make(**whole)
             self._ended = np.zeros(due.shape, bool)
             self._nit, self._nfev = np.zeros(due.shape, int), np.zeros(due.shape, int)
-        self._nit, self._nfev = (
-            np.where(self._ended, old, new) for old, new in ((self._nit, nit), (self._nfev, nfev))
-        )
+        self._nit, self._nfev = (np.where(self._ended, old, new) for old, new in ((self._nit, nit), (self._nfev, nfev)))
         self._ended = self._ended | ended
         if due.ndim == 0:
             count, figures = int(self._nit), {"f": f"{float(f):.6g}"}

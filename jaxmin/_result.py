@@ -234,7 +234,8 @@ class OptimizeResult:
         lanes = np.size(self.status) if self._is_known() else 1
         short = {"message": self._summary, "success": lambda: _count(self.success)} if lanes > _LANES_SHOWN else {}
         for name in (name for name in order if name in short or getattr(self, name) is not None):
-            text = _readable(short[name]() if name in short else getattr(self, name)).replace("\n", "\n" + " " * (width + 2))
+            text = _readable(short[name]() if name in short else getattr(self, name))
+            text = text.replace("\n", "\n" + " " * (width + 2))
             lines.append(f"{name:>{width}}: {text}")
         return "\n".join(lines)
 
@@ -310,7 +311,8 @@ def _count(flags):
 def _readable(value):
     """An entry as a person wants to read it."""
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
-        return np.array2string(np.asarray(value), precision=6, threshold=12, edgeitems=4)
+        edge = max(4 // max(value.ndim, 1), 1)
+        return np.array2string(np.asarray(value), precision=6, threshold=12, edgeitems=edge)
     if isinstance(value, list):
         return "\n".join(map(str, value[:6])) + ("\n..." if len(value) > 6 else "")
     return str(value)

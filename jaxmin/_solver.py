@@ -35,9 +35,7 @@ class _Structure(NamedTuple):
     weak: tuple  # of the arrays of args: whether each is weakly typed, as Python's numbers are
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["carry", "fixed", "args"], meta_fields=["structure"]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "fixed", "args"], meta_fields=["structure"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SolverState:
     """Where a solve is: a pytree whose leaves are arrays, all that :class:`Solver` needs to go on.
@@ -100,7 +98,7 @@ class SolverState:
 
 
 class Solver:
-    """The solve of :func:`minimize` taken step by step: the same code, the same numbers.
+    """The solve of :func:`minimize` taken step by step: the same loop with the same results.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x, a: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (a - x[:-1]) ** 2)
@@ -111,6 +109,10 @@ class Solver:
     >>> res = jaxmin.minimize(rosen, [-1.2, 1.0], args=(1.0,), method="bfgs")
     >>> bool(jnp.all(solver.result(state).x == res.x)), state.nfev == res.nfev
     (True, Array(True, dtype=bool))
+
+    Steps by hand, runs of some steps and a run to the end give the same numbers bit for bit, and so does a solve that
+    was saved and resumed. They are those of ``minimize`` for its own methods too; the loop of a transformation
+    may be compiled otherwise there, and differ in the last place.
 
     A step is one evaluation of fun and its gradient: a new iterate, or a trial of a line search (of a second-order
     method, a product or a matrix). All methods work inside ``jit``, ``vmap`` and ``scan``; outside,

@@ -77,7 +77,7 @@ def trace(callback, problem, whole, gradient):
         else:
             answer = callback.function(x)
         answer = False if answer is None else answer
-        flag = isinstance(answer, (bool, np.bool_)) or getattr(answer, "dtype", None) == bool
+        flag = isinstance(answer, bool) or (hasattr(answer, "dtype") and np.issubdtype(answer.dtype, np.bool_))
         if not flag or np.shape(answer) != ():
             raise TypeError(f"callback: the traced function returned {answer!r}; None or one boolean")
         return jnp.asarray(answer)

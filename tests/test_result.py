@@ -126,6 +126,17 @@ def test_repr_of_a_batch_has_a_message_a_lane(batch):
     assert all(message in text for message in batch.message)
 
 
+def test_repr_of_a_large_batch_counts_its_lanes():
+    starts = jnp.asarray(np.random.default_rng(0).normal(size=(20, 50, 2))).at[3, 7].set(jnp.nan)
+    batch = jax.vmap(jax.vmap(lambda x: minimize(rosenbrock, x)))(starts)
+    text = repr(batch)
+    assert len(text.splitlines()) < 60 and "999 of 1000 lanes, status 0" in text
+    assert "1 of 1000 lanes, status 3, such as [3, 7]: Stopped: fun or its gradient is NaN" in text
+    assert "success: 999 of 1000 lanes" in text
+    worst = np.unravel_index(np.nanargmax(np.abs(batch.jac).max(axis=-1)), (20, 50))
+    assert f"such as [{worst[0]}, {worst[1]}]: {batch.message[worst[0]][worst[1]]}" in text
+
+
 def test_repr_inside_jit():
     seen = []
     jax.jit(lambda x: seen.append(repr(minimize(rosenbrock, x))))(jnp.array(START))

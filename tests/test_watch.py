@@ -111,6 +111,33 @@ def test_disp_prints_a_line_an_iteration_and_nothing_else(capfd):
     assert lines[0].split()[:2] == ["iteration", "1"] and all("|g|" in line for line in lines)
 
 
+def test_disp_of_a_method_without_gradient_shows_none(capfd):
+    minimize(rosenbrock, START, method="nelder_mead", options={"disp": True, "maxiter": 3})
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 3 and not any("|g|" in line for line in lines) and all("evaluations" in line for line in lines)
+
+
+def test_disp_of_a_batch_names_the_lanes(capfd):
+    starts = jnp.array([[START, [2.0, 2.0], [0.5, 0.5]]])
+    res = jax.vmap(jax.vmap(lambda x0: minimize(rosenbrock, x0, options={"disp": True})))(starts)
+    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
+    for lane in range(3):
+        own = [line for line in lines if line[:3] == ["lane", "0,", str(lane)]]
+        assert [int(line[4]) for line in own] == list(range(1, int(res.nit[0, lane]) + 1))
+
+
+def test_an_exception_in_one_lane_ends_all():
+    seen = []
+
+    def callback(x):
+        seen.append(x)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        jax.vmap(lambda x0: minimize(rosenbrock, x0, callback=callback))(jnp.array([START, [2.0, 2.0], [0.5, 0.5]]))
+    assert len(seen) == 1
+
+
 def test_a_new_callback_compiles_nothing(caplog):
     minimize(rosenbrock, START, callback=lambda x: None)
     with jax.log_compiles(), caplog.at_level("WARNING"):
@@ -199,3 +226,200 @@ def test_a_callback_is_given_the_arrays_of_x0_that_do_not_vary():
     fun = lambda p: jnp.sum((p["w"] - p["flags"]) ** 2)
     jax.jit(lambda p: minimize(fun, p, callback=seen.append).x["w"])(x0).block_until_ready()
     assert seen and seen[-1]["flags"].tolist() == [True, False]
+
+
+# ---- x in the history
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "nelder_mead"])
+def test_history_keeps_x_on_request(method):
+    seen = []
+    x0 = {"a": jnp.array([[-1.2], [1.0]]), "b": jnp.array(0.5, "float32"), "flag": jnp.array(True)}
+    fun = lambda p: rosenbrock(jnp.append(p["a"], p["b"].astype(float)))
+    options = {"history": 12, "history_x": True, "maxiter": 30}
+    res = minimize(fun, x0, method=method, callback=seen.append, options=options)
+    x = res.history.x
+    assert x["a"].shape == (12, 2, 1) and x["b"].shape == (12,) and x["b"].dtype == "float32" and x["flag"] is None
+    np.testing.assert_array_equal(x["a"], [p["a"] for p in seen[-12:]])
+    np.testing.assert_array_equal(x["b"], [p["b"] for p in seen[-12:]])
+    short = minimize(fun, x0, method=method, options=options | {"maxiter": 3}).history.x["a"]
+    assert np.array_equal(short[0], x0["a"]) and np.all(np.isnan(short[4:]))
+    assert minimize(fun, x0, method=method, options={"history": 3}).history.x is None
+
+
+def test_x_in_a_history_that_is_off_is_refused():
+    with pytest.raises(ValueError, match=r"options\['history_x'\].*options\['history'\]"):
+        minimize(rosenbrock, START, options={"history_x": True})
+    with pytest.raises(TypeError, match=r"options\['history_x'\]=2"):
+        minimize(rosenbrock, START, options={"history": 3, "history_x": 2})
+
+
+# ---- traced callbacks
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "trust_ncg", "nelder_mead", "nesterov"])
+@pytest.mark.parametrize("outer", [lambda solve: solve, jax.jit], ids=["alone", "jit"])
+def test_a_traced_callback_ends_the_solve_where_one_on_the_host_does(method, outer):
+    options = {"learning_rate": 1e-4, "mass": 0.5, "maxiter": 60} if method == "nesterov" else {}
+    said = lambda intermediate_result: intermediate_result.fun < 4.1
+    results = [
+        outer(lambda x0, c=c: minimize(rosenbrock, x0, method=method, callback=c, options=options))(jnp.array(START))
+        for c in (jaxmin.traced(said), lambda intermediate_result: bool(said(intermediate_result)))
+    ]
+    assert [int(res.status) for res in results] == [CALLBACK] * 2
+    assert results[0].nit == results[1].nit and np.array_equal(results[0].x, results[1].x)
+
+
+def test_a_traced_callback_sees_the_iterate():
+    """What it sees, it can only tell by ending the solve: where x, f, its gradient and the counts are all right."""
+    x0 = {"w": jnp.array([-1.2, 1.0]), "z": jnp.array(1 + 1j), "name": "kept"}
+    fun = lambda p: rosenbrock(p["w"]) + jnp.abs(p["z"]) ** 2
+    free = minimize(fun, x0, options={"history": 100})
+
+    def callback(intermediate_result):
+        r = intermediate_result
+        assert r.x["name"] == "kept"
+        g = jax.grad(fun)({"w": r.x["w"], "z": r.x["z"]})
+        right = jnp.allclose(r.fun, fun(r.x)) & jnp.allclose(r.jac["w"], g["w"]) & jnp.allclose(r.jac["z"], g["z"])
+        counts = jnp.any((free.history.nit == r.nit) & (free.history.nfev == r.nfev))
+        return ~(right & counts & (r.njev == r.nfev) & (r.nit > 0))
+
+    res = minimize(fun, x0, callback=jaxmin.traced(callback))
+    assert res.success and res.nit == free.nit
+    assert minimize(fun, x0, callback=jaxmin.traced(lambda x: x["w"][0] > 0)).status == CALLBACK
+
+
+def test_a_traced_callback_needs_no_host():
+    def text(callback):
+        solve = jax.jit(lambda x0: minimize(rosenbrock, x0, callback=callback))
+        return solve.lower(jnp.array(START)).compile().as_text()
+
+    assert "custom_call_target" in text(lambda x: None)
+    assert "custom_call_target" not in text(jaxmin.traced(lambda x: x[0] > 0))
+
+
+def test_a_traced_callback_under_vmap_and_grad():
+    starts, limit = jnp.array([START, [2.0, 2.0], [0.5, 0.5]]), jnp.array([0.5, 1.0, -1.0])
+    solve = lambda x0, a: minimize(rosenbrock, x0, callback=jaxmin.traced(lambda x: x[0] < a))
+    batch = jax.vmap(solve)(starts, limit)
+    alone = [solve(x0, a) for x0, a in zip(starts, limit)]
+    assert batch.status.tolist() == [int(res.status) for res in alone] and set(batch.status.tolist()) == {0, CALLBACK}
+    assert batch.nit.tolist() == [int(res.nit) for res in alone]
+
+    def nearest(a, f):
+        callback = jaxmin.traced(lambda intermediate_result: intermediate_result.fun < f * a)
+        return minimize(lambda x: jnp.sum((x - a) ** 2) + jnp.sum(x**4), jnp.zeros(2), callback=callback).x[0]
+
+    never = jax.grad(nearest)(2.0, -1.0)
+    plain = jax.grad(lambda a: minimize(lambda x: jnp.sum((x - a) ** 2) + jnp.sum(x**4), jnp.zeros(2)).x[0])(2.0)
+    assert never == plain and np.isfinite(never)
+    assert np.isnan(jax.grad(nearest)(2.0, 1e3))  # it was ended elsewhere than at a minimum
+
+
+def test_a_traced_callback_may_print_and_answer_nothing(capfd):
+    callback = jaxmin.traced(lambda intermediate_result: jax.debug.print("at {}", intermediate_result.nit))
+    res = minimize(rosenbrock, START, callback=callback)
+    jax.effects_barrier()
+    assert capfd.readouterr().out.split() == [word for i in range(int(res.nit)) for word in ("at", str(i + 1))]
+    assert np.array_equal(res.x, minimize(rosenbrock, START).x)
+
+
+def test_a_traced_callback_of_the_same_body_compiles_nothing(caplog):
+    solve = lambda a: minimize(rosenbrock, START, callback=jaxmin.traced(lambda x: x[0] > a))
+    first = solve(jnp.array(0.0))
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        second = solve(jnp.array(0.5))
+    assert not [r for r in caplog.records if r.getMessage().startswith("Compiling") and "solve" in r.getMessage()]
+    assert first.nit < second.nit
+
+
+@pytest.mark.parametrize("answer", ["stop", 1, np.array([True, True]), jnp.ones(())])
+def test_a_traced_callback_answers_a_boolean_or_nothing(answer):
+    with pytest.raises(TypeError, match="callback: the traced function returned"):
+        minimize(rosenbrock, START, callback=jaxmin.traced(lambda x: answer))
+    with pytest.raises(TypeError, match=r"traced\(3\)"):
+        jaxmin.traced(3)
+
+
+# ---- progress
+
+
+class Bars:
+    """What tqdm would show, without drawing it."""
+
+    def __init__(self, monkeypatch):
+        tqdm = pytest.importorskip("tqdm.auto")
+        self.made, bars = [], self
+
+        class Bar:
+            def __init__(self, total, unit):
+                self.total, self.unit, self.n, self.figures, self.closed = total, unit, 0, [], False
+                bars.made.append(self)
+
+            def set_postfix(self, figures, refresh):
+                self.figures.append(figures)
+
+            def update(self, n):
+                assert not self.closed
+                self.n += n
+
+            def refresh(self):
+                pass
+
+            def close(self):
+                self.closed = True
+
+        Bar.write = staticmethod(print)
+        monkeypatch.setattr(tqdm, "tqdm", Bar)
+
+
+@pytest.mark.parametrize("maxiter", [None, 7])
+@pytest.mark.parametrize("method", ["lbfgs", "nelder_mead"])
+def test_a_bar_counts_iterations_and_closes(monkeypatch, method, maxiter):
+    bars = Bars(monkeypatch)
+    options = {} if maxiter is None else {"maxiter": maxiter}
+    res = minimize(rosenbrock, START, method=method, progress=True, options=options)
+    (bar,) = bars.made
+    assert (bar.n, bar.total, bar.unit, bar.closed) == (int(res.nit), maxiter, "it", True)
+    last = bar.figures[-1]
+    assert last["f"] == f"{float(res.fun):.6g}" and last["evaluations"] == res.nfev
+    assert ("|g|" in last) == (res.jac is not None)
+    assert np.array_equal(res.x, minimize(rosenbrock, START, method=method, options=options).x)
+
+
+def test_in_a_batch_a_bar_counts_the_lanes_that_have_ended(monkeypatch):
+    bars = Bars(monkeypatch)
+    starts = jnp.array([START, [2.0, 2.0], [jnp.nan, 0.0], [0.5, 0.5]])
+    res = jax.vmap(lambda x0: minimize(rosenbrock, x0, progress=True))(starts)
+    (bar,) = bars.made
+    assert (bar.n, bar.total, bar.unit, bar.closed) == (4, 4, "lane", True)
+    assert bar.figures[-1] == {"iterations": int(res.nit.max()), "evaluations": int(res.nfev.sum())}
+
+
+def test_a_bar_closes_on_exceptions_and_under_jit(monkeypatch):
+    bars = Bars(monkeypatch)
+
+    def callback(x):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        minimize(rosenbrock, START, callback=callback, progress=True)
+    solve = jax.jit(lambda x0: minimize(rosenbrock, x0, progress=True, options={"maxfun": 5}).x)
+    for _ in range(2):  # each run has a bar of its own
+        solve(jnp.array(START)).block_until_ready()
+    assert [bar.closed for bar in bars.made] == [True] * 3
+
+
+def test_the_real_bar(capfd):
+    pytest.importorskip("tqdm")
+    res = minimize(rosenbrock, START, progress=True, options={"disp": True})
+    said = capfd.readouterr()
+    assert f"evaluations={int(res.nfev)}" in said.err and len(said.out.strip().splitlines()) == res.nit
+
+
+def test_without_tqdm_a_bar_is_refused(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match=r"jaxmin\[progress\]"):
+        minimize(rosenbrock, START, progress=True)
+    with pytest.raises(TypeError, match="progress=1"):
+        minimize(rosenbrock, START, progress=1)
