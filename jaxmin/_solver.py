@@ -91,7 +91,7 @@ class SolverState:
         return self.status != RUNNING
 
     def __repr__(self):
-        if isinstance(self.status, jax.core.Tracer) or not hasattr(self.status, "dtype"):
+        if isinstance(self.status, jax.core.Tracer) or not isinstance(self.status, (jax.Array, np.ndarray)):
             return "SolverState(...)"
         shown = ("nit", "nfev", "status") if self.status.ndim else ("nit", "nfev", "status", "fun")
         return f"SolverState({', '.join(f'{name}={np.asarray(getattr(self, name))}' for name in shown)})"
@@ -110,9 +110,9 @@ class Solver:
     >>> bool(jnp.all(solver.result(state).x == res.x)), state.nfev == res.nfev
     (True, Array(True, dtype=bool))
 
-    Steps by hand, runs of some steps and a run to the end give the same numbers bit for bit, and so does a solve that
-    was saved and resumed. They are those of ``minimize`` for its own methods too; the loop of a transformation
-    may be compiled otherwise there, and differ in the last place.
+    Steps by hand, runs of some steps and a run to the end give the numbers of ``minimize`` bit for bit. Those of
+    a transformation may differ in the last place, where XLA compiles its loop otherwise; a solve that was
+    saved and resumed by the same calls has the same numbers always.
 
     A step is one evaluation of fun and its gradient: a new iterate, or a trial of a line search (of a second-order
     method, a product or a matrix). All methods work inside ``jit``, ``vmap`` and ``scan``; outside,
