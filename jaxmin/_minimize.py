@@ -54,12 +54,13 @@ def minimize(
         become the default float dtype.
       args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
         are no arrays are welcome.
-      method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "trust_ncg", with Hessian-vector products;
-        "nelder_mead", without gradients; in SciPy's spelling or ours. None is
-        SciPy's rule ("bfgs"); what a builder made: ``jaxmin.lbfgs(memory=20)``. Or a transformation, which
-        runs without a line search unless one is given: by name ("sgd", "momentum", "nesterov", "adagrad",
-        "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3", "extra_gradient", with the option
-        ``learning_rate``), any Optax-style object, or a triple of ``jax.example_libraries.optimizers``.
+      method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "trust_ncg" and "trust_krylov", with
+        Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead", without gradients;
+        in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
+        ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
+        by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
+        "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
+        ``jax.example_libraries.optimizers``.
       jac: None (default) differentiates fun; True says that fun returns ``(value, gradient)``; a
         callable ``jac(x, *args)`` gives the gradient, built like x0, in ``jax.grad``'s convention.
       bounds: SciPy's list of (low, high) pairs, None for no bound; or :class:`~jaxmin.Bounds` (SciPy's too),

@@ -7,7 +7,7 @@ from jaxmin import _vector as vec
 
 # Steps of Newton's method. The first bound is so good that after 8 of them the model's decrease was within 1e-8 of the
 # best on 9,000 random problems with curvatures from 1e-8 to 1e8 of either sign and n up to 100; after 4, 1e-3.
-_STEPS = 8
+STEPS = 8
 
 
 def spectrum(H):
@@ -17,7 +17,7 @@ def spectrum(H):
     return jnp.where(jnp.abs(lam) <= rounding, jnp.abs(lam), lam), Q
 
 
-def minimizer(lam, c, radius):
+def minimizer(lam, c, radius, steps=STEPS):
     r"""The least :math:`c^T y + \frac12 \sum_i \lambda_i y_i^2` over :math:`\|y\| \le \Delta`.
 
     It is :math:`y_i = -c_i / (\lambda_i + \sigma)` with the :math:`\sigma \ge \max(0, -\lambda_1)` that makes it as
@@ -30,6 +30,7 @@ def minimizer(lam, c, radius):
       lam: [n], in any order.
       c: [n].
       radius: [] Delta.
+      steps: of Newton's method.
 
     Returns:
       y, [n], never longer than Delta.
@@ -43,7 +44,7 @@ def minimizer(lam, c, radius):
 
     def at(mu):
         shifted = delta + mu
-        usable = shifted > 0  # where it is not, c is 0: else mu would be larger
+        usable = shifted != 0  # where it is 0, so is c: else mu would be larger
         y = jnp.where(usable, -c / jnp.where(usable, shifted, 1), 0)
         return y, shifted, vec.norm(y)
 
@@ -55,7 +56,7 @@ def minimizer(lam, c, radius):
 
     # No |y_i| may pass Delta.
     least = jnp.maximum(jnp.maximum(lam_1, 0), jnp.max(jnp.abs(c) / radius - delta))
-    mu, _ = lax.scan(newton, least, length=_STEPS)
+    mu, _ = lax.scan(newton, least, length=steps)
     y, _, length = at(mu)
     y = y * jnp.where(length > radius, radius / length, 1)
     rest = jnp.sqrt(jnp.maximum((radius - length) * (radius + length), 0))

@@ -81,7 +81,7 @@ def judge(state, g, x, value, Hs, *, eta, max_radius):
     lost = ~at_x0 & ~accepted & ((length == 0) | (hidden & (predicted <= ulp * jnp.abs(last.f))))
     status = jnp.where(lost, PRECISION_LOSS, RUNNING)
     # Derivatives that are not finite lead nowhere.
-    status = jnp.where(jnp.isfinite(length), status, NAN)
+    status = jnp.where(jnp.isfinite(length) & ~jnp.isnan(predicted), status, NAN)
     renewed = state._replace(
         iterate=iterate,
         nit=state.nit + accepted.astype(jnp.int32),

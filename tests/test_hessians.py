@@ -18,6 +18,7 @@ START = np.array([-1.2, 1.0, 0.5])
 _BUILT = {name: entry.build() for name, entry in entries("methods").items()}
 METHODS = [name for name, method in _BUILT.items() if method.wants in ("product", "hessian")]
 each_method = pytest.mark.parametrize("method", METHODS)
+each_kind = pytest.mark.parametrize("method", ["trust_ncg", "trust_exact"])  # products, Hessians
 
 hessian = jax.hessian(rosenbrock)
 
@@ -49,7 +50,7 @@ def test_by_hand_it_is_the_same_solve(method, given):
     same_path(minimize(rosenbrock, START, method=method, **BY_HAND[given]), minimize(rosenbrock, START, method=method))
 
 
-@each_method
+@each_kind
 @pytest.mark.parametrize("given", BY_HAND)
 def test_a_wrong_factor_is_seen(method, given):
     """What the user gives is what is used, and not automatic differentiation."""
@@ -58,29 +59,29 @@ def test_a_wrong_factor_is_seen(method, given):
     assert not res.success and minimize(rosenbrock, START, method=method, options={"maxiter": 40}).nit != res.nit
 
 
-@each_method
+@each_kind
 @pytest.mark.parametrize("none", [{"hess": None}, {"hess": False}, {"hessp": None}, {"hess": None, "hessp": None}])
 def test_none_is_automatic_differentiation(method, none):
     same_path(minimize(rosenbrock, START, method=method, **none), minimize(rosenbrock, START, method=method))
 
 
 def scaled(x, a, b):
-    return a * rosenbrock(x) + b
+    return a * rosenbrock(x) + b * jnp.sum((x - 1) ** 2)
 
 
-@each_method
+@each_kind
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_args_go_to_both(method, dtype):
     args, x0 = (2.0, np.float32(1)), jnp.asarray(START, dtype)
     by_ad = minimize(scaled, x0, args, method)
     assert by_ad.success
-    for given in ({"hess": jax.hessian(scaled)}, {"hessp": lambda x, p, a, b: a * product(x, p)}):
+    for given in ({"hess": jax.hessian(scaled)}, {"hessp": lambda x, p, a, b: a * product(x, p) + 2 * b * p}):
         res = minimize(scaled, x0, args, method, **given)
         assert res.success and res.x.dtype == dtype
         np.testing.assert_allclose(res.x, by_ad.x, rtol=1e-3 if dtype == "float32" else 1e-6)
 
 
-@each_method
+@each_kind
 def test_lists_of_numbers_and_scipys_own_functions_in_jax_are_welcome(method):
     fun = lambda x: x[0] ** 2 + 3 * (x[1] - 1) ** 2
     for given in ({"hess": lambda x: [[2, 0], [0, 6.0]]}, {"hessp": lambda x, p: [2 * p[0], 6 * p[1]]}):
@@ -91,7 +92,7 @@ def test_lists_of_numbers_and_scipys_own_functions_in_jax_are_welcome(method):
 SHAPES = {"scalar": (), "one": (1,), "square of one": (1, 1), "matrix": (2, 3)}
 
 
-@each_method
+@each_kind
 @pytest.mark.parametrize("name", SHAPES)
 def test_arrays_of_any_shape(method, name):
     shape = SHAPES[name]
@@ -103,7 +104,7 @@ def test_arrays_of_any_shape(method, name):
     same_path(minimize(fun, x0, method=method, hessp=lambda x, p: jax.jvp(jax.grad(fun), (x,), (p,))[1]), by_ad)
 
 
-@each_method
+@each_kind
 def test_pytrees_as_jax_hessian_has_them(method):
     def fun(x):
         return rosenbrock(jnp.append(x["a"].ravel(), x["b"][0])) + jnp.sum(x["a"]) * x["b"][0] * 0.1
@@ -116,7 +117,7 @@ def test_pytrees_as_jax_hessian_has_them(method):
     same_path(minimize(fun, x0, method=method, hessp=hessp), by_ad)
 
 
-@each_method
+@each_kind
 def test_parts_of_two_dtypes(method):
     fun = lambda x: jnp.sum((x[0] - 1) ** 4) + jnp.sum((x[1] + x[0].astype("float64") - 2) ** 2)
     x0 = (jnp.zeros(2, "float32"), jnp.ones(2, "float64"))
@@ -137,7 +138,7 @@ def loss(model):
     return rosenbrock(model.weight) ** (model.power // 2)
 
 
-@each_method
+@each_kind
 def test_leaves_that_do_not_vary_are_none(method):
     model = Model(jnp.array(START), 2, "valley")
     by_ad = minimize(loss, model, method=method)
@@ -150,7 +151,7 @@ def test_leaves_that_do_not_vary_are_none(method):
         assert (res.x.power, res.x.name) == (2, "valley")
 
 
-@each_method
+@each_kind
 def test_complex_numbers_take_products(method):
     target = jnp.array([1 + 2j, -1j])
     fun = lambda z: jnp.sum(jnp.abs(z - target) ** 2) + 0.5 * jnp.real(jnp.sum((z - target) ** 2)) ** 2
@@ -164,7 +165,7 @@ def test_complex_numbers_take_products(method):
 
 def test_a_jac_by_hand_is_differentiated_for_products():
     jac = lambda x: jax.grad(rosenbrock)(x) + 0 * x
-    for method in METHODS:
+    for method in ("trust_ncg", "trust_exact"):
         same_path(minimize(rosenbrock, START, method=method, jac=jac), minimize(rosenbrock, START, method=method))
 
 
@@ -181,7 +182,7 @@ def test_a_jac_by_hand_without_derivatives_is_enough_beside_a_hessian_by_hand():
         np.testing.assert_allclose(res.x, 1, atol=1e-4)
 
 
-@each_method
+@each_kind
 def test_solutions_with_hessians_by_hand_have_derivatives(method):
     fun = lambda x, t: jnp.sum(jnp.exp(x) - t * x)
     hess = lambda x, t: jnp.diag(jnp.exp(x))
@@ -191,7 +192,7 @@ def test_solutions_with_hessians_by_hand_have_derivatives(method):
     np.testing.assert_allclose(jax.jacfwd(solve)(t), np.diag(1 / t), atol=1e-7)
 
 
-@each_method
+@each_kind
 @pytest.mark.parametrize("given", ["hess", "hessp"])
 def test_lanes_are_what_they_are_alone(method, given):
     starts = jnp.array([START, 2 - START, [jnp.nan, 0, 0]])
@@ -314,7 +315,7 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_no_function_is_refused_by_name(name):
     for method in ("trust_exact", "lbfgs"):
-        with pytest.raises(ValueError, match=f"{name}.*callable.*automatic differentiation"):
+        with pytest.raises(ValueError, match=f"(?s){name}.*callable.*automatic differentiation"):
             minimize(rosenbrock, START, method=method, **KINDS[name])
 
 
@@ -371,7 +372,7 @@ def test_an_error_inside_is_the_users_own():
         minimize(rosenbrock, START, method="trust_exact", hess=hess)
 
 
-@each_method
+@pytest.mark.parametrize("method", ["trust_ncg", "trust_exact", "dogleg", "trust_krylov"])
 @pytest.mark.parametrize("given", ["hess", "hessp"])
 def test_nan_in_it_ends_the_solve_at_the_last_iterate(method, given):
     by_hand = {"hess": lambda x: jnp.nan * hessian(x), "hessp": lambda x, p: jnp.nan * p}[given]

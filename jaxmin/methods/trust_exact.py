@@ -12,7 +12,7 @@ from jaxmin._builder import builder
 from jaxmin._method import Iterate, Method
 
 names = ("trust-exact", "more-sorensen")
-options = _trust_region.OPTIONS
+options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
 
 
 class TrustExactState(NamedTuple):
@@ -32,7 +32,7 @@ class TrustExactState(NamedTuple):
 
 
 @builder
-def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15):
+def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.STEPS):
     r"""Newton's method in a trust region, each step the best there is, from the whole Hessian.
 
     The step z is the minimiser of :math:`m(z) = f + g^T z + \frac12 z^T H z` over :math:`\|z\| \le \Delta`: there is
@@ -47,6 +47,7 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15):
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
       max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
       eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
+      max_inner: steps of Newton's method on the equation for :math:`\sigma`, >= 1; 8 by default, which leave nothing.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its Hessians, ``res.nfev`` its trials.
@@ -61,6 +62,8 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15):
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
     _trust_region.check(radius, max_radius, eta)
+    if not max_inner >= 1:
+        raise ValueError(f"max_inner={max_inner!r}: at least 1")
     first_radius = radius
 
     def init(x):
@@ -88,7 +91,7 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15):
         )
         accepted &= ~state.stays
         state = vec.where(state.stays, state, judged)
-        y = _secular.minimizer(lam, c, state.radius)
+        y = _secular.minimizer(lam, c, state.radius, max_inner)
         z, Hz = vec.rows_dot(Q, y), vec.rows_dot(Q, lam * y)
         x = state.iterate.x
         state = state._replace(trial=jnp.where(accepted, x, x + z), stays=accepted, Hz=Hz, lam=lam, Q=Q, c=c)

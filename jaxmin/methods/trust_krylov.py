@@ -11,7 +11,10 @@ from jaxmin._builder import builder
 from jaxmin._method import Iterate, Method
 
 names = ("trust-krylov", "gltr")
-options = _trust_region.OPTIONS
+options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
+
+# A residual so small, relative to g, is small enough: at the edge, where the model is least to be trusted, and inside.
+_LOOSE, _TIGHT = 0.5, 0.1
 
 
 class TrustKrylovState(NamedTuple):
@@ -50,7 +53,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
       max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
       eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
       max_inner: products for one step at most, and vectors kept, >= 1; 50 by default.
-      inexact: True (default): small is :math:`\min(1/2, \sqrt{\|g\|})`, at the edge a tenth at most; False: 1e-8.
+      inexact: True (default): small is :math:`\min(1/10, \sqrt{\|g\|})`, at the edge 1/2; False: 1e-8 throughout.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials.
@@ -111,8 +114,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
 
     def _small(residual, state, at_edge):
         gnorm = vec.norm(state.iterate.g)
-        enough = jnp.minimum(0.5, jnp.sqrt(gnorm)) if inexact else 1e-8
-        enough = jnp.where(at_edge, jnp.minimum(enough, 0.1), enough)
+        enough = jnp.where(at_edge, _LOOSE, jnp.minimum(_TIGHT, jnp.sqrt(gnorm))) if inexact else 1e-8
         return ~(residual > enough * gnorm)
 
     return Method(init, update, wants="product")
