@@ -229,8 +229,8 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
                 status = ask(extras.number, accepted, x, shown, nit, nfev, status)
             return status
 
-        watch = watch if watched or stops is not None else None
-        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, watch, steps)
+        seen = watch if watched or stops is not None else None
+        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, seen, steps)
 
     def end(carry):
         state, method = carry.state, chosen()
