@@ -236,7 +236,7 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
         state, method = carry.state, chosen()
         x, f, g = state.iterate
         curvature = method.inverse_hessian(state) if method.inverse_hessian else None
-        kept = in_order(carry.history, state.nit) if history else None
+        kept: Any = in_order(carry.history, state.nit) if history else None
         if keep_x:
             kept = kept._replace(x=jax.vmap(variables.unravel)(kept.x))
         others = state.nit, carry.nfev, carry.nhev, curvature, kept
