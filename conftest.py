@@ -3,15 +3,30 @@
 import importlib.util
 import os
 import pathlib
+import sys
 
 import jax
 
+ROOT = pathlib.Path(__file__).parent
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-cache = os.environ.get("JAXMIN_TEST_CACHE", str(pathlib.Path(__file__).parent / ".jax_cache"))
+cache = os.environ.get("JAXMIN_TEST_CACHE", str(ROOT / ".jax_cache"))
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# Releases of Flax want a newer jax than the lowest that jaxmin supports.
-if importlib.util.find_spec("flax") is None:
-    collect_ignore = ["tests/test_ecosystem.py", "docs/ecosystem.md"]
+# The worked examples of the pages are files that a page imports as if they lay beside it.
+sys.path.append(str(ROOT / "docs" / "examples"))
+
+# Built by Sphinx, or run by tests/test_docs.py.
+collect_ignore = ["docs/conf.py", "docs/_build", "docs/_gallery", "docs/gallery"]
+# Releases of some libraries want a newer jax than the lowest that jaxmin supports.
+for library, needed_by in {
+    "flax": ["tests/test_ecosystem.py", "docs/ecosystem.md"],
+    "scipy": ["docs/from_scipy.md"],
+    "jaxopt": ["docs/from_jaxopt.md"],
+    "optax": ["docs/from_jaxopt.md", "docs/from_optax.md"],
+    "optimistix": ["docs/from_optimistix.md"],
+}.items():
+    if importlib.util.find_spec(library) is None:
+        collect_ignore += needed_by

@@ -4,7 +4,7 @@ import argparse
 import functools
 import textwrap
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,7 @@ def show_batch(name, n, seed=0):
 def main(argv=None):
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
-    known = {"choices": _nist.NAMES, "metavar": "NAME"}
+    known: dict[str, Any] = {"choices": _nist.NAMES, "metavar": "NAME"}
     listed = f"data sets to fit, of {', '.join(_nist.NAMES)} (default: all)"
     parser.add_argument("--problems", nargs="+", default=_nist.NAMES, help=listed, **known)
     parser.add_argument("--batch", type=int, default=1000, metavar="N", help="fits at once (default: 1000)")

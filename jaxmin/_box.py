@@ -84,7 +84,7 @@ def box(bounds, variables, x_static):
         _spread(name, side, none, variables, x_static)
         for name, side, none in zip(("lower", "upper"), _pair(bounds, variables, x_static), (-np.inf, np.inf))
     ]
-    rounded = [_rounded(*both, jnp.dtype(dtype)) for *both, (_, dtype) in zip(*sides, variables.shapes)]
+    rounded = [_rounded(low, high, jnp.dtype(dtype)) for low, high, (_, dtype) in zip(*sides, variables.shapes)]
     return Box(*map(variables.ravel, zip(*rounded)))
 
 

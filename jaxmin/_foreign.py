@@ -32,7 +32,7 @@ class Foreign(NamedTuple):
     transformation: Any
     linesearch: LineSearch | None = None
     kept: bool = False  # it is the same object whenever it does the same
-    wants = "gradient"
+    wants = "gradient"  # type: ignore[misc]
 
     def bind(self, to_params, to_vector):
         """The ``Method`` on flat vectors; the transformation itself sees ``to_params(vector)``."""

@@ -13,6 +13,8 @@ import functools
 import sys
 import types
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,7 +47,7 @@ class WeaklySame:
     def __init__(self, value):
         self._id = id(value)
         try:
-            self._ref = weakref.ref(value)
+            self._ref: Callable[[], Any] = weakref.ref(value)
         except TypeError:  # a built-in function or a class of C's, which stay
             self._ref = lambda: value
 
@@ -71,7 +73,7 @@ def key(value, seen=()):
     if type(value) in (tuple, frozenset):
         return type(value), tuple(key(item, seen) for item in value)
     if isinstance(value, _JITTED):
-        return WeaklySame(value), key(value.__wrapped__, seen)
+        return WeaklySame(value), key(value.__wrapped__, seen)  # type: ignore[attr-defined]
     if type(value) is types.FunctionType and not value.__dict__:
         return _function(value, seen)
     raise Mutable
@@ -154,7 +156,8 @@ def _names(code):
 
     Raises ``Mutable`` for code that imports, writes to what outlives it, or looks inside objects.
     """
-    found, chain = {}, None
+    found: dict = {}
+    chain = None
     for instruction in dis.get_instructions(code):
         name, operation = instruction.argval, instruction.opname
         if operation == "EXTENDED_ARG":

@@ -57,7 +57,8 @@ def beside(evaluate, wants, state, aux, kept, x):
       (value, grad, aux); the product H v ("product") or H ("hessian"), to be read only where the state stays; and
       what is kept for the next trip.
     """
-    product, hessian = getattr(evaluate, "product", None), getattr(evaluate, "hessian", None)
+    product: Any = getattr(evaluate, "product", None)
+    hessian: Any = getattr(evaluate, "hessian", None)
     if product is None and hessian is None:
         return *(_by_products if wants == "product" else _by_columns)(evaluate, state, x), None
 

@@ -72,7 +72,8 @@ def implicit(solve, evaluate):
             return jnp.where(active == 0, hessian(jnp.where(active == 0, v, 0)), v)
 
         b = -jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
-        x_dot, f_bounds = jnp.zeros_like(x), 0
+        x_dot = jnp.zeros_like(x)
+        f_bounds: Any = 0
         if box is not None:  # what is held at a bound goes with it, and moves the others
             x_dot = jnp.where(active < 0, box_dot.lower, jnp.where(active > 0, box_dot.upper, 0))
             b = jnp.where(active == 0, b - hessian(x_dot), 0)

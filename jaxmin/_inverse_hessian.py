@@ -212,7 +212,7 @@ class InverseHessian:
 
     @property
     def T(self):
-        """The transpose: H itself."""
+        """H itself, which is symmetric."""
         return self
 
     def __matmul__(self, v):

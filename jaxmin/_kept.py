@@ -18,7 +18,7 @@ class Kept:
         self._size, self._versions = size, versions
         self._slots = collections.OrderedDict()  # slot -> {seen: value}, the one used last at the end
         self._owned = {}  # owner, held weakly -> (its finalizer, the slots that go with it)
-        self._gone = collections.deque()  # owners that died
+        self._gone: collections.deque = collections.deque()  # owners that died
         self._lock = threading.Lock()
 
     def __len__(self):

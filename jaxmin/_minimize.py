@@ -262,5 +262,5 @@ def _result(problem, within, x, jac, solution):
         aux=aux_static.combine(solution.aux),
         gnorm=None if within is None or solution.g is None else vec.max_abs(within.projected(solution.x, solution.g)),
         active_mask=None if within is None else static.only(_active(problem.variables, within, solution)),
-        _static=tuple(part if part.leaves() else None for part in (static, aux_static)),
+        _static=(static if static.leaves() else None, aux_static if aux_static.leaves() else None),
     )

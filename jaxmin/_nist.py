@@ -42,19 +42,25 @@ def parse(text):
     """
     lines = text.splitlines()
 
+    def found(pattern, flags=0):
+        match = re.search(pattern, text, flags)
+        if match is None:
+            raise ValueError(f"text: no regression of NIST's: nothing in it reads as {pattern!r}")
+        return match
+
     def section(title):
-        first, last = re.search(rf"{title}\s+\(lines\s+(\d+)\s+to\s+(\d+)\)", text).groups()
+        first, last = found(rf"{title}\s+\(lines\s+(\d+)\s+to\s+(\d+)\)").groups()
         return lines[int(first) - 1 : int(last)]
 
     def number_after(title):
-        return float(re.search(rf"{title}:\s+(\S+)", text).group(1))
+        return float(found(rf"{title}:\s+(\S+)").group(1))
 
     parameters = np.array([line.split("=")[1].split() for line in section("Starting Values")], float)
     data = np.array([line.split() for line in section("Data")], float)
-    formula = re.search(r"^\s+y\s*=(.*?)\+\s+e\s*$", text, re.DOTALL | re.MULTILINE).group(1)
+    formula = found(r"^\s+y\s*=(.*?)\+\s+e\s*$", re.DOTALL | re.MULTILINE).group(1)
     return Regression(
-        name=re.search(r"Dataset Name:\s+(\S+)", text).group(1),
-        difficulty=re.search(r"(\w+) Level of Difficulty", text).group(1).lower(),
+        name=found(r"Dataset Name:\s+(\S+)").group(1),
+        difficulty=found(r"(\w+) Level of Difficulty").group(1).lower(),
         formula=" ".join(formula.split()),
         x=data[:, 1],
         y=data[:, 0],

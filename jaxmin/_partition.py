@@ -35,8 +35,8 @@ class Static:
 
     def combine(self, *groups):
         """The pytree again, with the leaves of each group in their places."""
-        groups, rest = [iter(group) for group in groups], iter(self._leaves)
-        leaves = [next(rest).value if group is None else next(groups[group]) for group in self._groups]
+        given, rest = [iter(group) for group in groups], iter(self._leaves)
+        leaves = [next(rest).value if group is None else next(given[group]) for group in self._groups]
         return jax.tree.unflatten(self.treedef, leaves)
 
     def bare(self):

@@ -93,7 +93,7 @@ def _trace(static, x_static, inputs, settings):
             return _as_scalar(value), (aux, grad)
 
         if not gradient:
-            value, (aux, _), grad = *objective(leaves), []
+            (value, (aux, _)), grad = objective(leaves), list[Any]()
         elif by_ad:
             (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
         else:

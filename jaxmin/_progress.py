@@ -1,5 +1,7 @@
 """A bar that shows how far a solve is, with tqdm."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxmin._watch import largest
@@ -22,7 +24,9 @@ class Bar:
             raise ImportError("progress=True: the bar needs tqdm; pip install 'jaxmin[progress]'") from error
         self._make, self._total = tqdm, total
         self._bar = None  # made when there is something to show: how many lanes there are is not known before
-        self._ended = self._nit = self._nfev = 0  # of each lane
+        self._ended: Any = 0  # of each lane
+        self._nit: Any = 0
+        self._nfev: Any = 0
 
     def show(self, due, ended, f, g, nit, nfev):
         """Show the trip of all lanes; of those that had ended before, what they are told is not looked at."""
@@ -34,7 +38,8 @@ class Bar:
         self._nit, self._nfev = (np.where(self._ended, old, new) for old, new in ((self._nit, nit), (self._nfev, nfev)))
         self._ended = self._ended | ended
         if due.ndim == 0:
-            count, figures = int(self._nit), {"f": f"{float(f):.6g}"}
+            count = int(self._nit)
+            figures: dict[str, Any] = {"f": f"{float(f):.6g}"}
             if g is not None:
                 figures["|g|"] = f"{largest(g):.3g}"
             figures["evaluations"] = int(self._nfev)

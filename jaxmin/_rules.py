@@ -93,7 +93,7 @@ class _Walk:
             cells = dict(zip(function.__code__.co_freevars, contents))
             if "cells" in cells and "fn" in cells:  # it remembers what it returned
                 return self.key(cells["fn"])
-            named = cells, {}
+            named: tuple = cells, {}
         else:
             named = _frozen.named_by(function), vars(function)
         seen = function.__defaults__, function.__kwdefaults__, *named
@@ -114,7 +114,7 @@ class _Walk:
         if kind.__name__ == "AxisData":  # the name of an axis that was given none is a new object each time
             return tuple((name, self.key(item)) for name, item in _attributes(value) if type(item) is not object)
         if isinstance(value, type(jax.jit(len))):
-            return self._identical(value), self.key(value.__wrapped__)
+            return self._identical(value), self.key(value.__wrapped__)  # type: ignore[attr-defined]
         if kind.__hash__ is not object.__hash__ and kind.__hash__ is not None:
             return value
         return self._attributes(value)

@@ -105,7 +105,7 @@ class _Content:
         return "object", self.identities.setdefault(Same(value), len(self.identities))
 
     def of_jaxpr(self, jaxpr):
-        number = {}
+        number: dict = {}
 
         def var(v):
             if isinstance(v, jex.Literal):

@@ -229,14 +229,14 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
                 status = ask(extras.number, accepted, x, shown, nit, nfev, status)
             return status
 
-        watch = watch if watched or stops is not None else None
-        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, watch, steps)
+        seen = watch if watched or stops is not None else None
+        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, seen, steps)
 
     def end(carry):
         state, method = carry.state, chosen()
         x, f, g = state.iterate
         curvature = method.inverse_hessian(state) if method.inverse_hessian else None
-        kept = in_order(carry.history, state.nit) if history else None
+        kept: Any = in_order(carry.history, state.nit) if history else None
         if keep_x:
             kept = kept._replace(x=jax.vmap(variables.unravel)(kept.x))
         others = state.nit, carry.nfev, carry.nhev, curvature, kept

@@ -13,7 +13,7 @@ from jaxmin._result import CALLBACK, RUNNING, OptimizeResult
 from jaxmin._signature import Signature, with_all_constants
 
 _GO_ON, _STOP = 0, 1
-_watchers = {}  # number -> what is to be called; the compiled solve knows the number alone
+_watchers: dict = {}  # number -> what is to be called; the compiled solve knows the number alone
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 

@@ -94,7 +94,7 @@ def _search(delta, sigma, theta, rho, gamma, max_trials) -> LineSearch:
         )  # fmt: skip
 
     def step(state, start, f, slope, predicted):
-        f0, slope0, noise, max_step = *start[:3], longest(start)
+        (f0, slope0, noise), max_step = start[:3], longest(start)
         a, b, best = state.a, state.b, state.best
         t, trials = state.step, state.trials + 1
 

@@ -83,7 +83,7 @@ def _search(mu, eta, max_trials) -> LineSearch:
         )  # fmt: skip
 
     def step(state, start, f, slope, predicted):
-        f0, slope0, noise, max_step = *start[:3], longest(start)
+        (f0, slope0, noise), max_step = start[:3], longest(start)
         x, y, bracketed = state.x, state.y, state.bracketed
         t, trials = state.step, state.trials + 1
 

@@ -67,7 +67,8 @@ def lbfgs(memory: int | None = None, linesearch=None):
 
         def push(H, row):
             s, y, valid = row
-            pair = pair_between(Iterate(vec.zeros(s), None, vec.zeros(y)), s, y)
+            before = Iterate(vec.zeros(s), None, vec.zeros(y))  # type: ignore[arg-type]  # nobody looks at f
+            pair = pair_between(before, s, y)
             return H.update(pair, store=valid, forget=jnp.zeros((), bool)), None
 
         return lax.scan(push, empty, H.pairs())[0]

@@ -1,0 +1,199 @@
+"""How the site is built: sphinx-build -W -b html docs docs/_build."""
+
+import importlib
+import inspect
+import os
+import re
+
+import jax
+import sphinx_gallery.sorting
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+import jaxmin
+from jaxmin._registry import entries
+
+project = "jaxmin"
+author = "the authors of jaxmin"
+copyright = author
+release = version = jaxmin.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "examples", "gallery/*", "sg_execution_times.rst"]
+nitpicky = False
+
+LATER = ("choosing", "watching", "batches")
+
+myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"
+napoleon_custom_sections = ["Reference"]
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = "jaxmin"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+# Examples are copied without their prompts and results.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+# A copy of MathJax for a site that is read without a network.
+if "MATHJAX" in os.environ:
+    mathjax_path = os.environ["MATHJAX"]
+
+
+def fresh(gallery_conf, fname):
+    """Each script of the gallery begins with JAX's own settings."""
+    del gallery_conf, fname
+    jax.config.update("jax_enable_x64", False)
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "_gallery",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": sphinx_gallery.sorting.FileNameSortKey,
+    "reset_modules": (fresh,),
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "min_reported_time": 10**9,
+    "download_all_examples": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "copyfile_regex": r".*\.csv",
+}
+suppress_warnings = ["config.cache"]
+
+
+class Generated(SphinxDirective):
+    """A directive that stands for lines made from the code."""
+
+    def run(self):
+        section = nodes.section()
+        section.document = self.state.document
+        self.state.nested_parse(StringList(list(self.lines()), self.name), self.content_offset, section)
+        return section.children
+
+
+class Builders(Generated):
+    """``.. builders:: methods``: the builders of a folder, each with its docstring; a new file needs no word here."""
+
+    required_arguments = 1
+
+    def lines(self):
+        (folder,) = self.arguments
+        module = "jaxmin.transforms" if folder == "transforms" else "jaxmin"
+        for name in entries(folder):
+            yield from (f".. autofunction:: {module}.{name}", "")
+
+
+class Names(Generated):
+    """``.. names:: minimize plot``: public names in this order; those that this version has not are left out."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def lines(self):
+        for name in self.arguments[0].split():
+            if name in jaxmin.__all__:
+                kind = "autoclass" if inspect.isclass(getattr(jaxmin, name)) else "autofunction"
+                yield from (f".. {kind}:: jaxmin.{name}", *["   :members:"] * (kind == "autoclass"), "")
+
+
+class Statuses(Generated):
+    """``.. statuses::``: the rows of jaxmin.STATUS, as a table."""
+
+    def lines(self):
+        yield from (".. py:data:: jaxmin.STATUS", "", "   Code to :class:`jaxmin.Status`:", "")
+        yield from ("   .. list-table::", "      :header-rows: 1", "")
+        for cells in (("code", "success", "message"), *jaxmin.STATUS.values()):
+            code, success, text = cells if cells[0] == "code" else (cells.code, cells.success, cells.sentence)
+            text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", text).replace("|", r"\|")
+            yield from (f"      * - {code}", f"        - {success}", f"        - {text}")
+        yield ""
+
+
+def fields(app, what, name, obj, options, lines):
+    """Of a NamedTuple's fields, what the comments beside them in the source say."""
+    del app, name, options
+    if what != "class" or not hasattr(obj, "_fields"):
+        return
+    source = inspect.getsource(obj)
+    said = {field: re.search(rf"^    {field}: .*?  # (.+)$", source, re.MULTILINE) for field in obj._fields}
+    if any(said.values()):
+        lines += ["", "Fields:", ""]
+        lines += [f"- ``{field}``" + (f": {found.group(1)}" if found else "") for field, found in said.items()]
+        lines.append("")
+
+
+def references(app, what, name, obj, options, lines):
+    """A list of references is written as a list, one item each."""
+    del app, what, name, obj, options
+    inside = item = False
+    for i, line in enumerate(lines):
+        if re.match(r"References?:$", line.strip()):
+            inside, item = True, False
+        elif line.strip() and not line.startswith(" "):
+            inside = False
+        elif inside and re.match(r"\s+\[\d\] ", line):
+            lines[i], item = re.sub(r"^(\s+)(\[\d\] )", r"\1- \2", line), True
+        elif inside and item and line.strip():
+            lines[i] = "  " + line
+
+
+def present(app, docname, source):
+    """Of the pages that a table of contents names, those that this version has not are left out."""
+    if docname == "index":
+        lines = source[0].split("\n")
+        source[0] = "\n".join(line for line in lines if line not in LATER or line in app.env.found_docs)
+
+
+def trim(app, doctree, docname):
+    """Blocks that doctest reads end with an empty line, which the page does not need."""
+    del app, docname
+    for block in doctree.findall(nodes.literal_block):
+        text = block.astext().rstrip()
+        same = block.rawsource == block.astext()
+        block.children = []
+        block += nodes.Text(text)
+        if same:
+            block.rawsource = text
+
+
+def complete(app, env):
+    """Every public name has its place in the reference, or the build fails."""
+    documented = {name for name, *_ in env.get_domain("py").get_objects()}
+    public = [
+        f"{module}.{name}"
+        for module in ("jaxmin", "jaxmin.transforms")
+        for name in importlib.import_module(module).__all__
+    ]
+    aliases = {"jaxmin.transforms.value_and_grad_from_state": "jaxmin.value_and_grad_from_state"}
+    missing = [name for name in public if aliases.get(name, name) not in documented]
+    if missing:
+        raise ExtensionError(f"docs/api: these public names are missing: {', '.join(missing)}")
+
+
+def setup(app):
+    app.add_directive("builders", Builders)
+    app.add_directive("names", Names)
+    app.add_directive("statuses", Statuses)
+    app.connect("autodoc-process-docstring", fields, priority=300)
+    app.connect("autodoc-process-docstring", references, priority=301)  # before napoleon's, at 500
+    app.connect("source-read", present)
+    app.connect("doctree-resolved", trim)
+    app.connect("env-check-consistency", complete)
