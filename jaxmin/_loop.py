@@ -97,6 +97,8 @@ def advance(evaluate, rounded, method, limits, box, carry):
         return _advance_foreign(evaluate, method, limits, box, carry, x)
 
     told = {} if box is None else {"box": box}
+    if method.wants == "value":
+        told["xtol"] = limits.xtol
     nfev, nhev = carry.nfev + 1, carry.nhev
     kept = carry.kept
     if method.wants in SECOND_ORDER:

@@ -27,7 +27,8 @@ class Method(NamedTuple):
 
     ``wants``: "gradient" (what is told is f and g), "value" (f alone: grad is None, and no gradient is ever
     traced; the state's ``spread``, (df, dx), takes the place of the tests on the gradient and on changes, and its
-    ``improved``, [] bool, says whether the iterate is the trial just told, which ``nit`` does not) or
+    ``improved``, [] bool, says whether the iterate is the trial just told, which ``nit`` does not; ``update`` is
+    told ``xtol`` besides, for searches that go by it) or
     "product": the state then holds ``along``, a vector, and ``stays``, [] bool: whether ``trial`` is the iterate,
     where f is known already; ``update`` is told ``hv`` besides, the Hessian's product with ``along`` at the trial;
     or "hessian": likewise without ``along``, and what is told besides is ``H``, [n, n]. Both are to be read only

@@ -1,0 +1,246 @@
+"""Powell's method of conjugate directions, without gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin import _vector as vec
+from jaxmin._builder import once
+from jaxmin._floor import unit
+from jaxmin._method import Iterate, Method
+from jaxmin._result import RUNNING
+from jaxmin.methods import _brent
+
+tol_sets = ("ftol", "xtol")
+limits = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 1000 * n, "maxfun": lambda n: 1000 * n}
+
+# A line is searched, and a cycle's move of x is judged, this many times less exactly than xtol.
+_COARSE = 100
+# A decrease of f in a cycle below half of this is none, however small f is: SciPy's.
+_NOTHING = 1e-20
+# A distance along a direction below this is none: SciPy's.
+_LEAST = 1e-11
+
+
+class PowellState(NamedTuple):
+    # changes with every trial
+    trial: Any  # [n] the point to evaluate next: origin + search.step * d
+    search: Any  # a ``_brent.Search`` along d
+    iterate: Iterate  # the lowest point yet; g is None
+    improved: Any  # [] bool: it is the trial told last
+    # changes with every line
+    line: Any  # [] int32: the direction that is searched; n where the point beyond the cycle is tried, n + 1 on from it
+    origin: Any  # [n]
+    d: Any  # [n]
+    f_origin: Any  # [] f there
+    decrease: Any  # [] the largest along one direction in this cycle
+    largest: Any  # [] int32: that direction
+    # changes with every cycle
+    x0: Any  # [n] where the last cycle ended
+    f0: Any  # [] f where this one began
+    directions: Any  # [n, n] one a row
+    spread: Any  # (df, dx): the relative changes of f and x in the last cycle, that of x 100 times finer
+    nit: Any  # [] int32: cycles; -1 before x0
+    status: Any  # [] int32
+
+
+def powell(direc=None):
+    r"""Powell's method, for functions without a gradient: one line after another is searched for its lowest point.
+
+    An iteration is a cycle over n directions, at first the axes. Then the point as far again beyond the cycle is tried,
+    and if Powell's test says so, the line through it is searched too, and takes the place of the direction that brought
+    the largest decrease [1, 2]. A NaN counts as infinity. A line is searched by Brent's method [3] to within 100 xtol of
+    the distance moved along it, in a box between the points where it leaves the box.
+
+    It ends where a cycle lowers f by no more than ftol, relative to the mean of \|f\| before and after, and moves x by
+    no more than 100 xtol, relative to max(\|x\|, 1), which SciPy does not ask; both are 1e-4 by default. Or after 1000 n
+    iterations or evaluations.
+
+    Args:
+      direc: the first directions, an array [n, n], one a row; the length of a row is the first step along it. By
+        default the axes.
+
+    Returns:
+      A ``Method`` that wants the value alone: no gradient is ever traced.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> res = jaxmin.minimize(lambda x: (x[0] - 1) ** 2 + jnp.abs(x[1] - x[0]), [0.0, 3.0], method="powell")
+    >>> res.success, res.x.round(2).tolist(), res.jac is None
+    (True, [1.0, 1.0], True)
+
+    References:
+      [1] M. J. D. Powell, Computer Journal 7 (1964), 155-162.
+      [2] W. H. Press et al., Numerical Recipes, third edition, 2007, section 10.7.
+      [3] R. P. Brent, Algorithms for Minimization without Derivatives, 1973, chapter 5.
+    """
+    return _build(direc=_checked(direc))
+
+
+def _checked(direc):
+    """The directions in a form that can be compared, unless they are traced."""
+    if direc is None:
+        return None
+    try:
+        known = direc if isinstance(direc, jax.core.Tracer) else np.asarray(direc, float)
+    except (TypeError, ValueError):
+        raise TypeError(f"direc={direc!r}: an array [n, n] of numbers, one direction a row") from None
+    if known.ndim != 2 or known.shape[0] != known.shape[1]:
+        raise ValueError(f"direc: an array [n, n], one direction a row, not of shape {list(known.shape)}")
+    if isinstance(known, jax.core.Tracer):
+        return known
+    if not np.all(np.isfinite(known)) or np.linalg.matrix_rank(known) < len(known):
+        raise ValueError(f"direc={direc!r}: finite and independent directions, or some x are out of reach")
+    return tuple(map(tuple, known.tolist()))
+
+
+@once
+def _build(direc):
+    def init(params):
+        n, dtype = params.size, vec.scalar_dtype(params)
+        zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+        no = jnp.zeros((), bool)
+        return PowellState(
+            trial=params,
+            search=_brent.begin(zero, zero, zero, zero),
+            iterate=Iterate(params, zero, None),
+            improved=no,
+            line=count,
+            origin=params,
+            d=jnp.zeros_like(params),
+            f_origin=zero,
+            decrease=zero,
+            largest=count,
+            x0=params,
+            f0=zero,
+            directions=jnp.eye(n, dtype=params.dtype) if direc is None else _as_array(direc, params),
+            spread=(zero + jnp.inf, zero + jnp.inf),
+            nit=count - 1,
+            status=count + RUNNING,
+        )
+
+    def update(grad, state, params, /, *, value, box=None, xtol=None, **_):
+        del grad
+        n, dtype = params.size, state.f0.dtype
+        at_x0 = state.nit < 0
+        value = value.astype(dtype) if value.dtype != dtype else value
+        f = jnp.where(jnp.isnan(value), jnp.inf, value)
+        improved = at_x0 | ~(state.iterate.f <= f)
+        x, fx, _ = iterate = vec.where(improved, Iterate(params, value, None), state.iterate)
+
+        # The line: whether its search goes on.
+        ulp = unit(value, dtype)
+        xtol = limits["xtol"] if xtol is None else jnp.where(xtol < 0, limits["xtol"], xtol)
+        tol = jnp.maximum(_COARSE * xtol, float(jnp.finfo(dtype).eps) ** 0.5).astype(dtype)
+        search = _brent.tell(state.search, f, tol, ulp)
+        beyond = state.line == n
+        worth = _worth(state.f0, state.iterate.f, f, state.decrease)
+        ended = at_x0 | search.done | (beyond & ~worth)
+
+        # The cycle: which direction brought most; whether it is complete, and what it brought.
+        gain = state.f_origin - fx
+        most = ended & (state.line < n) & (gain > state.decrease)
+        decrease, largest = jnp.where(most, gain, state.decrease), jnp.where(most, state.line, state.largest)
+        complete = ended & ~at_x0 & (state.line == n - 1)
+        whole = x - state.x0
+        spread = _relative_decrease(state.f0, fx), vec.max_abs(whole) / jnp.maximum(vec.max_abs(x), 1) / _COARSE
+
+        # After the line beyond it, or without one, the next cycle begins.
+        begins = ended & (at_x0 | (state.line >= n))
+        along = x - state.origin
+        extended = begins & ~at_x0 & (worth | ~beyond) & jnp.any(along != 0)
+        directions = vec.write_row(state.directions, largest, _row(state.directions, n - 1), when=extended)
+        directions = vec.write_row(directions, n - 1, along, when=extended)
+
+        # The next line, whose first trial beyond a cycle is as far again as the cycle went.
+        line = jnp.where(begins, 0, jnp.where(ended | (beyond & worth), state.line + 1, state.line)).astype(jnp.int32)
+        origin = jnp.where(ended, x, state.origin)
+        d = jnp.where(ended, jnp.where(complete, whole, _row(directions, line)), state.d)
+        search = vec.where(ended, _brent.begin(fx, *_extent(origin, d, box, dtype)), search)
+        trial = _point(origin, d, search.step, box)
+
+        state = PowellState(
+            trial=trial,
+            search=search,
+            iterate=iterate,
+            improved=improved,
+            line=line,
+            origin=origin,
+            d=d,
+            f_origin=jnp.where(ended, fx, state.f_origin),
+            decrease=jnp.where(begins, 0, decrease),
+            largest=jnp.where(begins, 0, largest),
+            x0=jnp.where(complete | at_x0, x, state.x0),
+            f0=jnp.where(begins, fx, state.f0),
+            directions=directions,
+            spread=vec.where(complete, spread, state.spread),
+            nit=state.nit + (at_x0 | complete).astype(jnp.int32),
+            status=state.status,
+        )
+        return trial - params, state
+
+    return Method(init, update, wants="value")
+
+
+def _as_array(direc, params):
+    direc = jnp.asarray(direc, params.dtype)
+    if len(direc) != params.size:
+        raise ValueError(f"direc: {len(direc)} directions, for {params.size} variables in x0")
+    return direc
+
+
+def _row(directions, i):
+    """A row of the directions, as a masked sum, which stays one under vmap."""
+    hot = jnp.arange(len(directions)) == i
+    return jnp.sum(jnp.where(hot[:, None], directions, 0), axis=0)
+
+
+def _worth(f0, f, f_beyond, decrease):
+    """Powell's test: whether the line through the point beyond the cycle is to be searched [2, eq. (10.7.7)].
+
+    Not if f is no lower there than where the cycle began, if one direction brought most of the decrease, or if f
+    curves up so much that little is left to gain. In units of the cycle's decrease, so that nothing overflows.
+    """
+    whole = f0 - f
+    in_units = lambda change: jnp.where(whole > 0, change / jnp.where(whole > 0, whole, 1), jnp.inf)
+    curved = in_units(f0 - f + (f_beyond - f))
+    others = 1 - in_units(decrease)
+    return (f_beyond < f0) & (2 * curved * others**2 < in_units(decrease) * in_units(f0 - f_beyond) ** 2)
+
+
+def _relative_decrease(before, after):
+    decrease, mean = before - after, jnp.abs(before) / 2 + jnp.abs(after) / 2
+    some = decrease > _NOTHING / 2
+    return jnp.where(some, decrease / jnp.where(some, mean, 1), 0)
+
+
+def _extent(x, d, box, dtype):
+    """How far the line x + t d stays in the box to either side, and the least distance that moves x on it."""
+    moves = d != 0
+    any_moves = jnp.any(moves)
+    safe = jnp.where(moves, d, 1)
+    resolved = jnp.finfo(x.dtype).eps * jnp.min(jnp.where(moves, jnp.abs(x / safe), jnp.inf), initial=jnp.inf)
+    least = jnp.where(any_moves, resolved, 0).astype(dtype) + _LEAST
+    if box is None:
+        upper = jnp.where(any_moves, jnp.inf, 0).astype(dtype)
+        return -upper, upper, least
+    up, down = (jnp.where(moves, jnp.abs((_ahead(box, s * d) - x) / safe), jnp.inf) for s in (1, -1))
+    upper, lower = jnp.min(up, initial=jnp.inf), -jnp.min(down, initial=jnp.inf)
+    return jnp.where(any_moves, lower, 0).astype(dtype), jnp.where(any_moves, upper, 0).astype(dtype), least
+
+
+def _ahead(box, d):
+    """The bounds that lie in the direction d."""
+    return jnp.where(d > 0, box.upper, box.lower)
+
+
+def _point(x, d, t, box):
+    """x + t d; where it reaches a bound, the bound itself."""
+    point = vec.axpy(t, d, x)
+    if box is None:
+        return point
+    moves = d != 0
+    bound = _ahead(box, t.astype(d.dtype) * d)
+    reached = moves & (jnp.abs(t) >= jnp.abs((bound - x) / jnp.where(moves, d, 1)))
+    return box.clip(jnp.where(reached & (t != 0), bound, point))
