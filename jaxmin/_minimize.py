@@ -56,8 +56,7 @@ def minimize(
         are no arrays are welcome.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
         "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead",
-        without gradients;
-        in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
+        without gradients; in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
         by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
         "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
