@@ -29,6 +29,7 @@ from jax import lax
 import jaxmin
 
 LIMITS = peers.Limits(gtol=1e-5, maxiter=5_000, maxfun=15_000)
+TRIPS = 50_000  # evaluations and Hessian-vector products together
 SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relative to max(1, |f|)
 LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -261,9 +262,11 @@ def attempt(problem, judge, build, clock):
     jax.effects_barrier()
     answer = tell(found)
     number = lambda value: None if value is None else int(value)
+    verdict, nfev, nhev = judge.verdict(answer.x), number(answer.nfev), number(answer.nhev)
+    verdict["solved"] &= (nfev or 0) + (nhev or 0) <= TRIPS
     return {
-        **judge.verdict(answer.x),
-        "nfev": number(answer.nfev), "nit": number(answer.nit), "nhev": number(answer.nhev),
+        **verdict,
+        "nfev": nfev, "nit": number(answer.nit), "nhev": nhev,
         "compile": compiled - begin, "run": ended - compiled,
         "claim": answer.claim, "status": answer.status, "message": answer.message,
         "outside": len(outside) if task.bounds is not None else None,

@@ -66,6 +66,21 @@ class Box(NamedTuple):
         """The projected gradient: the step from x to where -g leads, kept inside the box, with its sign changed."""
         return jnp.clip(g, x - self.upper, x - self.lower)  # the difference itself would lose a small g beside x
 
+    def differ(self, x, y):
+        """Whether two points do."""
+        return jnp.any(x != y)
+
+
+class EVERYWHERE:
+    """The box that is none: what a :class:`Box` answers where there are no bounds. x may be any pytree."""
+
+    free = staticmethod(lambda x, g: None)
+    only = staticmethod(lambda free, v, other=None: v)
+    moving = staticmethod(lambda x, d: d)
+    projected = staticmethod(lambda x, g: g)
+    clip = staticmethod(lambda x: x)
+    differ = staticmethod(lambda x, y: jnp.zeros((), bool))
+
 
 def box(bounds, variables, x_static):
     """The user's bounds as a ``Box``, or None.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
+from jaxmin._box import EVERYWHERE
 from jaxmin._floor import Floor, judge, noise, unit
 from jaxmin._method import Direction, Iterate, Method, Start
 from jaxmin._partition import check_tree
@@ -28,6 +29,16 @@ class DescentState(NamedTuple):
     floor: Floor
     status: Any  # [] int32
 
+    # of a direction that wants products
+
+    @property
+    def along(self):
+        return self.direction.along
+
+    @property
+    def stays(self):
+        return ~self.direction.ready
+
 
 def descend(direction, linesearch, first_step="unit"):
     """A method: at each accepted iterate a direction, along it a line search, one trial an update.
@@ -38,6 +49,8 @@ def descend(direction, linesearch, first_step="unit"):
 
     In a box the trials lie on the path x + t d bent along the bounds, and d moves only the variables that are
     free: not those at a bound where f falls outwards (two-metric projection [3]).
+
+    A direction that wants products is worked out in trips that stay at the iterate; its search begins when it is ready.
 
     Args:
       direction: a ``Direction``, or any Optax-style transformation (gradient in, update out). Inside ``minimize``
@@ -60,6 +73,7 @@ def descend(direction, linesearch, first_step="unit"):
         raise ValueError(f"first_step={first_step!r}: one of 'unit', 'decrease'")
     if not isinstance(direction, Direction):
         direction = _from_transformation(direction)
+    products = direction.wants == "product"
 
     def init(params):
         dtype = vec.scalar_dtype(params)
@@ -78,21 +92,22 @@ def descend(direction, linesearch, first_step="unit"):
             status=jnp.full((), RUNNING, jnp.int32),
         )
 
-    def update(grad, state, params, /, *, value, box=None, **_):
+    def update(grad, state, params, /, *, value, hv=None, box=None, **_):
         check_tree("grad", grad, params)
-        value, edge = jnp.asarray(value), _Everywhere if box is None else box
+        value, edge = jnp.asarray(value), EVERYWHERE if box is None else box
         last, dtype = state.iterate, state.slope0.dtype
         ulp = unit(value, dtype)
         f = value.astype(dtype)
         at_x0 = state.nit < 0
+        searching = state.direction.ready if products else jnp.ones((), bool)
 
         # The trial, told to the search.
         predicted = vec.dot(last.g, vec.sub(params, last.x))
         slope_there = vec.dot(grad, edge.moving(params, state.d))
         start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp, state.floor.measured), jnp.inf)
         search = linesearch.step(state.search, start, f, slope_there, predicted)
-        accepted = at_x0 | search.done
-        failed = search.failed & ~accepted
+        accepted = at_x0 | (searching & search.done)
+        failed = searching & search.failed & ~accepted
         iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
         step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
 
@@ -100,19 +115,22 @@ def descend(direction, linesearch, first_step="unit"):
         # In a box: among the variables that are free at the new one.
         free = edge.free(params, grad)
         previous = Iterate(edge.only(free, last.x, params), last.f, edge.only(free, last.g))
+        told = {"hv": edge.only(free, hv)} if products else {}
         d, memory = direction.update(
-            edge.only(free, grad), state.direction, params, previous=previous, accepted=accepted, restart=state.fresh
-        )
+            edge.only(free, grad), state.direction, params,
+            previous=previous, accepted=accepted, restart=state.fresh, **told,
+        )  # fmt: skip
+        found = memory.ready & ~searching if products else accepted
         d = edge.only(free, d)
         slope = vec.dot(grad, d)
         downhill = (slope < 0) & (slope > -jnp.inf)
-        fresh = jnp.where(accepted, ~downhill, state.fresh | failed)
+        fresh = jnp.where(found, ~downhill, state.fresh | failed)
         g = edge.only(edge.free(iterate.x, iterate.g), iterate.g)
         norm = vec.norm(g)
         steepest = vec.scale(-jnp.minimum(1, 1 / norm), g)
-        begins = accepted | (failed & ~state.fresh)
-        d = vec.where(begins, vec.where(accepted & downhill, d, steepest), state.d)
-        slope0 = jnp.where(accepted & downhill, slope, -norm * jnp.minimum(1, norm))
+        begins = found | (failed & ~state.fresh)
+        d = vec.where(begins, vec.where(found & downhill, d, steepest), state.d)
+        slope0 = jnp.where(found & downhill, slope, -norm * jnp.minimum(1, norm))
         slope0 = jnp.where(begins, slope0, state.slope0)
 
         # The search along it.
@@ -132,7 +150,7 @@ def descend(direction, linesearch, first_step="unit"):
             state.floor,
             ulp,
             at_x0=at_x0,
-            accepted=accepted,
+            accepted=found,
             failed=failed,
             last_resort=state.fresh,
             last=last,
@@ -150,8 +168,9 @@ def descend(direction, linesearch, first_step="unit"):
         begun = linesearch.init(start, t.astype(dtype))
         search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 
+        trial = edge.clip(vec.axpy(search.step, d, iterate.x))
         new = DescentState(
-            trial=edge.clip(vec.axpy(search.step, d, iterate.x)),
+            trial=vec.where(memory.ready, trial, iterate.x) if products else trial,
             search=search,
             iterate=iterate,
             nit=state.nit + accepted.astype(jnp.int32),
@@ -176,18 +195,9 @@ def descend(direction, linesearch, first_step="unit"):
         init,
         update,
         inverse_hessian if direction.inverse_hessian else None,
+        wants=direction.wants,
         warm_start=warm_start if direction.warm_start else None,
     )
-
-
-class _Everywhere:
-    """The box that is none: what :class:`~jaxmin._box.Box` answers where there are no bounds."""
-
-    free = staticmethod(lambda x, g: None)
-    only = staticmethod(lambda free, v, other=None: v)
-    moving = staticmethod(lambda x, d: d)
-    projected = staticmethod(lambda x, g: g)
-    clip = staticmethod(lambda x: x)
 
 
 def _from_transformation(transformation):

@@ -17,7 +17,7 @@ _CERTAIN = 100
 # Rounding may move f so many times farther than was seen once.
 _SEEN = 10
 # The floor: so many iterates (or failed searches) in a row that gained nothing ...
-_STALLS_MAX = 6
+STALLS_MAX = 6
 # ... neither a lower f, nor a gradient norm this much below the lowest yet,
 _IMPROVED = 0.9
 # ... nor, as on the way off a saddle point, an expected decrease so much above the highest of the row.
@@ -58,6 +58,12 @@ def _doubt(f_lowest, ulp, measured):
     return jnp.maximum(ulp**_DOUBT * jnp.abs(f_lowest), measured)
 
 
+def gains(f, gnorm, lowest, ulp):
+    """Whether f or the norm of the gradient is lower for certain than ``f_lowest`` and ``g_lowest`` of ``lowest``."""
+    lower = f < lowest.f_lowest - _ULPS * ulp * jnp.abs(f)
+    return lower | (gnorm < _IMPROVED * lowest.g_lowest)
+
+
 def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, iterate, expected, natural, promise):
     """What the floor is after one trip, and how the descent has ended, if it has.
 
@@ -80,8 +86,7 @@ def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, i
     gnorm = vec.max_abs(iterate.g)
     f_lowest = jnp.where(accepted, jnp.minimum(f, floor.f_lowest), floor.f_lowest)
     grown = expected > _GROWN * floor.highest
-    lower = f < floor.f_lowest - _ULPS * ulp * jnp.abs(f)
-    gained = at_x0 | lower | (gnorm < _IMPROVED * floor.g_lowest)
+    gained = at_x0 | gains(f, gnorm, floor, ulp)
     progress = gained | grown
     stalled = jnp.where(progress, 0, floor.stalls + 1)
     stalls = jnp.where(accepted, stalled, floor.stalls + failed.astype(jnp.int32))
@@ -102,7 +107,7 @@ def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, i
     in_rounding = lost & ~contradicted
     status = jnp.where(failed & last_resort, jnp.where(in_rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
     # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
-    settled = (stalls >= _STALLS_MAX) & (gnorm <= 2 * floor.g_lowest) | (stalls >= 2 * _STALLS_MAX)
+    settled = (stalls >= STALLS_MAX) & (gnorm <= 2 * floor.g_lowest) | (stalls >= 2 * STALLS_MAX)
     hidden = expected <= _CERTAIN * doubt
     # Where the gradient promises much, the word that nothing is left rests on what the method has learnt, which
     # rounding may have spoilt. It begins anew, once.

@@ -63,12 +63,17 @@ class Direction(NamedTuple):
 
     A direction that has nothing to go by yet may be 0: one that does not lead downhill is replaced by the
     steepest descent.
+
+    ``wants``: "gradient", or "product": the state then holds ``along``, a vector, and ``ready``, [] bool, true at
+    first. Once told of a new iterate it is not ready, and is told ``hv``, the Hessian's product with ``along`` there,
+    until it is. d is read when it has become ready.
     """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
     inverse_hessian: Callable[[Any], Any] | None = None
     warm_start: Callable[[Any, Any], Any] | None = None  # (state, H) -> state: before the first update
+    wants: str = "gradient"
 
 
 class Start(NamedTuple):

@@ -54,9 +54,9 @@ def minimize(
         become the default float dtype.
       args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
         are no arrays are welcome.
-      method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "trust_ncg" and "trust_krylov", with
-        Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead", without gradients;
-        in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
+      method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
+        "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead",
+        without gradients; in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
         by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
         "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
@@ -77,7 +77,8 @@ def minimize(
         does not vary), for complex parts in ``jax.grad``'s convention. Where both are given, the one is called that
         the method asks for, the Hessian once an iterate at most. A solution's derivatives do without them.
       constraints: SciPy's; not offered yet, and refused.
-      tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well.
+      tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well, for "newton_cg"
+        xtol as well.
         ``options`` go before it.
       options: a dictionary, names in SciPy's spelling or ours. Of the solve, all of them traced values:
 
@@ -235,7 +236,7 @@ def _check_bounded(method):
     if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
         raise ValueError(
             "bounds: this method takes none (its update has no parameter 'box'); 'lbfgs', 'bfgs', 'cg', "
-            "'gradient_descent' and 'nelder_mead' do"
+            "'gradient_descent', 'newton_cg', 'trust_ncg' and 'nelder_mead' do"
         )
 
 

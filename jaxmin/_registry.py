@@ -23,7 +23,7 @@ _SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
 
 # SciPy's methods that are still to come.
 _NOT_YET = (
-    "newtoncg", "tnc", "cobyla", "cobyqa", "slsqp", "trustconstr",
+    "cobyla", "cobyqa", "slsqp", "trustconstr",
 )  # fmt: skip
 
 

@@ -1,9 +1,13 @@
 """What the trust-region methods share: when a step is taken, how the region changes, and when nothing is left."""
 
+import math
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 
 from jaxmin import _vector as vec
-from jaxmin._floor import noise, unit
+from jaxmin._box import EVERYWHERE
+from jaxmin._floor import STALLS_MAX, gains, noise, unit
 from jaxmin._method import Iterate
 from jaxmin._result import NAN, PRECISION_LOSS, RUNNING
 
@@ -11,6 +15,17 @@ from jaxmin._result import NAN, PRECISION_LOSS, RUNNING
 OPTIONS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
 # An agreement of model and function below the first shrinks the region, above the second lets it grow.
 _POOR, _GOOD = 0.25, 0.75
+# The decreases by model and by slopes agree within it.
+_AGREE = 0.1
+
+
+class Seen(NamedTuple):
+    """What :func:`judge` remembers of f and its gradient."""
+
+    f_lowest: Any  # [] the lowest f yet
+    g_lowest: Any  # [] the lowest norm of the gradient yet
+    stalls: Any  # [] int32: iterates in a row that lowered neither
+    blur: Any  # [] how far f was seen to stray from its slopes
 
 
 def check(radius, max_radius, eta):
@@ -30,7 +45,7 @@ def start(x, radius):
         "iterate": Iterate(x, zero, vec.zeros(x)),
         "nit": jnp.full((), -1, jnp.int32),
         "radius": zero + radius,
-        "f_lowest": zero + jnp.inf,
+        "seen": Seen(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero),
         "status": jnp.full((), RUNNING, jnp.int32),
     }
 
@@ -42,7 +57,7 @@ def to_edge(z, d, radius):
     return gap / (zd + jnp.sqrt(zd**2 + dd * gap))
 
 
-def judge(state, g, x, value, Hs, *, eta, max_radius):
+def judge(state, g, x, value, Hs, *, eta, max_radius, at_edge=None, edge=EVERYWHERE):
     r"""Take the step to a trial or not, and change the region, by
     :math:`\rho = (f(x) - f(x + s)) / (m(0) - m(s))` [1, Algorithm 4.1].
 
@@ -52,6 +67,8 @@ def judge(state, g, x, value, Hs, *, eta, max_radius):
       Hs: like x: the product of the model's Hessian with the step s.
       eta: the least :math:`\rho` of a step that is taken.
       max_radius: the largest radius.
+      at_edge: [] bool: whether the region kept the step short; by default, whether its length is the radius.
+      edge: the ``Box``, if there is one.
 
     Returns:
       The state with those fields renewed; and [] bool, whether the trial is the new iterate.
@@ -59,26 +76,39 @@ def judge(state, g, x, value, Hs, *, eta, max_radius):
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
-    last, dtype = state.iterate, state.radius.dtype
+    last, seen, dtype = state.iterate, state.seen, state.radius.dtype
     f, ulp, at_x0 = value.astype(dtype), unit(value, dtype), state.nit < 0
     s = vec.sub(x, last.x)
     length = vec.norm(s)
     predicted = -(vec.dot(last.g, s) + vec.dot(s, Hs) / 2)
-    doubt = noise(state.f_lowest, last.f, ulp)
+    doubt = noise(seen.f_lowest, last.f, ulp)
     # Within rounding of f the slopes tell the decrease: the trapezoid of both ends.
     by_slopes = -(vec.dot(last.g, s) + vec.dot(g, s)) / 2
     hidden = (jnp.abs(f - last.f) <= doubt) & (predicted <= doubt)
-    rho = jnp.where(hidden, by_slopes, last.f - f) / predicted
+    # Where slopes and model agree and f alone does not, f is blurred by more than its last place shows. By how
+    # much, a step tells that is short beside x.
     finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
+    agree = jnp.abs(by_slopes - predicted) <= _AGREE * predicted
+    short = length <= jnp.sqrt(ulp) * vec.norm(x)
+    strays = jnp.where(~at_x0 & finite & agree & short, jnp.abs(last.f - f - by_slopes), 0)
+    blur = jnp.maximum(seen.blur, strays)
+    widest = jnp.maximum(jnp.sqrt(ulp) * jnp.abs(seen.f_lowest), 2 * blur)
+    hidden |= agree & (predicted <= widest) & (f <= seen.f_lowest + widest)
+    rho = jnp.where(hidden, by_slopes, last.f - f) / predicted
     accepted = at_x0 | (finite & (rho > eta)) | (f == -jnp.inf)
 
-    at_edge = length >= 0.99 * state.radius
+    longest = min(max_radius, 0.1 * math.sqrt(jnp.finfo(dtype).max))  # lest its square overflow
+    at_edge = length >= 0.99 * state.radius if at_edge is None else at_edge
     radius = jnp.where(finite & (rho >= _POOR), state.radius, length / 4)
-    radius = jnp.where(finite & (rho > _GOOD) & at_edge, jnp.minimum(2 * radius, max_radius), radius)
+    radius = jnp.where(finite & (rho > _GOOD) & at_edge, jnp.minimum(2 * radius, longest), radius)
     radius = jnp.where(at_x0, state.radius, radius)
     iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((x, f, g), last)))
     # A step that x cannot hold, or that promises less than f resolves and was refused: there is no better one.
     lost = ~at_x0 & ~accepted & ((length == 0) | (hidden & (predicted <= ulp * jnp.abs(last.f))))
+    # Nor is there one where iterates come and go, and nothing is gained.
+    gnorm = vec.max_abs(edge.projected(iterate.x, iterate.g))
+    stalls = jnp.where(gains(iterate.f, gnorm, seen, ulp), 0, seen.stalls + accepted.astype(jnp.int32))
+    lost |= stalls >= 2 * STALLS_MAX
     status = jnp.where(lost, PRECISION_LOSS, RUNNING)
     # Derivatives that are not finite lead nowhere.
     status = jnp.where(jnp.isfinite(length) & ~jnp.isnan(predicted), status, NAN)
@@ -86,7 +116,12 @@ def judge(state, g, x, value, Hs, *, eta, max_radius):
         iterate=iterate,
         nit=state.nit + accepted.astype(jnp.int32),
         radius=radius,
-        f_lowest=jnp.where(accepted, jnp.minimum(f, state.f_lowest), state.f_lowest),
+        seen=Seen(
+            f_lowest=jnp.where(accepted, jnp.minimum(f, seen.f_lowest), seen.f_lowest),
+            g_lowest=jnp.where(accepted, jnp.minimum(gnorm, seen.g_lowest), seen.g_lowest),
+            stalls=stalls,
+            blur=blur,
+        ),
         status=status.astype(jnp.int32),
     )
     return renewed, accepted

@@ -101,6 +101,8 @@ TABLE = {
 }
 # Curved valleys and nearly dependent columns: no place for steepest descent.
 SLOW = ("hs1", "hs38", "nnls")
+# The lower of two minima, where SciPy finds the other.
+LOWER = {"hs2": 0.0504261879}
 
 # One program for all of them: each problem is a branch on the first of 25 variables, the others are fixed.
 WIDTH = 25
@@ -158,7 +160,7 @@ def each_solve_by(methods):
 
 
 def test_there_is_something_to_enumerate():
-    assert {"lbfgs", "bfgs", "cg", "gradient_descent"} <= set(DESCENTS)
+    assert {"lbfgs", "bfgs", "cg", "gradient_descent", "newton_cg", "trust_ncg"} <= set(DESCENTS)
 
 
 @each_solve_by(DESCENTS)
@@ -169,6 +171,8 @@ def test_solutions_are_scipys(name, method, dtype):
     reference, exact = scipys(name), dtype == "float64"
     by_rounding = not exact and res.status in (PRECISION_LOSS, SEARCH_FAILED)  # the answer must be right all the same
     assert res.success or by_rounding, res.message
+    if name in LOWER and res.fun < LOWER[name] + 1e-6:
+        return
     np.testing.assert_allclose(res.fun, reference.fun, rtol=1e-8 if exact else 3e-6, atol=1e-7 if exact else 2e-5)
     np.testing.assert_allclose(res.x, reference.x, atol=3e-4 if exact else 5e-3)
 
@@ -177,7 +181,8 @@ def test_solutions_are_scipys(name, method, dtype):
 def test_nothing_is_evaluated_outside(name, method, dtype):
     res, points = solved(name, method, dtype)
     _, _, lower, upper = _padded(name)
-    assert len(points) == res.nfev
+    products = 0 if res.nhev is None else res.nhev
+    assert len(points) == res.nfev + products
     assert points.dtype == dtype
     points = points.astype(np.float64)
     assert np.all((lower <= points) & (points <= upper))

@@ -27,7 +27,7 @@ class TrustExactState(NamedTuple):
     iterate: Iterate
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    f_lowest: Any  # []
+    seen: Any  # what ``_trust_region.judge`` remembers of f and g
     status: Any  # [] int32
 
 

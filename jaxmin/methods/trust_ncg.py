@@ -7,11 +7,16 @@ import jax.numpy as jnp
 
 from jaxmin import _trust_region
 from jaxmin import _vector as vec
+from jaxmin._box import EVERYWHERE
 from jaxmin._builder import builder
 from jaxmin._method import Iterate, Method
+from jaxmin._truncation import enough
 
 names = ("trust-ncg", "steihaug", "newton-tr")
 options = _trust_region.OPTIONS
+
+# Of the slope along a step that was bent: the decrease that the model must promise [3].
+_FALLS = 0.01
 
 
 class TrustNCGState(NamedTuple):
@@ -19,34 +24,42 @@ class TrustNCGState(NamedTuple):
     trial: Any  # like params: where to evaluate next
     along: Any  # like params: the direction of the product wanted next, d
     stays: Any  # [] bool: the trial is the iterate; a product is wanted, not a value
+    bent: Any  # [] bool: the product is wanted of the step bent into the box, along
     # of the conjugate gradients
     z: Any  # like params: the step so far
-    Hz: Any  # like params
+    Hz: Any  # like params; of the bent step, where the trial lies there
     r: Any  # like params: the residual H z + g, over |g|, so that no product overflows
+    falls: Any  # [] how far the model has fallen, over |g|^2 / 2
     inner: Any  # [] int32: products since the iterate
     # changes with every iterate
     iterate: Iterate
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    f_lowest: Any  # []
+    seen: Any  # what ``_trust_region.judge`` remembers of f and g
     status: Any  # [] int32
 
 
 @builder
-def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=200):
+def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None = None):
     r"""Newton's method in a trust region, by conjugate gradients that stop at its edge or at negative curvature.
 
     The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` small over :math:`\|z\| \le \Delta`
     [1; 2, Algorithm 7.2]. H is never formed: each trip of the loop evaluates f and g at a trial, or the product
-    H d at the iterate. A step is taken where
+    H d at the iterate; they end where the residual is small and the model has nearly ceased to fall. A step is taken
+    where
     :math:`\rho = (f(x) - f(x + z)) / (m(0) - m(z)) > \eta`; :math:`\Delta` shrinks to a quarter of the step where
     :math:`\rho < 1/4`, and doubles where :math:`\rho > 3/4` at the edge [2, Algorithm 4.1].
+    Where f is blurred by rounding, the slopes at both ends tell the decrease.
+
+    In a box the conjugate gradients move the free variables alone. A step that leads out of it is bent along the
+    bounds, and one product more tells what the model makes of it: too little, and a shorter one is begun, so that
+    :math:`\rho` compares the same step [3].
 
     Args:
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
       max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
       eta: the agreement that a step needs, in [0, 1/4); 0.15 by default.
-      max_inner: products for one step at most, >= 1; 200 by default.
+      max_inner: products for one step at most, >= 1; None (default) is 20 n.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials.
@@ -59,71 +72,107 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=200):
     References:
       [1] T. Steihaug, SIAM J. Numer. Anal. 20 (1983), 626-637.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+      [3] C.-J. Lin and J. J. Moré, SIAM J. Optim. 9 (1999), 1100-1127.
     """
     _trust_region.check(radius, max_radius, eta)
-    if not max_inner >= 1:
+    if max_inner is not None and not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
     first_radius = radius
 
     def init(x):
-        zeros = vec.zeros(x)
+        zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
         return TrustNCGState(
             trial=x,
             along=zeros,
             stays=jnp.zeros((), bool),
+            bent=jnp.zeros((), bool),
             z=zeros,
             Hz=zeros,
             r=zeros,
+            falls=zero,
             inner=jnp.zeros((), jnp.int32),
             **_trust_region.start(x, first_radius),
         )
 
-    def update(grad, state, params, /, *, value, hv, **_):
-        value = jnp.asarray(value)
-        evaluated = _judge(grad, state, params, value)
-        searched = _conjugate_gradient(state, hv)
+    def update(grad, state, params, /, *, value, hv, box=None, **_):
+        value, edge = jnp.asarray(value), EVERYWHERE if box is None else box
+        evaluated = _judge(grad, state, params, value, edge)
+        searched = _conjugate_gradient(state, hv, edge)
         new = vec.where(state.stays, searched, evaluated)
+        if box is not None:
+            new = vec.where(state.bent, _bend(state, hv, box), new)
         return vec.sub(new.trial, params), new
 
-    def _judge(g, state, x, value):
+    def _judge(g, state, x, value, edge):
         """The trial was evaluated: take the step or not, and begin a new one from the iterate."""
-        state, _ = _trust_region.judge(state, g, x, value, state.Hz, eta=eta, max_radius=max_radius)
-        iterate, zeros = state.iterate, vec.zeros(x)
+        edge_met = vec.norm(state.z) >= 0.99 * state.radius  # by the step as it was before it was bent
+        state, _ = _trust_region.judge(
+            state, g, x, value, state.Hz, eta=eta, max_radius=max_radius, at_edge=edge_met, edge=edge
+        )
+        return _begin(state, edge)
+
+    def _begin(state, edge):
+        """A step from the iterate: nothing yet."""
+        x, _, g = state.iterate
+        g, zeros = edge.only(edge.free(x, g), g), vec.zeros(x)
+        r = vec.scale(1 / vec.norm(g), g)
         return state._replace(
-            trial=iterate.x,
-            along=vec.scale(-1 / vec.norm(iterate.g), iterate.g),
+            trial=x,
+            along=vec.scale(-1, r),
             stays=jnp.ones((), bool),
+            bent=jnp.zeros((), bool),
             z=zeros,
             Hz=zeros,
-            r=vec.scale(1 / vec.norm(iterate.g), iterate.g),
+            r=r,
+            falls=jnp.zeros_like(state.falls),
             inner=jnp.zeros((), jnp.int32),
         )
 
-    def _conjugate_gradient(state, Hd):
-        """One iteration of conjugate gradients for H z = -g [2, Algorithm 7.2]."""
+    def _conjugate_gradient(state, Hd, edge):
+        """One iteration of conjugate gradients for H z = -g among the free variables [2, Algorithm 7.2]."""
         d, z, r = state.along, state.z, state.r
-        rr, dHd, gnorm = vec.dot(r, r), vec.dot(d, Hd), vec.norm(state.iterate.g)
+        x, _, g = state.iterate
+        free = edge.free(x, g)
+        g, Hd_free = edge.only(free, g), edge.only(free, Hd)
+        rr, dHd, gnorm = vec.dot(r, r), vec.dot(d, Hd), vec.norm(g)
         alpha = gnorm * rr / dHd
         inside = vec.axpy(alpha, d, z)
         leaves = ~(dHd > 0) | ~(vec.norm(inside) < state.radius)
-        # tau >= 0 with |z + tau d| = Delta.
-        dd, zd, zz = vec.dot(d, d), vec.dot(z, d), vec.dot(z, z)
-        gap = jnp.maximum(state.radius**2 - zz, 0)
-        tau = gap / (zd + jnp.sqrt(zd**2 + dd * gap))
+        tau = _trust_region.to_edge(z, d, state.radius)
         t = jnp.where(leaves, tau, alpha)
-        z, Hz, r = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz), vec.axpy(t / gnorm, Hd, r)
+        z, Hz, r = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz), vec.axpy(t / gnorm, Hd_free, r)
         rr_new = vec.dot(r, r)
-        inner = state.inner + 1
-        small = jnp.sqrt(rr_new) <= jnp.minimum(0.5, jnp.sqrt(gnorm))
-        ends = leaves | small | (inner >= max_inner)
+        inner, fall = state.inner + 1, rr * rr / dHd
+        falls = state.falls + fall
+        limit = 20 * vec.size(d) if max_inner is None else max_inner
+        ends = leaves | enough(rr_new, gnorm, fall, falls, inner) | (inner >= limit)
+        straight = vec.add(x, z)
+        trial = edge.clip(straight)
+        bent = ends & edge.differ(trial, straight)
         return state._replace(
-            trial=vec.where(ends, vec.add(state.iterate.x, z), state.iterate.x),
-            along=vec.axpy(rr_new / rr, d, vec.scale(-1, r)),
-            stays=~ends,
+            trial=vec.where(ends & ~bent, trial, x),
+            along=vec.where(bent, vec.sub(trial, x), vec.axpy(rr_new / rr, d, vec.scale(-1, r))),
+            stays=~ends | bent,
+            bent=bent,
             z=z,
             Hz=Hz,
             r=r,
+            falls=falls,
             inner=inner,
         )
+
+    def _bend(state, Hs, box):
+        """The step bent along the bounds: the next trial if the model falls there, else a shorter step is begun."""
+        s, length = state.along, vec.norm(state.z)
+        slope = vec.dot(state.iterate.g, s)
+        falls = (slope < 0) & (slope + vec.dot(s, Hs) / 2 <= _FALLS * slope)
+        nowhere = ~(vec.max_abs(s) > 0)  # for the judge
+        taken = state._replace(
+            trial=box.clip(vec.add(state.iterate.x, state.z)),
+            stays=jnp.zeros((), bool),
+            bent=jnp.zeros((), bool),
+            Hz=Hs,
+        )
+        return vec.where(falls | nowhere, taken, _begin(state._replace(radius=length / 4), box))
 
     return Method(init, update, wants="product")

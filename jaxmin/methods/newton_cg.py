@@ -1,0 +1,120 @@
+"""Newton's method with a line search, its directions by truncated conjugate gradients."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin import _vector as vec
+from jaxmin._builder import builder
+from jaxmin._descent import descend
+from jaxmin._method import Direction
+from jaxmin._truncation import enough
+from jaxmin.linesearches.backtracking import backtracking
+
+names = ("newton-cg", "tnc", "truncated_newton")
+options = {"maxcgit": "max_inner"}
+# With SciPy's xtol alone, which no smaller gradient follows from, a small ``tol`` would change nothing.
+tol_sets = ("xtol", "gtol")
+
+
+class NewtonState(NamedTuple):
+    # changes with every product
+    along: Any  # like x: the direction of the product wanted next, d
+    ready: Any  # [] bool: z is the direction; no product is wanted
+    z: Any  # like x: the step so far
+    r: Any  # like x: the residual H z + g, over |g|, so that no product overflows
+    falls: Any  # [] how far the model has fallen, over |g|^2 / 2
+    inner: Any  # [] int32: products since the iterate
+    # of directions of negative curvature
+    concave: Any  # [] bool: the last direction was one
+    reach: Any  # [] how far the next may lead: twice as far as the last step along one; 0 at first
+
+
+@builder
+def newton_cg(max_inner: int | None = None, linesearch=None):
+    r"""Newton's method with a line search: "Newton-CG", in a box "TNC".
+
+    The direction z solves :math:`H z = -g` by conjugate gradients that stop early: where the residual is small and the
+    model :math:`g^T z + \frac12 z^T H z` falls no faster than before [2, Section 4], or at a direction d of negative
+    curvature [1, Algorithm 7.1]. That one is used: z + t d is searched, t d being as long as z, or twice as long as the
+    last step of that kind.
+    H is never formed: each trip of the loop evaluates f and g at a trial, or the product H d at the iterate. In a box
+    the conjugate gradients move the free variables alone.
+
+    Args:
+      max_inner: products for one direction at most, >= 1; None (default) is 20 n, SciPy's number.
+      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+
+    Returns:
+      A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials. Its natural step is 1.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    >>> jaxmin.minimize(rosen, [-1.2, 1.0], method="Newton-CG").success
+    True
+    >>> jaxmin.minimize(rosen, [-1.2, 1.0], method="TNC", bounds=[(None, 0.5)] * 2).x.round(3).tolist()
+    [0.5, 0.25]
+
+    References:
+      [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
+      [2] S. G. Nash and A. Sofer, Operations Research Letters 9 (1990), 219-221.
+    """
+    if max_inner is not None and not max_inner >= 1:
+        raise ValueError(f"max_inner={max_inner!r}: at least 1")
+
+    def init(x):
+        zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
+        return NewtonState(
+            along=zeros,
+            ready=jnp.ones((), bool),
+            z=zeros,
+            r=zeros,
+            falls=zero,
+            inner=jnp.zeros((), jnp.int32),
+            concave=jnp.zeros((), bool),
+            reach=zero,
+        )
+
+    def update(g, state, x, *, previous, accepted, restart, hv):
+        del restart  # nothing is kept from one iterate to the next but how far to go
+        gnorm = vec.norm(g)
+        begun = _begin(state, g, gnorm, vec.norm(vec.sub(x, previous.x)))
+        new = vec.where(accepted, begun, vec.where(state.ready, state, _conjugate_gradient(state, hv, gnorm)))
+        return new.z, new
+
+    def _begin(state, g, gnorm, length):
+        r = vec.scale(1 / gnorm, g)
+        return NewtonState(
+            along=vec.scale(-1, r),
+            ready=jnp.zeros((), bool),
+            z=vec.zeros(g),
+            r=r,
+            falls=jnp.zeros_like(state.falls),
+            inner=jnp.zeros((), jnp.int32),
+            concave=jnp.zeros((), bool),
+            reach=jnp.where(state.concave, 2 * length, state.reach),
+        )
+
+    def _conjugate_gradient(state, Hd, gnorm):
+        """One iteration of conjugate gradients for H z = -g [1, Algorithm 7.1]."""
+        d, r, inner = state.along, state.r, state.inner + 1
+        rr, dHd = vec.dot(r, r), vec.dot(d, Hd)
+        convex = dHd > 0
+        far = jnp.maximum(vec.norm(state.z), state.reach)
+        far = jnp.where(far > 0, far, 1)
+        z = vec.axpy(jnp.where(convex, gnorm * rr / dHd, far / vec.norm(d)), d, state.z)
+        r = vec.axpy(rr / dHd, Hd, r)
+        rr_new, fall = vec.dot(r, r), rr * rr / dHd
+        falls = state.falls + fall
+        limit = 20 * vec.size(d) if max_inner is None else max_inner
+        return state._replace(
+            along=vec.axpy(rr_new / rr, d, vec.scale(-1, r)),
+            ready=~convex | enough(rr_new, gnorm, fall, falls, inner) | (inner >= limit),
+            z=z,
+            r=r,
+            falls=falls,
+            inner=inner,
+            concave=~convex,
+        )
+
+    return descend(Direction(init, update, wants="product"), linesearch or backtracking())
