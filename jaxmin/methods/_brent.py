@@ -55,7 +55,8 @@ def begin(f, lower, upper, least):
     forward = jnp.minimum(upper, 1)
     step = jnp.where(forward > 0, forward, jnp.maximum(lower, -1)).astype(f.dtype)
     no = jnp.zeros((), bool)
-    return Search(lower, upper, least, step, no, zero - jnp.inf, zero + jnp.inf, *[zero] * 3, *[f] * 3, step, step)
+    a, b = zero - jnp.inf, zero + jnp.inf
+    return Search(lower, upper, least, step, no, a, b, zero, zero, zero, f, f, f, step, step)
 
 
 def tell(search, f, tol, ulp):

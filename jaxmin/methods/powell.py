@@ -14,7 +14,7 @@ from jaxmin._result import RUNNING
 from jaxmin.methods import _brent
 
 tol_sets = ("ftol", "xtol")
-limits = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 1000 * n, "maxfun": lambda n: 1000 * n}
+limits: dict = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 1000 * n, "maxfun": lambda n: 1000 * n}
 
 # A line is searched, and a cycle's move of x is judged, this many times less exactly than xtol.
 _COARSE = 100
@@ -49,14 +49,14 @@ class PowellState(NamedTuple):
 def powell(direc=None):
     r"""Powell's method, for functions without a gradient: one line after another is searched for its lowest point.
 
-    An iteration is a cycle over n directions, at first the axes. Then the point as far again beyond the cycle is tried,
-    and if Powell's test says so, the line through it is searched too, and takes the place of the direction that brought
-    the largest decrease [1, 2]. A NaN counts as infinity. A line is searched by Brent's method [3] to within 100 xtol of
-    the distance moved along it, in a box between the points where it leaves the box.
+    An iteration is a cycle over n directions, at first the axes. Then the point as far again beyond the cycle is
+    tried, and if Powell's test says so, the line through it is searched too, and takes the place of the direction
+    that brought the largest decrease [1, 2]. A NaN counts as infinity. A line is searched by Brent's method [3] to
+    within 100 xtol of the distance moved along it, in a box between the points where it leaves the box.
 
     It ends where a cycle lowers f by no more than ftol, relative to the mean of \|f\| before and after, and moves x by
-    no more than 100 xtol, relative to max(\|x\|, 1), which SciPy does not ask; both are 1e-4 by default. Or after 1000 n
-    iterations or evaluations.
+    no more than 100 xtol, relative to max(\|x\|, 1), which SciPy does not ask; both are 1e-4 by default. Or after
+    1000 n iterations or evaluations.
 
     Args:
       direc: the first directions, an array [n, n], one a row; the length of a row is the first step along it. By
