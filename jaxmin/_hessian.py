@@ -127,7 +127,7 @@ def used(wants, method, hess, hessp):
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
                 text = f"Method {method} does not use Hessian information ({name})."
-                warnings.warn(text, RuntimeWarning, stacklevel=3)
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
         return None, None
     if wants == "product":
         return (None, hessp) if hessp is not None else (hess, None)
