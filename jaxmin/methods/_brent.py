@@ -80,11 +80,11 @@ def tell(search, f, tol, ulp):
     flat = known & apart & (jnp.maximum(fw, fv) - fx <= 2 * ulp * jnp.abs(fx))
 
     # An end is not known: on that way, no shorter than before, lest steps to vertices shrink and never pass it.
-    vertex, has_vertex = _vertex(w - x, v - x, fw - fx, fv - fx)
+    vertex, has_vertex, straight = _vertex(w - x, v - x, fw - fx, fv - fx)
     way = jnp.where(b == jnp.inf, 1, -1).astype(x.dtype)
-    last, ahead = jnp.abs(x - w), way * vertex
-    passed = has_vertex & (ahead < -tol1) & (ahead > -last)
-    far = has_vertex & (ahead > 0)
+    last, ahead = jnp.abs(x - w), jnp.where(straight, jnp.inf, way * vertex)
+    passed = has_vertex & (search.step == x) & (ahead < -tol1) & (ahead > -last)
+    far = (has_vertex | straight) & (ahead > 0)
     grown = jnp.where(far, jnp.clip(ahead, last, _GROWTH_MAX * last), _GROWTH * last)
     outward = jnp.where(passed, vertex, way * jnp.maximum(grown, tol1))
 
@@ -126,10 +126,11 @@ def _placed(search, f):
 
 
 def _vertex(w, v, fw, fv):
-    """Where the parabola through (0, 0), (w, fw) and (v, fv) is level, and whether there is such a point."""
+    """Where the parabola through (0, 0), (w, fw) and (v, fv) is level, whether it is, and whether it is a line."""
     highest = jnp.maximum(fw, fv)
-    usable = (highest > 0) & (highest < jnp.inf)
+    usable = (highest > 0) & (highest < jnp.inf) & (w != 0) & (v != 0) & (w != v)
     fw, fv = (jnp.where(usable, f / jnp.where(usable, highest, 1), 0) for f in (fw, fv))
-    below = 2 * (w * fv - v * fw)
-    level = jnp.where(below == 0, 0, (w * w * fv - v * v * fw) / jnp.where(below == 0, 1, below))
-    return level, usable & (below != 0) & jnp.isfinite(level)
+    below, scale = 2 * (w * fv - v * fw), 2 * (jnp.abs(w * fv) + jnp.abs(v * fw))
+    straight = usable & (jnp.abs(below) <= float(jnp.finfo(w.dtype).eps) ** 0.5 * scale)
+    level = (w * w * fv - v * v * fw) / jnp.where(below == 0, 1, below)
+    return level, usable & ~straight & jnp.isfinite(level), straight

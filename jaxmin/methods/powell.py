@@ -91,7 +91,7 @@ def _checked(direc):
     if isinstance(known, jax.core.Tracer):
         return known
     if not np.all(np.isfinite(known)) or np.linalg.matrix_rank(known) < len(known):
-        raise ValueError(f"direc={direc!r}: finite and independent directions, or some x are out of reach")
+        raise ValueError(f"direc={known.tolist()}: finite and independent directions, or some x are out of reach")
     return tuple(map(tuple, known.tolist()))
 
 
