@@ -141,7 +141,11 @@ def _no_tangent(leaf):
     return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
 
 
-_MODES = {"implicit": implicit, "none": lambda solve, evaluate: refused(solve)}
+_MODES = {
+    "implicit": implicit,
+    "unroll": lambda solve, evaluate: solve,  # its trips have derivatives of their own
+    "none": lambda solve, evaluate: refused(solve),
+}
 
 
 def check_mode(diff):

@@ -54,7 +54,7 @@ def begin(evaluate, method, x0, aux0, history=0, keep_x=False):
     return Carry(state, aux0, none, jnp.full((), RUNNING, jnp.int32), nhev, kept, hessian)
 
 
-def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=None):
+def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=None, unrolled=None):
     """Trips of :func:`advance` until a status ends them.
 
     Args:
@@ -67,6 +67,8 @@ def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=No
       box: a ``Box``, or None.
       watch: (accepted, iterate, nit, nfev, status) -> status, or None.
       steps: [] int32: so many trips at most; None for as many as it takes.
+      unrolled: a number known while compiling: so many trips, of which those after the end do nothing. The loop
+        then has derivatives, and keeps what they need of every trip.
 
     Returns:
       The last ``Carry``.
@@ -82,6 +84,9 @@ def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=No
             new = new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
         return new
 
+    if unrolled is not None:
+        going = lambda carry, _: (lax.cond(carry.status == RUNNING, trip, lambda carry: carry, carry), None)
+        return lax.scan(going, carry, length=unrolled)[0]
     if steps is None:
         return lax.while_loop(lambda carry: carry.status == RUNNING, trip, carry)
     goes_on = lambda both: (both[0].status == RUNNING) & (both[1] > 0)

@@ -16,7 +16,7 @@ from jaxmin._implicit import check_mode
 from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._method import Method
 from jaxmin._models import as_model
-from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length
+from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length, trips_unrolled
 from jaxmin._progress import Bar
 from jaxmin._result import OptimizeResult
 from jaxmin._solve import solve
@@ -96,7 +96,8 @@ def minimize(
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
         a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
         Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
-        respect to args, bounds and what fun closes over) or "none" (refused).
+        respect to args, bounds and what fun closes over), "none" (refused), or, for a transformation, "unroll"
+        (through each of the maxiter or maxfun evaluations, x0 included: memory for all of them).
         Of x0, if it is a Flax NNX module: ``wrt`` (``nnx.Param``), the filter that says which of its
         variables vary.
       linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. By default the
@@ -132,7 +133,7 @@ def minimize(
     watcher = call.watcher()
     solved = watched(
         watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,
-        call.curvature, **call.history,
+        call.curvature, call.unrolled, **call.history,
     )  # fmt: skip
     return call.result(*solved)
 
@@ -144,6 +145,7 @@ class Call(NamedTuple):
     method: Any
     limits: Any
     diff: str
+    unrolled: Any  # how many trips are recorded, or None
     box: Any  # a ``Box``, or None
     traced: Any  # a ``TracedCallback``, or None
     curvature: Any  # of the result that the solve begins warm from, or None
@@ -185,6 +187,7 @@ def prepare(
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
+    unrolled = trips_unrolled(diff, chosen, limits)
     hess, hessp = _hessian.used(chosen.wants, method, hess, hessp)
     problem = _problem.build(fun, x0, args, jac, has_aux, chosen.wants != "value", hess, hessp)
     within = box(bounds, problem.variables, problem.x_static)
@@ -202,9 +205,8 @@ def prepare(
         return Watcher(told, disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
 
     limits = as_arrays(limits, problem.variables)
-    return Call(
-        problem, chosen, limits, diff, within, asked, curvature, history, watcher, None if model is None else whole
-    )
+    of_user = None if model is None else whole
+    return Call(problem, chosen, limits, diff, unrolled, within, asked, curvature, history, watcher, of_user)
 
 
 def _refuse(**given):

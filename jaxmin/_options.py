@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._foreign import foreign, is_foreign
+from jaxmin._foreign import Foreign, foreign, is_foreign
 from jaxmin._loop import Limits
 from jaxmin._method import Direction, LineSearch, Method
 from jaxmin._registry import build_search, find, made_by
@@ -158,6 +158,21 @@ def _reject_options(options, parameters, built=False):
         unknown = ", ".join(map(repr, options))
         why = "; this method is already built: give its builder what is the method's own" if built else ""
         raise ValueError(f"options: unknown {unknown}{why}; the choices are {', '.join(choices)}")
+
+
+def trips_unrolled(diff, method, limits):
+    """How many trips ``options["diff"]="unroll"`` records; None for another choice."""
+    if diff != "unroll":
+        return None
+    if not isinstance(method, Foreign):
+        raise ValueError(
+            "options['diff']='unroll': for transformations such as 'sgd' and 'adam', each of whose points is a smooth "
+            "function of the last; a search or a trust region compares numbers. 'implicit' serves every method"
+        )
+    for name in ("maxiter", "maxfun"):
+        if isinstance(getattr(limits, name), jax.core.Tracer):
+            raise TypeError(f"options[{name!r}]: with diff='unroll' a number known while compiling, not a traced one")
+    return int(min(limits.maxiter + 1, limits.maxfun))
 
 
 def history_length(options):

@@ -33,19 +33,20 @@ class Parts(NamedTuple):
     evaluate: Any = None  # (x, inputs) -> (value, grad, aux)
 
 
-def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, curvature=None, **history):
+def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, curvature=None, unrolled=None, **history):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
     Args:
       traced: a ``TracedCallback``, or None.
       curvature: to begin with, or None.
+      unrolled: see ``_loop.run``.
       history: see ``_loop.begin``.
 
     Returns:
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
     key = _key(problem, method, watcher, traced, **history)
-    solve = _by_program(diff, *key) if _is_new(method) else _compiled(diff, *key)
+    solve = (_by_program if _is_new(method) else _compiled)(diff, unrolled, *key)
     return solve(problem.leaves, inputs(problem, box, watcher, traced, curvature), limits)
 
 
@@ -76,8 +77,8 @@ def _is_new(method):
 
 
 @once_per_signature
-def _compiled(diff, *key):
-    differentiable = _on_leaves(_implicit.mode(diff)(*_functions(*key)), key[1])
+def _compiled(diff, unrolled, *key):
+    differentiable = _on_leaves(_implicit.mode(diff)(*_functions(unrolled, *key)), key[1])
 
     # A function of its own: JAX keeps what it compiled for as long as the function lives, and the derivative
     # rule of a solve refers to the solve.
@@ -114,9 +115,9 @@ def _parts_on_leaves(*key):
     return begin, parts.run, lambda carry: _leaves(variables, parts.end(carry))
 
 
-def _by_program(diff, *key):
+def _by_program(diff, unrolled, *key):
     """The solve compiled, found by what it does: its transformation may have changed, or be new and the same."""
-    solve, evaluate = _functions(*key)
+    solve, evaluate = _functions(unrolled, *key)
     variables = key[1]
 
     def traced(leaves, inputs, limits):
@@ -169,12 +170,12 @@ def _program(signature):
     return jax.jit(solve)
 
 
-def _functions(*key):
+def _functions(unrolled, *key):
     """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux)."""
     begin, run, end, evaluate = _parts(*key)
 
     def solve(x0, inputs, limits):
-        return end(run(begin(x0, inputs), inputs, limits))
+        return end(run(begin(x0, inputs), inputs, limits, unrolled=unrolled))
 
     return solve, evaluate
 
@@ -216,7 +217,7 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
         carry = _loop.begin(evaluation(inputs), method, x0, aux0, history, keep_x)
         return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
 
-    def run(carry, inputs, limits, steps=None):
+    def run(carry, inputs, limits, steps=None, unrolled=None):
         extras, box = inputs[-2:]
 
         def watch(accepted, iterate, nit, nfev, status):
@@ -230,7 +231,7 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
             return status
 
         seen = watch if watched or stops is not None else None
-        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, seen, steps)
+        return _loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, seen, steps, unrolled)
 
     def end(carry):
         state, method = carry.state, chosen()

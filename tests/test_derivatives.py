@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import FEATURES, LABELS
+from problems import FEATURES, LABELS, rosenbrock
 
 from jaxmin import Bounds, minimize
 from jaxmin._implicit import _DENSE_MAX
@@ -377,3 +377,52 @@ def test_derivatives_may_be_switched_off():
 def test_unknown_diff_lists_the_choices(diff):
     with pytest.raises((TypeError, ValueError), match=r"diff.*'implicit'.*'none'"):
         minimize(squares, [0.0, 0.0], args=(1.0,), options={"diff": diff})
+
+
+# ---- through the trips themselves
+
+A = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+
+
+def five_steps(x0, t, rate):
+    options = {"learning_rate": rate, "maxiter": 5, "gtol": 0, "diff": "unroll"}
+    return minimize(lambda x, t: x @ A @ x / 2 - t @ x, x0, args=(t,), method="sgd", options=options)
+
+
+@pytest.mark.parametrize("jac", (jax.jacfwd, jax.jacrev))
+def test_unrolled_derivatives_are_those_of_the_steps_made(jac):
+    x0, t, rate = jnp.array([1.0, -1.0]), jnp.array([0.5, 2.0]), 0.1
+    M = np.eye(2) - rate * np.asarray(A)  # x <- M x + rate t
+    powers = [np.linalg.matrix_power(M, k) for k in range(6)]
+    np.testing.assert_allclose(jac(lambda x0: five_steps(x0, t, rate).x)(x0), powers[5], rtol=1e-12)
+    np.testing.assert_allclose(jac(lambda t: five_steps(x0, t, rate).x)(t), rate * sum(powers[:5]), rtol=1e-12)
+
+
+def test_an_unrolled_solve_has_a_derivative_by_the_learning_rate_that_matches_differences():
+    x0, t = jnp.array([1.0, -1.0]), jnp.array([0.5, 2.0])
+    f = lambda rate: five_steps(x0, t, rate).fun
+    difference = (f(0.1 + 1e-5) - f(0.1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.jit(jax.grad(f))(0.1), difference, rtol=1e-7)
+
+
+def test_an_unrolled_solve_ends_where_the_same_solve_ends():
+    run = lambda diff: minimize(
+        rosenbrock,
+        jnp.zeros(2),
+        method="adam",
+        options={"learning_rate": 0.1, "maxfun": 800, "gtol": 1e-3, "diff": diff},
+    )
+    unrolled, implicit = run("unroll"), run("implicit")
+    assert unrolled.success
+    assert unrolled.nit == implicit.nit < 800
+    np.testing.assert_allclose(unrolled.x, implicit.x, rtol=1e-6)
+
+
+def test_unrolling_is_refused_where_it_means_nothing():
+    with pytest.raises(ValueError, match=r"options\['diff'\]='unroll'.*'implicit'"):
+        minimize(rosenbrock, jnp.zeros(2), options={"diff": "unroll"})
+    solve = lambda n: minimize(
+        rosenbrock, jnp.zeros(2), method="sgd", options={"learning_rate": 1e-3, "maxiter": n, "diff": "unroll"}
+    )
+    with pytest.raises(TypeError, match=r"'maxiter'.*known while compiling"):
+        jax.jit(solve)(3)
