@@ -8,13 +8,18 @@ from jaxmin import _vector as vec
 from jaxmin._builder import builder
 from jaxmin._descent import descend
 from jaxmin._method import Direction
-from jaxmin._truncation import enough
 from jaxmin.linesearches.backtracking import backtracking
 
 names = ("newton-cg", "tnc", "truncated_newton")
 options = {"maxcgit": "max_inner"}
 # With SciPy's xtol alone, which no smaller gradient follows from, a small ``tol`` would change nothing.
 tol_sets = ("xtol", "gtol")
+
+# The conjugate gradients end where the residual is below the first, nearer to a minimum below sqrt |g|, for a
+# superlinear rate, and a product gained less than the second's share of the average;
+_RESIDUAL, _SHARE = 0.5, 0.5
+# where it is below this, or below |g|, they end in any case: the rate is quadratic already.
+_EXACT = 0.01
 
 
 class NewtonState(NamedTuple):
@@ -35,7 +40,7 @@ def newton_cg(max_inner: int | None = None, linesearch=None):
     r"""Newton's method with a line search: "Newton-CG", in a box "TNC".
 
     The direction z solves :math:`H z = -g` by conjugate gradients that stop early: where the residual is small and the
-    model :math:`g^T z + \frac12 z^T H z` falls no faster than before [2, Section 4], or at a direction d of negative
+    model :math:`g^T z + \frac12 z^T H z` has nearly ceased to fall [2], or at a direction d of negative
     curvature [1, Algorithm 7.1]. That one is used: z + t d is searched, t d being as long as z, or twice as long as the
     last step of that kind.
     H is never formed: each trip of the loop evaluates f and g at a trial, or the product H d at the iterate. In a box
@@ -106,10 +111,16 @@ def newton_cg(max_inner: int | None = None, linesearch=None):
         r = vec.axpy(rr / dHd, Hd, r)
         rr_new, fall = vec.dot(r, r), rr * rr / dHd
         falls = state.falls + fall
+        # The residual alone depends on the units of each variable: where they differ much, it is small long before the
+        # step has moved all of them. How the model falls does not [2].
+        residual = jnp.sqrt(rr_new)
+        small = residual <= jnp.minimum(_RESIDUAL, jnp.sqrt(gnorm))
+        ceased = inner * fall <= _SHARE * falls
+        exact = residual <= jnp.minimum(_EXACT, gnorm)
         limit = 20 * vec.size(d) if max_inner is None else max_inner
         return state._replace(
             along=vec.axpy(rr_new / rr, d, vec.scale(-1, r)),
-            ready=~convex | enough(rr_new, gnorm, fall, falls, inner) | (inner >= limit),
+            ready=~convex | (small & ceased) | exact | (inner >= limit),
             z=z,
             r=r,
             falls=falls,

@@ -10,7 +10,6 @@ from jaxmin import _vector as vec
 from jaxmin._box import EVERYWHERE
 from jaxmin._builder import builder
 from jaxmin._method import Iterate, Method
-from jaxmin._truncation import enough
 
 names = ("trust-ncg", "steihaug", "newton-tr")
 options = _trust_region.OPTIONS
@@ -29,7 +28,6 @@ class TrustNCGState(NamedTuple):
     z: Any  # like params: the step so far
     Hz: Any  # like params; of the bent step, where the trial lies there
     r: Any  # like params: the residual H z + g, over |g|, so that no product overflows
-    falls: Any  # [] how far the model has fallen, over |g|^2 / 2
     inner: Any  # [] int32: products since the iterate
     # changes with every iterate
     iterate: Iterate
@@ -45,11 +43,10 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
 
     The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` small over :math:`\|z\| \le \Delta`
     [1; 2, Algorithm 7.2]. H is never formed: each trip of the loop evaluates f and g at a trial, or the product
-    H d at the iterate; they end where the residual is small and the model has nearly ceased to fall. A step is taken
-    where
+    H d at the iterate. A step is taken where
     :math:`\rho = (f(x) - f(x + z)) / (m(0) - m(z)) > \eta`; :math:`\Delta` shrinks to a quarter of the step where
-    :math:`\rho < 1/4`, and doubles where :math:`\rho > 3/4` at the edge [2, Algorithm 4.1].
-    Where f is blurred by rounding, the slopes at both ends tell the decrease.
+    :math:`\rho < 1/4`, and doubles where :math:`\rho > 3/4` at the edge [2, Algorithm 4.1]. Where f is
+    blurred by rounding, the slopes at both ends tell the decrease.
 
     In a box the conjugate gradients move the free variables alone. A step that leads out of it is bent along the
     bounds, and one product more tells what the model makes of it: too little, and a shorter one is begun, so that
@@ -80,7 +77,7 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
     first_radius = radius
 
     def init(x):
-        zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
+        zeros = vec.zeros(x)
         return TrustNCGState(
             trial=x,
             along=zeros,
@@ -89,7 +86,6 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
             z=zeros,
             Hz=zeros,
             r=zeros,
-            falls=zero,
             inner=jnp.zeros((), jnp.int32),
             **_trust_region.start(x, first_radius),
         )
@@ -124,7 +120,6 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
             z=zeros,
             Hz=zeros,
             r=r,
-            falls=jnp.zeros_like(state.falls),
             inner=jnp.zeros((), jnp.int32),
         )
 
@@ -142,10 +137,10 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
         t = jnp.where(leaves, tau, alpha)
         z, Hz, r = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz), vec.axpy(t / gnorm, Hd_free, r)
         rr_new = vec.dot(r, r)
-        inner, fall = state.inner + 1, rr * rr / dHd
-        falls = state.falls + fall
+        inner = state.inner + 1
+        small = jnp.sqrt(rr_new) <= jnp.minimum(0.5, jnp.sqrt(gnorm))
         limit = 20 * vec.size(d) if max_inner is None else max_inner
-        ends = leaves | enough(rr_new, gnorm, fall, falls, inner) | (inner >= limit)
+        ends = leaves | small | (inner >= limit)
         straight = vec.add(x, z)
         trial = edge.clip(straight)
         bent = ends & edge.differ(trial, straight)
@@ -157,7 +152,6 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
             z=z,
             Hz=Hz,
             r=r,
-            falls=falls,
             inner=inner,
         )
 
