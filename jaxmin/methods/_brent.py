@@ -59,25 +59,26 @@ def begin(f, lower, upper, least):
     return Search(lower, upper, least, step, no, a, b, zero, zero, zero, f, f, f, step, step)
 
 
-def tell(search, f, tol, ulp):
+def tell(search, f, tol, ulp, nothing=0):
     """The search after its trial.
 
     Args:
       f: phi(search.step); no NaN.
       tol: the minimum is sought to within 2 (tol |t| + least).
       ulp: the relative rounding of f.
+      nothing: a difference of f that is none, however small f is.
     """
     search = _placed(search, f)
     _, _, least, _, _, a, b, x, w, v, fx, fw, fv, d, e = search
     tol1 = tol * jnp.abs(x) + least
     tol2 = 2 * tol1
 
-    # Whether it has ended: Brent's test, or three points that rounding cannot tell apart.
+    # Whether it has ended: Brent's test, or three points that f does not tell apart.
     known = (a > -jnp.inf) & (b < jnp.inf)
     xm = (a + b) / 2
     narrow = known & (jnp.abs(x - xm) <= tol2 - (b - a) / 2)
     apart = (x != w) & (x != v) & (v != w)
-    flat = known & apart & (jnp.maximum(fw, fv) - fx <= 2 * ulp * jnp.abs(fx))
+    flat = known & apart & (jnp.maximum(fw, fv) - fx <= 2 * ulp * jnp.abs(fx) + nothing)
 
     # An end is not known: on that way, no shorter than before, lest steps to vertices shrink and never pass it.
     vertex, has_vertex, straight = _vertex(w - x, v - x, fw - fx, fv - fx)
@@ -97,7 +98,8 @@ def tell(search, f, tol, ulp):
     side = jnp.where(x <= xm, 1, -1).astype(x.dtype)
     section = jnp.where(at_limit, tol, _GOLD).astype(x.dtype) * longer
     inward = jnp.where(parabolic, jnp.where(by_the_end, side * tol1, vertex), section)
-    inward = jnp.where(jnp.abs(inward) < tol1, jnp.where(inward >= 0, tol1, -tol1), inward)
+    # The sign of a vertex so near may be rounding: to the longer side, where Brent's goes by the sign.
+    inward = jnp.where(jnp.abs(inward) < tol1, side * tol1, inward)
 
     step = jnp.clip(x + jnp.where(known, inward, outward), search.lower, search.upper)
     return search._replace(

@@ -133,7 +133,7 @@ def _build(direc):
         ulp = unit(value, dtype)
         xtol = limits["xtol"] if xtol is None else jnp.where(xtol < 0, limits["xtol"], xtol)
         tol = jnp.maximum(_COARSE * xtol, float(jnp.finfo(dtype).eps) ** 0.5).astype(dtype)
-        search = _brent.tell(state.search, f, tol, ulp)
+        search = _brent.tell(state.search, f, tol, ulp, _NOTHING / 2)
         beyond = state.line == n
         worth = _worth(state.f0, state.iterate.f, f, state.decrease)
         ended = at_x0 | search.done | (beyond & ~worth)
