@@ -124,11 +124,15 @@ def test_the_order_of_the_problems_changes_nothing(method, dtype):
 
 
 def test_hess_inv_and_history_where_asked_for():
+    settings = {"options": {"history": 5}}
     for method in ("lbfgs", "bfgs"):
-        many = minimize_many(valley, STARTS, (SHIFTS,), method, hess_inv=True, options={"history": 5}, lanes=8)
-        lanes = jax.vmap(lambda x, a, m=method: minimize(valley, x, (a,), m, options={"history": 5}))(STARTS, SHIFTS)
+        one = lambda x, a, method=method: minimize(valley, x, (a,), method, **settings)
+        many = minimize_many(valley, STARTS[:, :2], (SHIFTS,), method, hess_inv=True, lanes=8, **settings)
+        lanes = jax.vmap(one)(STARTS[:, :2], SHIFTS)
         dense = lambda H: H if isinstance(H, jax.Array) else jax.vmap(lambda H: H.todense())(H)
-        np.testing.assert_allclose(dense(many.hess_inv), dense(lanes.hess_inv), rtol=1e-3, atol=1e-3)
+        alike = many.nfev == lanes.nfev
+        assert alike.sum() > 50
+        np.testing.assert_allclose(dense(many.hess_inv)[alike], dense(lanes.hess_inv)[alike], rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(many.history.nit[:, -1], many.nit)
         np.testing.assert_allclose(many.history.fun[:, -1], many.fun)
 
@@ -161,7 +165,7 @@ def test_best_of(chunk):
 
 
 def test_the_best_is_a_success_before_it_is_low():
-    fun = lambda x: jnp.where(x > 5, -jnp.sqrt(x), (x - 1) ** 2)
+    fun = lambda x: jnp.where(x > 5, -jnp.sqrt(jnp.abs(x) + 1), (x - 1) ** 2)
     best = minimize_many(fun, [0.0, 10.0, np.nan, np.nan], best_of=2, options={"maxiter": 20})
     assert best.success.tolist() == [True, False] and best.status[1] == 3
     np.testing.assert_allclose(best.x[0], 1, atol=1e-5)
