@@ -1,4 +1,4 @@
-"""Time of many problems at once, for jaxmin and its peers, on one thread of a CPU: a batch of starts, and a skewed one."""
+"""Time of many problems at once, for jaxmin and its peers, on one thread of a CPU."""
 
 import argparse
 import statistics

@@ -28,8 +28,6 @@ class Rows(NamedTuple):
     def each(self, function):
         """The function of every problem's, as ``vmap`` gives it."""
         axes = [0 if split else None for split in self.split]
-        if not any(axis == 0 for axis in axes):
-            raise ValueError("no rows")
         return jax.vmap(lambda *leaves: function(jax.tree.unflatten(self.tree, leaves)), axes)(*self.leaves)
 
 
@@ -67,6 +65,8 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
     if axes[0] is not None and isinstance(x0, (list, tuple)) and all(map(is_number, jax.tree.leaves(x0))):
         x0 = np.asarray(x0)
     rows = {"x0": _rows("x0", x0, axes[0]), "args": _rows("args", args, axes[1])}
+    if any(leaf.shape[0] == 0 for of in rows.values() for leaf, split in zip(of.leaves, of.split) if split):
+        raise ValueError("x0: no problems at all; an axis of problems has the length 0")
     rows["bounds"] = _rows_of_bounds(bounds, rows["x0"].first())
     leaves, tree = jax.tree.flatten((tol, options))
     rows["options"] = Rows(tree, leaves, [np.ndim(leaf) == 1 for leaf in leaves])
@@ -87,8 +87,6 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
                 )
     if problems is None:
         raise ValueError(f"in_axes={in_axes!r}: neither x0 nor args have an axis of problems")
-    if problems == 0:
-        raise ValueError("x0: no problems at all")
     return Given(*rows.values(), starts=problems * best_of if starts is None else starts)
 
 

@@ -64,8 +64,14 @@ def test_transformations():
 
 AXES = {
     "args shared": lambda: (minimize_many(valley, STARTS, (1.0,), lanes=8), (STARTS, np.ones(60))),
-    "in_axes None": lambda: (minimize_many(valley, STARTS, (np.ones(3),), in_axes=(0, None)), (STARTS, np.ones((60, 3)))),
-    "one x0": lambda: (minimize_many(valley, STARTS[0], (SHIFTS,), in_axes=(None, 0)), (STARTS[:1].repeat(60, 0), SHIFTS)),
+    "in_axes None": lambda: (
+        minimize_many(valley, STARTS, (np.ones(3),), in_axes=(0, None)),
+        (STARTS, np.ones((60, 3))),
+    ),
+    "one x0": lambda: (
+        minimize_many(valley, STARTS[0], (SHIFTS,), in_axes=(None, 0)),
+        (STARTS[:1].repeat(60, 0), SHIFTS),
+    ),
     "last axis": lambda: (minimize_many(valley, STARTS.T, (SHIFTS,), in_axes=(-1, 0)), (STARTS, SHIFTS)),
     "no tuple": lambda: (minimize_many(valley, STARTS, jnp.asarray(SHIFTS)), (STARTS, SHIFTS)),
     "lists": lambda: (minimize_many(valley, STARTS.tolist(), (SHIFTS,)), (STARTS, SHIFTS)),
