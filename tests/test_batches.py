@@ -28,7 +28,7 @@ def test_a_lane_that_takes_long_and_one_of_nan_change_no_other(method, dtype):
             np.testing.assert_array_equal(one[others], two[others])
     if method != "nelder_mead":
         assert broken.status[3] == 3
-    assert hard.nfev[3] > 5 * calm.nfev[3]
+    assert hard.nfev[3] > (2 if method == "nelder_mead" else 5) * calm.nfev[3]  # which stops at 200 n
 
 
 def test_nested():
