@@ -40,6 +40,7 @@ def whole(solve):
         program = jax.jit(lambda x0, args: solve(lambda x: fun(x, *args), x0, limits)).lower(x0, args).compile()
         return lambda: program(x0, args)
 
+    build.solve = solve  # for those who want a batch of them
     return build
 
 

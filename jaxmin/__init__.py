@@ -6,6 +6,7 @@ from jaxmin._descent import descend
 from jaxmin._history import History
 from jaxmin._inverse_hessian import InverseHessian
 from jaxmin._lookup import iterate, value_and_grad_from_state
+from jaxmin._many import minimize_many
 from jaxmin._method import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._minimize import minimize
 from jaxmin._plot import plot
@@ -20,6 +21,7 @@ globals().update(_builders)
 __all__ = [
     "STATUS", "Bounds", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
     "Solver", "SolverState", "Start", "Status",
-    "as_optax", "descend", "iterate", "minimize", "plot", "traced", "value_and_grad_from_state", *_builders,
+    "as_optax", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
+    "value_and_grad_from_state", *_builders,
 ]  # fmt: skip
 __version__ = "0.1.0"

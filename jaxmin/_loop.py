@@ -74,27 +74,30 @@ def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=No
       The last ``Carry``.
     """
 
-    def trip(old):
-        new = advance(evaluate, rounded, method, limits, box, old)
-        # In a batch the trips of a lane that has ended are made and dropped.
-        accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
-        if old.history is not None:
-            new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, new.nfev))
-        if watch is not None:
-            new = new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
-        return new
-
+    step = lambda old: trip(evaluate, rounded, method, limits, box, watch, old)
     if unrolled is not None:
-        going = lambda carry, _: (lax.cond(carry.status == RUNNING, trip, lambda carry: carry, carry), None)
+        going = lambda carry, _: (lax.cond(carry.status == RUNNING, step, lambda carry: carry, carry), None)
         return lax.scan(going, carry, length=unrolled)[0]
     if steps is None:
-        return lax.while_loop(lambda carry: carry.status == RUNNING, trip, carry)
+        return lax.while_loop(lambda carry: carry.status == RUNNING, step, carry)
     goes_on = lambda both: (both[0].status == RUNNING) & (both[1] > 0)
-    return lax.while_loop(goes_on, lambda both: (trip(both[0]), both[1] - 1), (carry, steps))[0]
+    return lax.while_loop(goes_on, lambda both: (step(both[0]), both[1] - 1), (carry, steps))[0]
+
+
+def trip(evaluate, rounded, method, limits, box, watch, old):
+    """One trip of the loop: :func:`advance`, with the record that is kept and whoever watches."""
+    new = advance(evaluate, rounded, method, limits, box, old)
+    # In a batch the trips of a lane that has ended are made and dropped.
+    accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
+    if old.history is not None:
+        new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, new.nfev))
+    if watch is not None:
+        new = new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
+    return new
 
 
 def advance(evaluate, rounded, method, limits, box, carry):
-    """One trip: evaluate the method's trial, tell it, count, and test."""
+    """Evaluate the method's trial, tell it, count, and test."""
     x = rounded(carry.state.trial)
     if box is not None:
         x = box.clip(x)

@@ -155,7 +155,7 @@ class Call(NamedTuple):
 
     def result(self, *solved):
         """What the user is given, of what ``solve`` gave."""
-        result = _result(self.problem, self.box, *solved)
+        result = result_of(self.problem, bounded(self.problem.variables, self.box, solved[-1]), *solved)
         return result if self.whole is None else dataclasses.replace(result, x=self.whole(result.x))
 
 
@@ -225,12 +225,23 @@ def _checked_jac(jac):
     return None if jac is False else jac
 
 
-def _active(variables, within, solution):
-    """-1, 0 or 1 for each variable, in the leaves' shapes."""
+class Bounded(NamedTuple):
+    """What a result says of bounds; None where there are none."""
+
+    gnorm: Any = None  # [] the infinity norm of the projected gradient
+    active: Any = None  # -1, 0 or 1 for each variable, in the leaves' shapes
+
+
+def bounded(variables, within, solution):
+    """The ``Bounded`` of a solution."""
+    if within is None:
+        return Bounded()
+    x, g = solution.x, solution.g
+    gnorm = None if g is None else vec.max_abs(within.projected(x, g))
     counts = [math.prod(shape) for shape, _ in variables.shapes]
-    g = 0 if solution.g is None else solution.g  # without a gradient: where x is at a bound
-    parts = jnp.split(within.active(solution.x, g), np.cumsum(counts)[:-1].tolist())
-    return [part.reshape(shape) for part, (shape, _) in zip(parts, variables.shapes)]
+    g = 0 if g is None else g  # without a gradient: where x is at a bound
+    parts = jnp.split(within.active(x, g), np.cumsum(counts)[:-1].tolist())
+    return Bounded(gnorm, [part.reshape(shape) for part, (shape, _) in zip(parts, variables.shapes)])
 
 
 def _check_bounded(method):
@@ -242,13 +253,13 @@ def _check_bounded(method):
         )
 
 
-def _result(problem, within, x, jac, solution):
-    """The arrays that the solve gave, in the user's structures."""
+def result_of(problem, bounded, x, jac, solution, axes=None):
+    """The arrays that the solve gave, in the user's structures; ``axes``: see ``InverseHessian``."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
     nit, nfev, nhev, curvature, history = solution.others
     if history is not None and history.x is not None:
         history = history._replace(x=static.only(history.x))
-    hess_inv = None if curvature is None else InverseHessian(curvature, variables, static)
+    hess_inv = None if curvature is None else InverseHessian(curvature, variables, static, axes)
     if isinstance(curvature, Dense) and jax.tree_util.treedef_is_leaf(static.treedef):
         hess_inv = curvature.H
     return OptimizeResult(
@@ -263,7 +274,7 @@ def _result(problem, within, x, jac, solution):
         status=solution.status,
         hess_inv=hess_inv,
         aux=aux_static.combine(solution.aux),
-        gnorm=None if within is None or solution.g is None else vec.max_abs(within.projected(solution.x, solution.g)),
-        active_mask=None if within is None else static.only(_active(problem.variables, within, solution)),
+        gnorm=bounded.gnorm,
+        active_mask=None if bounded.active is None else static.only(bounded.active),
         _static=(static if static.leaves() else None, aux_static if aux_static.leaves() else None),
     )

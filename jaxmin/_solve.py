@@ -31,6 +31,7 @@ class Parts(NamedTuple):
     run: Any  # (carry, inputs, limits, steps) -> ``Carry``
     end: Any  # carry -> ``Solution``
     evaluate: Any = None  # (x, inputs) -> (value, grad, aux)
+    trip: Any = None  # (carry, inputs, limits) -> ``Carry``, watched by nobody
 
 
 def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, curvature=None, unrolled=None, **history):
@@ -54,6 +55,24 @@ def stepwise(problem, method, watcher=None, traced=None, **history):
     """The compiled ``Parts`` of the same solve, which begin with the leaves of x0."""
     key = _key(problem, method, watcher, traced, **history)
     return _parts_by_program(*key) if _is_new(method) else _compiled_parts(*key)
+
+
+def many(problem, method, make, plan, **history):
+    """``make(plan, begin, trip, end)`` compiled, with the ``Parts`` that begin with and give leaves.
+
+    Args:
+      make: gives a function of arrays; itself and the plan hashable.
+    """
+    key = _key(problem, method, None, None, **history)
+    if not _is_new(method):
+        return _compiled_many(make, plan, *key)
+    made = _made(make, plan, *key)
+
+    def run(*arguments):
+        constants, program = _found(made, *arguments)
+        return program(constants, *arguments)
+
+    return run
 
 
 def inputs(problem, box=None, watcher=None, traced=None, curvature=None):
@@ -91,6 +110,16 @@ def _compiled(diff, unrolled, *key):
 @once_per_signature
 def _compiled_parts(*key):
     return Parts(*map(jax.jit, _parts_on_leaves(*key)))
+
+
+@once_per_signature
+def _compiled_many(*key):
+    return jax.jit(_made(*key))
+
+
+def _made(make, plan, *key):
+    begin, _, end = _parts_on_leaves(*key)
+    return make(plan, begin, _parts(*key).trip, end)
 
 
 def _parts_by_program(*key):
@@ -172,7 +201,7 @@ def _program(signature):
 
 def _functions(unrolled, *key):
     """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux)."""
-    begin, run, end, evaluate = _parts(*key)
+    begin, run, end, evaluate, _ = _parts(*key)
 
     def solve(x0, inputs, limits):
         return end(run(begin(x0, inputs), inputs, limits, unrolled=unrolled))
@@ -243,4 +272,7 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
         others = state.nit, carry.nfev, carry.nhev, curvature, kept
         return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
 
-    return Parts(begin, run, end, evaluate)
+    def trip(carry, inputs, limits):
+        return _loop.trip(evaluation(inputs), variables.rounded, chosen(), limits, inputs[-1], None, carry)
+
+    return Parts(begin, run, end, evaluate, trip)

@@ -1,0 +1,78 @@
+"""vmap(minimize): lanes that know nothing of each other, over whatever differs between them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmin import Bounds, minimize
+
+STARTS = np.random.default_rng(5).uniform(-2, 2, (8, 2))
+
+
+def valley(x, steepness):
+    return jnp.sum(steepness * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("method", ("bfgs", "cg", "trust_ncg", "nelder_mead"))
+def test_a_lane_that_takes_long_and_one_of_nan_change_no_other(method, dtype):
+    solve = jax.jit(jax.vmap(lambda x, a: minimize(valley, x, (a,), method)))
+    starts, steepness = STARTS.astype(dtype), np.ones(8, dtype)
+    calm = solve(starts, steepness)
+    hard = solve(starts, np.where(np.arange(8) == 3, 1e6, steepness).astype(dtype))
+    broken = solve(np.where(np.arange(8)[:, None] == 3, np.nan, starts).astype(dtype), steepness)
+    others = np.arange(8) != 3
+    for other in (hard, broken):
+        for one, two in zip(jax.tree.leaves(calm), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(one[others], two[others])
+    if method != "nelder_mead":
+        assert broken.status[3] == 3
+    assert hard.nfev[3] > (2 if method == "nelder_mead" else 5) * calm.nfev[3]  # which stops at 200 n
+
+
+def test_nested():
+    weights = np.array([1.0, 3.0, 10.0])
+    one = jax.vmap(jax.vmap(lambda x, a: minimize(valley, x, (a,)), (0, None)), (None, 0))(STARTS, weights)
+    two = jax.vmap(lambda x: jax.vmap(lambda a: minimize(valley, x, (a,)))(weights))(STARTS)
+    assert one.x.shape == (3, 8, 2) and one.success.all()
+    np.testing.assert_allclose(one.x, np.swapaxes(two.x, 0, 1), atol=1e-4)
+    np.testing.assert_array_equal(one.status, two.status.T)
+
+
+OVER = {
+    "x0": (lambda x, a, u, t: minimize(valley, x, (3.0,)), (0, None, None, None)),
+    "x0, by columns": (lambda x, a, u, t: minimize(valley, x, (3.0,)), (1, None, None, None)),
+    "args": (lambda x, a, u, t: minimize(valley, x[0], (a,)), (None, 0, None, None)),
+    "upper bounds": (
+        lambda x, a, u, t: minimize(valley, x[0], (3.0,), bounds=Bounds(-np.inf, u)),
+        (None, None, 0, None),
+    ),
+    "pairs of bounds": (
+        lambda x, a, u, t: minimize(valley, x[0], (3.0,), bounds=[(None, u), (-1, None)]),
+        (None, None, 0, None),
+    ),
+    "tolerances": (lambda x, a, u, t: minimize(valley, x[0], (3.0,), options={"gtol": t}), (None, None, None, 0)),
+    "limits": (
+        lambda x, a, u, t: minimize(valley, x[0], (3.0,), options={"maxiter": jnp.round(5 + 5 * u)}),
+        (None, None, 0, None),
+    ),
+    "a closure": (lambda x, a, u, t: minimize(lambda x: valley(x, a), x[0]), (None, 0, None, None)),
+    "all": (
+        lambda x, a, u, t: minimize(valley, x, (a,), "bfgs", bounds=Bounds(-np.inf, u), tol=t),
+        (0, 0, 0, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_over(over):
+    solve, axes = OVER[over]
+    given = STARTS, np.linspace(1, 9, 8), np.linspace(0.2, 2, 8), np.geomspace(1e-8, 1e-2, 8)
+    given = (given[0].T if axes[0] == 1 else given[0], *given[1:])
+    lanes = jax.vmap(solve, axes)(*given)
+    for i in range(8):
+        alone = solve(*(u if axis is None else np.take(u, i, axis) for u, axis in zip(given, axes)))
+        lane = jax.tree.map(lambda u, i=i: u[i], lanes)
+        assert (lane.status, lane.nit, lane.nfev) == (alone.status, alone.nit, alone.nfev)
+        np.testing.assert_allclose(lane.x, alone.x, rtol=1e-8, atol=1e-10)
