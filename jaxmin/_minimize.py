@@ -16,7 +16,7 @@ from jaxmin._implicit import check_mode
 from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._method import Method
 from jaxmin._models import as_model
-from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length, trips_unrolled
+from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length, of_what_is_given, trips_unrolled
 from jaxmin._progress import Bar
 from jaxmin._result import OptimizeResult
 from jaxmin._solve import solve
@@ -55,12 +55,13 @@ def minimize(
       args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
         are no arrays are welcome.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
-        "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead",
-        without gradients; in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
-        ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
-        by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
-        "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
-        ``jax.example_libraries.optimizers``.
+        "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and
+        "powell", without gradients; in SciPy's spelling or ours. "auto" is "trust_exact" where ``hess`` is given and no
+        bounds, "trust_ncg" where it is with bounds, or ``hessp`` is, and else "lbfgs". None is SciPy's rule ("bfgs").
+        Or what a builder made: ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line
+        search unless one is given: by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop",
+        "rmsprop_momentum", "adam", "adamax", "sm3", "extra_gradient", with the option ``learning_rate``), any
+        Optax-style object, or a triple of ``jax.example_libraries.optimizers``.
       jac: None (default) differentiates fun; True says that fun returns ``(value, gradient)``; a
         callable ``jac(x, *args)`` gives the gradient, built like x0, in ``jax.grad``'s convention.
       bounds: SciPy's list of (low, high) pairs, None for no bound; or :class:`~jaxmin.Bounds` (SciPy's too),
@@ -186,6 +187,8 @@ def prepare(
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
+    if isinstance(method, str) and method.lower() == "auto":
+        method = of_what_is_given(hess, hessp, bounds is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     unrolled = trips_unrolled(diff, chosen, limits)
     hess, hessp = _hessian.used(chosen.wants, method, hess, hessp)

@@ -72,6 +72,13 @@ def choose(method, linesearch, tol, options, bounded=False):
     return entry.build(**constants), limits
 
 
+def of_what_is_given(hess, hessp, bounded):
+    """The method that "auto" stands for; the table is in docs/choosing.md."""
+    if hess is not None and not bounded:
+        return "trust_exact"
+    return "lbfgs" if hess is None and hessp is None else "trust_ncg"
+
+
 def _choose_transformation(entry, method, linesearch, options):
     """A transformation, by name or as it is, with the search that was given, if any."""
     search, known, kept = {}, {}, False

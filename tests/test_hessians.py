@@ -380,3 +380,27 @@ def test_nan_in_it_ends_the_solve_at_the_last_iterate(method, given):
     assert res.status == 3 and res.nfev <= 3
     np.testing.assert_array_equal(res.x, START)
     assert jaxmin.STATUS[int(res.status)].success is False
+
+
+# ---- chosen by what is given
+
+BOX = [(-2, 2), (-2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "method"),
+    [
+        ({}, "lbfgs"),
+        ({"bounds": BOX}, "lbfgs"),
+        ({"hess": hessian}, "trust_exact"),
+        ({"hessp": product}, "trust_ncg"),
+        ({"hess": hessian, "bounds": BOX}, "trust_ncg"),
+        ({"hessp": product, "bounds": BOX}, "trust_ncg"),
+    ],
+    ids=("nothing", "bounds", "hess", "hessp", "hess and bounds", "hessp and bounds"),
+)
+def test_auto_goes_by_what_is_given(given, method):
+    same_path(
+        minimize(rosenbrock, [-1.2, 1.0], method="auto", **given),
+        minimize(rosenbrock, [-1.2, 1.0], method=method, **given),
+    )
