@@ -87,7 +87,7 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
                 )
     if problems is None:
         raise ValueError(f"in_axes={in_axes!r}: neither x0 nor args have an axis of problems")
-    return Given(*rows.values(), starts=problems * best_of if starts is None else starts)
+    return Given(*rows.values(), problems * best_of if starts is None else starts)
 
 
 def _rows(name, tree, axes):
@@ -177,9 +177,9 @@ def fed(call, given, method, linesearch, best_of):
 
     inputs = _solve.inputs(problem._replace(fixed=fixed, arrays=arrays), within)
     constants = jax.tree.map(lambda _: 0, inputs[0])
-    rows = rows_of_leaves, (constants, rows_of_fixed, rows_of_arrays, inputs[-2], rows_of_box), rows_of_limits
+    rows_of_inputs = constants, rows_of_fixed, rows_of_arrays, inputs[-2], rows_of_box
     flat, tree = jax.tree.flatten((leaves, inputs, limits))
-    every = tuple(jax.tree.leaves(rows))
+    every = tuple(jax.tree.leaves((rows_of_leaves, rows_of_inputs, rows_of_limits)))
     problems, shared = ([leaf for leaf, n in zip(flat, every) if bool(n) == has] for has in (True, False))
     fixed = [
         leaf if has else np.broadcast_to(leaf, (given.starts, *np.shape(leaf)))
