@@ -55,8 +55,8 @@ def minimize(
       args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
         are no arrays are welcome.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "trust_ncg" and "trust_krylov", with
-        Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead", without gradients;
-        in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
+        Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and "powell", without
+        gradients; in SciPy's spelling or ours. None is SciPy's rule ("bfgs"); what a builder made:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
         by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
         "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
@@ -87,6 +87,7 @@ def minimize(
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
         "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n for limits.
+        "powell" too: ``xtol`` and ``ftol`` (1e-4, relative; a line is searched to 100 xtol), and 1000 n.
 
         Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
         last N iterates in ``res.history``, True those of maxiter + 1; ``history_x``, True their points too.
@@ -235,7 +236,7 @@ def _check_bounded(method):
     if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
         raise ValueError(
             "bounds: this method takes none (its update has no parameter 'box'); 'lbfgs', 'bfgs', 'cg', "
-            "'gradient_descent' and 'nelder_mead' do"
+            "'gradient_descent', 'nelder_mead' and 'powell' do"
         )
 
 
