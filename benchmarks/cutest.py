@@ -359,6 +359,7 @@ def run(options):
     if unknown:
         raise SystemExit(f"--only: no such problems: {', '.join(sorted(unknown))}")
     chosen = sorted((n, name) for name, n in sizes.items() if n <= options.max_n and name in (options.only or sizes))
+    chosen = chosen[:: options.every]
     tasks = queue.SimpleQueue()
     for n, name in chosen:
         for solver in options.solver:
@@ -579,6 +580,7 @@ def parse(argv):
     command.add_argument("--set", default="unconstrained", choices=("unconstrained", "bounded"))
     command.add_argument("--dtype", default="float64", choices=SLACK)
     command.add_argument("--max-n", type=int, default=10_000, help="the largest number of variables")
+    command.add_argument("--every", type=int, default=1, metavar="K", help="every K-th problem alone, by size")
     command.add_argument("--time-limit", type=float, default=60.0, help="seconds for a solve with its compilation")
     command.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: processor time of the worker")
     command.add_argument("--workers", type=int, default=1, help="processes at once")

@@ -89,6 +89,7 @@ def minimize(
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
         "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n for limits.
+        "powell" too: ``xtol`` and ``ftol`` (1e-4, relative; a line is searched to 100 xtol), and 1000 n.
 
         Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
         last N iterates in ``res.history``, True those of maxiter + 1; ``history_x``, True their points too.
@@ -252,7 +253,7 @@ def _check_bounded(method):
     if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
         raise ValueError(
             "bounds: this method takes none (its update has no parameter 'box'); 'lbfgs', 'bfgs', 'cg', "
-            "'gradient_descent', 'newton_cg', 'trust_ncg' and 'nelder_mead' do"
+            "'gradient_descent', 'newton_cg', 'trust_ncg', 'nelder_mead' and 'powell' do"
         )
 
 

@@ -52,10 +52,10 @@ def powell(direc=None):
     An iteration is a cycle over n directions, at first the axes. Then the point as far again beyond the cycle is
     tried, and if Powell's test says so, the line through it is searched too, and takes the place of the direction
     that brought the largest decrease [1, 2]. A NaN counts as infinity. A line is searched by Brent's method [3] to
-    within 100 xtol of the distance moved along it, in a box between the points where it leaves the box.
+    within 100 xtol of the distance moved along it; in a box it is bent along the bounds.
 
-    It ends where a cycle lowers f by no more than ftol, relative to the mean of \|f\| before and after, and moves x by
-    no more than 100 xtol, relative to max(\|x\|, 1), which SciPy does not ask; both are 1e-4 by default. Or after
+    It ends where a cycle lowers f by no more than ftol, relative to the mean of \|f\| before and after, and moves x
+    by no more than 100 xtol, relative to max(\|x\|, 1), which SciPy does not ask; both are 1e-4 by default. Or after
     1000 n iterations or evaluations.
 
     Args:
@@ -216,7 +216,10 @@ def _relative_decrease(before, after):
 
 
 def _extent(x, d, box, dtype):
-    """How far the line x + t d stays in the box to either side, and the least distance that moves x on it."""
+    """How far the line x + t d, bent along the bounds, goes on to either side, and the least distance that moves x.
+
+    A line that ended where it leaves the box would be lost for the other coordinates once one is at its bound.
+    """
     moves = d != 0
     any_moves = jnp.any(moves)
     safe = jnp.where(moves, d, 1)
@@ -225,9 +228,8 @@ def _extent(x, d, box, dtype):
     if box is None:
         upper = jnp.where(any_moves, jnp.inf, 0).astype(dtype)
         return -upper, upper, least
-    up, down = (jnp.where(moves, jnp.abs((_ahead(box, s * d) - x) / safe), jnp.inf) for s in (1, -1))
-    upper, lower = jnp.min(up, initial=jnp.inf), -jnp.min(down, initial=jnp.inf)
-    return jnp.where(any_moves, lower, 0).astype(dtype), jnp.where(any_moves, upper, 0).astype(dtype), least
+    up, down = (jnp.where(moves, jnp.abs((_ahead(box, s * d) - x) / safe), 0) for s in (1, -1))
+    return -jnp.max(down, initial=0).astype(dtype), jnp.max(up, initial=0).astype(dtype), least
 
 
 def _ahead(box, d):
@@ -236,7 +238,7 @@ def _ahead(box, d):
 
 
 def _point(x, d, t, box):
-    """x + t d; where it reaches a bound, the bound itself."""
+    """x + t d; a coordinate that reaches its bound stays there, exactly."""
     point = vec.axpy(t, d, x)
     if box is None:
         return point
