@@ -87,8 +87,8 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
                 )
     if problems is None:
         raise ValueError(f"in_axes={in_axes!r}: neither x0 nor args have an axis of problems")
-    whole = problems * best_of if starts is None else starts
-    return Given(rows["x0"], rows["args"], rows["bounds"], rows["options"], whole)
+    starts = problems * best_of if starts is None else starts
+    return Given(rows["x0"], rows["args"], rows["bounds"], rows["options"], starts)
 
 
 def _rows(name, tree, axes):

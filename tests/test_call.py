@@ -65,7 +65,7 @@ def test_defaults_are_scipys_but_for_the_method():
 
 def test_what_scipy_has_not_is_keyword_only():
     ours = inspect.signature(minimize).parameters
-    assert [name for name, p in ours.items() if p.kind is p.KEYWORD_ONLY] == ["linesearch", "has_aux"]
+    assert [name for name, p in ours.items() if p.kind is p.KEYWORD_ONLY] == ["linesearch", "has_aux", "progress"]
     assert ours["has_aux"].default is False
 
 
