@@ -9,6 +9,7 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 _HIGHEST = lax.Precision.HIGHEST
 # A history of at most this many numbers is written by a masked copy, which XLA fuses and which stays a
@@ -32,11 +33,21 @@ def dot(a, b):
     dtype = scalar_dtype(a)
 
     def one(u, v):
-        u, v = u.reshape(-1).astype(jnp.result_type(u, dtype)), v.reshape(-1).astype(jnp.result_type(v, dtype))
-        return jnp.real(jnp.vdot(u, v, precision=_HIGHEST)).astype(dtype)
+        u, v = u.astype(jnp.result_type(u, dtype)), v.astype(jnp.result_type(v, dtype))
+        return jnp.real(_contracted(u.conj(), v, u.ndim)).astype(dtype)
 
     parts = jax.tree.leaves(jax.tree.map(one, a, b))
     return reduce(jnp.add, parts, jnp.zeros((), dtype))
+
+
+def _contracted(u, v, axes):
+    """The sum of products over the last axes of u and the first of v; not reshaped, which would undo a sharding."""
+    mesh, kind = jax.typeof(v).sharding.mesh, getattr(jax.sharding, "AxisType", None)
+    if kind is None or kind.Explicit not in tuple(mesh.axis_types):
+        return jnp.tensordot(u, v, axes, precision=_HIGHEST)
+    # Where the types tell of shardings: the sum over the devices; what is not summed over stays where it is.
+    spec = *jax.typeof(u).sharding.spec[: u.ndim - axes], *jax.typeof(v).sharding.spec[axes:]
+    return jnp.tensordot(u, v, axes, precision=_HIGHEST, out_sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
 
 def max_abs(a):
@@ -85,7 +96,7 @@ def zeros(x):
 
 def rows(m, x):
     """A history of m zero vectors like x: every leaf gains a leading axis m."""
-    return jax.tree.map(lambda u: jnp.zeros((m, *u.shape), u.dtype), x)
+    return jax.tree.map(lambda u: jnp.broadcast_to(jnp.zeros_like(u), (m, *u.shape)), x)
 
 
 def write_row(history, slot, row, when):
@@ -110,9 +121,8 @@ def rows_dot(history, v):
     dtype = scalar_dtype(v)
 
     def one(h, u):
-        h, u = h.reshape(h.shape[0], -1), u.reshape(-1)
         wide = jnp.result_type(h, dtype)
-        return jnp.real(jnp.dot(h.astype(wide).conj(), u.astype(wide), precision=_HIGHEST)).astype(dtype)
+        return jnp.real(_contracted(h.astype(wide).conj(), u.astype(wide), u.ndim)).astype(dtype)
 
     return reduce(jnp.add, jax.tree.leaves(jax.tree.map(one, history, v)))
 
@@ -122,7 +132,6 @@ def rows_sum(coefficients, history):
 
     def one(h):
         wide = jnp.result_type(h, coefficients)
-        total = jnp.dot(coefficients, h.reshape(h.shape[0], -1).astype(wide), precision=_HIGHEST)
-        return total.reshape(h.shape[1:]).astype(h.dtype)
+        return _contracted(coefficients, h.astype(wide), 1).astype(h.dtype)
 
     return jax.tree.map(one, history)
