@@ -1,16 +1,17 @@
 """Derivatives of a solution, by the implicit function theorem."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from jaxmin import _vector as vec
 from jaxmin._result import FTOL, PRECISION_LOSS, STATUS, XTOL
 
-# Up to so many variables the Hessian is formed and factorised; more are left to conjugate gradients.
+# Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
+# gradients.
 _DENSE_MAX = 100
 # Statuses that are no success, but whose point is a minimum as far as the dtype can tell.
 _AT_A_MINIMUM = sorted({PRECISION_LOSS, FTOL, XTOL} | {row.code for row in STATUS.values() if row.success})
@@ -109,13 +110,12 @@ def refused(solve):
 def _solve_linear(hessian, b):
     """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
     eps, size = float(jnp.finfo(vec.scalar_dtype(b)).eps), vec.size(b)
-    if size <= _DENSE_MAX:
-        b, unravel = ravel_pytree(b)
-        H = jax.vmap(lambda v: ravel_pytree(hessian(unravel(v)))[0])(jnp.eye(size, dtype=b.dtype))
+    if size <= _DENSE_MAX and not isinstance(b, tuple):
+        H = jax.vmap(hessian)(jnp.eye(size, dtype=b.dtype))
         L = jnp.linalg.cholesky((H + H.T) / 2)
         pivots = jnp.diagonal(L) ** 2 / jnp.maximum(jnp.diagonal(H), jnp.finfo(b.dtype).tiny)
         regular = jnp.all(pivots > 10 * size * eps)  # else what is left of a row is rounding
-        return unravel(jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype))
+        return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
 
     def conjugate_gradients(matvec, b):
         bb = vec.dot(b, b)
@@ -136,6 +136,10 @@ def _solve_linear(hessian, b):
         solved = positive & (vec.dot(r, r) <= eps**0.5 * bb)
         return vec.scale(jnp.where(solved, 1, jnp.nan), v)
 
+    if isinstance(b, tuple):
+        # Reverse mode wants all parts of b to depend on the inputs, or none: so each does, by nothing.
+        nothing = 0 * functools.reduce(jnp.add, map(jnp.sum, b))
+        b = tuple(part + nothing for part in b)
     return jax.lax.custom_linear_solve(hessian, b, conjugate_gradients, symmetric=True)
 
 

@@ -5,7 +5,6 @@ import inspect
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _hessian, _problem
@@ -18,7 +17,7 @@ from jaxmin._models import as_model
 from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length, of_what_is_given, trips_unrolled
 from jaxmin._progress import Bar
 from jaxmin._result import OptimizeResult
-from jaxmin._sharding import in_form
+from jaxmin._sharding import in_form, placed
 from jaxmin._solve import solve
 from jaxmin._warm_start import warm
 from jaxmin._watch import Traced, Watcher, trace, watched
@@ -102,7 +101,7 @@ def minimize(
         (through each of the maxiter or maxfun evaluations, x0 included: memory for all of them).
         Of what is sharded: ``flat``, whether x0's leaves are joined to one vector for the method. By default they
         are, unless one of them is sharded over several devices, and not known to be so under ``jit``. False keeps
-        them apart, each with its sharding; "lbfgs", "cg", "gradient_descent" and transformations can.
+        them apart, each with its sharding; the methods but "bfgs" and those that use matrices or no gradients can.
         Of x0, if it is a Flax NNX module: ``wrt`` (``nnx.Param``), the filter that says which of its
         variables vary.
       linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. By default the
@@ -199,7 +198,7 @@ def prepare(
     hess, hessp = _hessian.used(chosen.wants, method, hess, hessp)
     problem = _problem.build(fun, x0, args, jac, has_aux, chosen.wants != "value", hess, hessp)
     problem = in_form(flat, problem, chosen)
-    within = box(bounds, problem.variables, problem.x_static)
+    within = placed(box(bounds, problem.variables, problem.x_static), problem)
     if within is not None:
         _check_bounded(chosen)
     curvature = None if earlier is None else warm(earlier, chosen, problem.variables)

@@ -2,7 +2,9 @@
 
 import jax
 
+from jaxmin._box import Box
 from jaxmin._registry import entries
+from jaxmin._vector import typed_sharding
 from jaxmin._x0 import ApartVariables
 
 
@@ -26,11 +28,28 @@ def in_form(flat, problem, method):
     if flat is None:
         flat = not (able and any(map(_is_sharded, problem.leaves)))
     if flat:
+        if any(u.ndim + len(problem.leaves) > 2 and _is_sharded(u) and typed_sharding(u) for u in problem.leaves):
+            raise ValueError(
+                "x0: leaves sharded over explicit axes of a mesh, and this method works on one flat vector of them; "
+                f"jax.sharding.reshard gathers them, {_those_that_do()} take them as they are"
+            )
         return problem
     if not able:
-        why = "hess gives one matrix; hessp does not" if method.trees else f"this method does not; {_those_that_do()} do"
-        raise ValueError(f"options['flat']=False: leaves of x0 kept apart; {why}. True joins them to one vector")
+        why = "hess gives one matrix; hessp works" if method.trees else f"a choice of {_those_that_do()}"
+        raise ValueError(f"options['flat']=False: this method works on one flat vector of x0's leaves; {why}")
     return problem._replace(variables=ApartVariables(problem.leaves, wide=problem.trace.value_dtype))
+
+
+def placed(box, problem):
+    """The ``Box``, or None, on the devices where the leaves of x0 are that are kept apart."""
+    if box is None or problem.variables.flat:
+        return box
+
+    def beside(bounds):
+        pairs = zip(bounds, problem.leaves)
+        return tuple(jax.device_put(bound, leaf.sharding) if _is_sharded(leaf) else bound for bound, leaf in pairs)
+
+    return Box(*map(beside, box))
 
 
 def _is_sharded(leaf):

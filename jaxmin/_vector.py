@@ -42,12 +42,17 @@ def dot(a, b):
 
 def _contracted(u, v, axes):
     """The sum of products over the last axes of u and the first of v; not reshaped, which would undo a sharding."""
-    mesh, kind = jax.typeof(v).sharding.mesh, getattr(jax.sharding, "AxisType", None)
-    if kind is None or kind.Explicit not in tuple(mesh.axis_types):
+    if not typed_sharding(v):
         return jnp.tensordot(u, v, axes, precision=_HIGHEST)
-    # Where the types tell of shardings: the sum over the devices; what is not summed over stays where it is.
-    spec = *jax.typeof(u).sharding.spec[: u.ndim - axes], *jax.typeof(v).sharding.spec[axes:]
-    return jnp.tensordot(u, v, axes, precision=_HIGHEST, out_sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+    # The sum over the devices; what is not summed over stays where it is.
+    of_u, of_v = jax.typeof(u).sharding, jax.typeof(v).sharding
+    spec = PartitionSpec(*of_u.spec[: u.ndim - axes], *of_v.spec[axes:])
+    return jnp.tensordot(u, v, axes, precision=_HIGHEST, out_sharding=NamedSharding(of_v.mesh, spec))
+
+
+def typed_sharding(u):
+    """Whether an array's type tells of a mesh, of JAX's explicit axes."""
+    return jax.sharding.AxisType.Explicit in tuple(jax.typeof(u).sharding.mesh.axis_types)
 
 
 def max_abs(a):
