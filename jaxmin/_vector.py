@@ -112,6 +112,10 @@ def write_row(history, slot, row, when):
         return jnp.where(hot.reshape(-1, *[1] * r.ndim) & when, r, h)
 
     def in_place(h, r):
+        if r.ndim > 1:
+            # A product sees rows of many axes as a matrix, for which XLA would write the row a second time, into a
+            # copy of all; not so where the write is by itself.
+            return lax.cond(when, lambda: lax.dynamic_update_index_in_dim(h, r, slot, 0), lambda: h)
         old = lax.dynamic_index_in_dim(h, slot, keepdims=False)
         return lax.dynamic_update_index_in_dim(h, jnp.where(when, r, old), slot, 0)
 
