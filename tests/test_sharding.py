@@ -166,7 +166,7 @@ def test_data_spread_over_devices_is_not_gathered():
 def test_an_x0_spread_over_devices_stays_there(method):
     found = on_eight()[method]
     assert found["success"] and found["kept"]
-    assert found["gap"] < 1e-4  # gtol is 1e-5
+    assert found["gap"] < 2e-5  # both are within gtol, 1e-5, of the minimum: the curvature is 1 and more
     moved = found["moved"]
     assert moved["all-reduce"] <= 20  # inner products, with each of the pairs at most
     assert moved["all-gather"] == moved["all-to-all"] == moved["collective-permute"] == 0
@@ -175,19 +175,21 @@ def test_an_x0_spread_over_devices_stays_there(method):
 def test_an_eighth_of_the_memory():
     found = on_eight()["lbfgs"]
     assert all(found["rows_kept"])
-    assert 7.5 < found["memory_replicated"] / found["memory"] <= 8
+    (kept, within), (kept_by_all, within_all) = found["memory"], found["memory_replicated"]
+    assert 7.95 < kept_by_all / kept <= 8
+    assert 7 < (kept_by_all + within_all) / (kept + within) <= 8  # less is fused: one array like x stays, or two
 
 
 def test_bounds_and_derivatives_of_what_is_spread():
     found = on_eight()["box"]
     assert found["kept"] and found["held"] > 0
     assert found["slope_gap"] < 1e-6 < found["slope"]
-    assert found["gap"] < 1e-8  # gtol is 1e-9
+    assert found["gap"] < 1e-6  # both may have ended by rounding of f, which is 2e4
 
 
 def test_axes_that_types_tell_of():
     found = on_eight()["explicit"]
-    assert found["kept"] and found["gap"] < 1e-8
+    assert found["kept"] and found["gap"] < 1e-6
 
 
 @pytest.mark.skipif(
@@ -201,5 +203,5 @@ def test_two_processes_give_the_answer_of_one():
     for found in both:
         assert found["devices"] == 4 and found["success"] and found["shown"]
         assert "within gtol" in found["message"]
-        assert found["gap"] < 1e-10
+        assert found["gap"] < 2e-5  # sums are rounded otherwise; gtol is 1e-5
     assert [found["here"] for found in both] == [2**13, 2**13]
