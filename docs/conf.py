@@ -32,7 +32,7 @@ extensions = [
 exclude_patterns = ["_build", "examples", "gallery/*", "sg_execution_times.rst"]
 nitpicky = False
 
-LATER = ("choosing", "watching", "batches")
+LATER = ("choosing", "watching", "batches", "sharding")
 
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 3

@@ -1,5 +1,6 @@
 """A box: bounds on the variables, and what they do to points and gradients."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -28,47 +29,62 @@ class Bounds(NamedTuple):
 
 
 class Box(NamedTuple):
-    """The bounds of a flat vector."""
+    """The bounds of a vector: one array, or a pytree of them."""
 
-    lower: Any  # [n]
-    upper: Any  # [n]
+    lower: Any  # like x
+    upper: Any  # like x
 
     def clip(self, x):
         """The point of the box next to x."""
-        return jnp.clip(x, self.lower, self.upper)
+        return jax.tree.map(jnp.clip, x, *self)
 
     def active(self, x, g):
         """Where x is held at a bound, f falling outwards: -1 at the lower one, 1 at the upper one, else 0."""
-        at_lower = (x <= self.lower) & (g >= 0)
-        at_upper = (x >= self.upper) & (g <= 0)
-        return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0)).astype(jnp.int32)
+        return jax.tree.map(_active, x, g, *self)
 
     def binding(self, x, g):
         """Where a bound holds x or, by the projected gradient, is about to: -1, 1 or 0 as in ``active``."""
-        lower = self.lower - x > -jnp.abs(g)
-        upper = self.upper - x < jnp.abs(g)
-        pressed = jnp.where(lower & (g > 0), -1, jnp.where(upper & (g < 0), 1, 0)).astype(jnp.int32)
-        return jnp.where(pressed == 0, self.active(x, g), pressed)
+
+        def one(x, g, low, high):
+            lower = low - x > -jnp.abs(g)
+            upper = high - x < jnp.abs(g)
+            pressed = jnp.where(lower & (g > 0), -1, jnp.where(upper & (g < 0), 1, 0)).astype(jnp.int32)
+            return jnp.where(pressed == 0, _active(x, g, low, high), pressed)
+
+        return jax.tree.map(one, x, g, *self)
 
     def free(self, x, g):
         """Where x may move downhill."""
-        return (self.active(x, g) == 0) & (self.lower < self.upper)
+        return jax.tree.map(lambda x, g, low, high: (_active(x, g, low, high) == 0) & (low < high), x, g, *self)
 
-    def only(self, free, v, other=0):
-        """v where x is free, else the other."""
-        return jnp.where(free, v, other)
+    def only(self, free, v, other=None):
+        """v where x is free, else the other, or 0."""
+        if other is None:
+            return jax.tree.map(lambda free, v: jnp.where(free, v, 0), free, v)
+        return jax.tree.map(jnp.where, free, v, other)
 
     def moving(self, x, d):
         """d without what leads out of the box at x: the direction of the bent path there."""
-        return jnp.where(((x <= self.lower) & (d < 0)) | ((x >= self.upper) & (d > 0)), 0, d)
+
+        def one(x, d, low, high):
+            return jnp.where(((x <= low) & (d < 0)) | ((x >= high) & (d > 0)), 0, d)
+
+        return jax.tree.map(one, x, d, *self)
 
     def projected(self, x, g):
         """The projected gradient: the step from x to where -g leads, kept inside the box, with its sign changed."""
-        return jnp.clip(g, x - self.upper, x - self.lower)  # the difference itself would lose a small g beside x
+        # The difference itself would lose a small g beside x.
+        return jax.tree.map(lambda x, g, low, high: jnp.clip(g, x - high, x - low), x, g, *self)
 
     def differ(self, x, y):
         """Whether two points do."""
-        return jnp.any(x != y)
+        return functools.reduce(jnp.logical_or, jax.tree.leaves(jax.tree.map(lambda u, v: jnp.any(u != v), x, y)))
+
+
+def _active(x, g, low, high):
+    at_lower = (x <= low) & (g >= 0)
+    at_upper = (x >= high) & (g <= 0)
+    return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0)).astype(jnp.int32)
 
 
 class EVERYWHERE:

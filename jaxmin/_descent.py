@@ -197,6 +197,7 @@ def descend(direction, linesearch, first_step="unit"):
         inverse_hessian if direction.inverse_hessian else None,
         wants=direction.wants,
         warm_start=warm_start if direction.warm_start else None,
+        trees=direction.trees,
     )
 
 

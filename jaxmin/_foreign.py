@@ -33,6 +33,7 @@ class Foreign(NamedTuple):
     linesearch: LineSearch | None = None
     kept: bool = False  # it is the same object whenever it does the same
     wants = "gradient"  # type: ignore[misc]
+    trees = True  # type: ignore[misc]
 
     def bind(self, to_params, to_vector):
         """The ``Method`` on flat vectors; the transformation itself sees ``to_params(vector)``."""

@@ -75,7 +75,7 @@ def beside(evaluate, wants, state, aux, kept, x):
     elif wants == "hessian":
         told = _at_stays(state, lambda: _symmetric(lambda v: product(x, v), x))
     else:
-        told = lax.cond(state.stays, lambda: product(x, state.along), lambda: jnp.zeros_like(x))
+        told = lax.cond(state.stays, lambda: product(x, state.along), lambda: jax.tree.map(jnp.zeros_like, x))
     return first, told, kept
 
 

@@ -33,7 +33,7 @@ class History(NamedTuple):
 def empty(length, dtype, x=None):
     """A history of nothing yet; of points like the vector x too, unless that is None."""
     whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
-    points = None if x is None else jnp.full((length, x.shape[0]), jnp.nan, x.dtype)
+    points = jax.tree.map(lambda u: jnp.full((length, *u.shape), jnp.nan, u.dtype), x)
     return History(whole, real, real, real, whole, points)
 
 

@@ -1,14 +1,17 @@
 """Derivatives of a solution, by the implicit function theorem."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin import _vector as vec
 from jaxmin._result import FTOL, PRECISION_LOSS, STATUS, XTOL
 
-# Up to so many variables the Hessian is formed and factorised; more are left to conjugate gradients.
+# Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
+# gradients.
 _DENSE_MAX = 100
 # Statuses that are no success, but whose point is a minimum as far as the dtype can tell.
 _AT_A_MINIMUM = sorted({PRECISION_LOSS, FTOL, XTOL} | {row.code for row in STATUS.values() if row.success})
@@ -17,9 +20,9 @@ _AT_A_MINIMUM = sorted({PRECISION_LOSS, FTOL, XTOL} | {row.code for row in STATU
 class Solution(NamedTuple):
     """What a solve gives, as arrays."""
 
-    x: Any  # [n]
+    x: Any  # [n], or a tuple of arrays
     f: Any  # []
-    g: Any  # [n]
+    g: Any  # like x
     aux: Any
     status: Any  # [] int32
     others: Any  # what has no derivative: counts, the curvature
@@ -63,25 +66,27 @@ def implicit(solve, evaluate):
             return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
 
         g = gradient(x, inputs) if solution.g is None else solution.g
-        active = 0 if box is None else box.binding(x, g)
+        held = None if box is None else box.binding(x, g)
+        free = jax.tree.map(lambda held: held == 0, held)
 
         def hessian(v):
             return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
 
         def among_free(v):
-            return jnp.where(active == 0, hessian(jnp.where(active == 0, v, 0)), v)
+            return box.only(free, hessian(box.only(free, v)), v)
 
-        b = -jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
-        x_dot = jnp.zeros_like(x)
+        b = jax.tree.map(jnp.negative, jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1])
+        x_dot = vec.zeros(x)
         f_bounds: Any = 0
         if box is not None:  # what is held at a bound goes with it, and moves the others
-            x_dot = jnp.where(active < 0, box_dot.lower, jnp.where(active > 0, box_dot.upper, 0))
-            b = jnp.where(active == 0, b - hessian(x_dot), 0)
-            f_bounds = jnp.vdot(g, x_dot)  # what the value loses or gains with the bounds; for free variables g is 0
+            x_dot = jax.tree.map(
+                lambda held, lower, upper: jnp.where(held < 0, lower, jnp.where(held > 0, upper, 0)), held, *box_dot
+            )
+            b = box.only(free, vec.sub(b, hessian(x_dot)))
+            f_bounds = vec.dot(g, x_dot)  # what the value loses or gains with the bounds; for free variables g is 0
         at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
-        valid = jnp.where(at_minimum, 1, jnp.nan).astype(x.dtype)
-        x_dot += _solve_linear(hessian if box is None else among_free, b)
-        x_dot *= valid
+        valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
+        x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(hessian if box is None else among_free, b)))
         f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
         f_dot = (f_dot + f_bounds) * valid
         aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
@@ -104,33 +109,37 @@ def refused(solve):
 
 def _solve_linear(hessian, b):
     """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
-    if b.size <= _DENSE_MAX:
-        H = jax.vmap(hessian)(jnp.eye(b.size, dtype=b.dtype))
+    eps, size = float(jnp.finfo(vec.scalar_dtype(b)).eps), vec.size(b)
+    if size <= _DENSE_MAX and not isinstance(b, tuple):
+        H = jax.vmap(hessian)(jnp.eye(size, dtype=b.dtype))
         L = jnp.linalg.cholesky((H + H.T) / 2)
         pivots = jnp.diagonal(L) ** 2 / jnp.maximum(jnp.diagonal(H), jnp.finfo(b.dtype).tiny)
-        regular = jnp.all(pivots > 10 * b.size * jnp.finfo(b.dtype).eps)  # else what is left of a row is rounding
+        regular = jnp.all(pivots > 10 * size * eps)  # else what is left of a row is rounding
         return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
 
     def conjugate_gradients(matvec, b):
-        eps = float(jnp.finfo(b.dtype).eps)
-        bb = jnp.vdot(b, b)
+        bb = vec.dot(b, b)
 
         def goes_on(carry):
             _, r, _, k, positive = carry
-            return positive & (jnp.vdot(r, r) > (10 * eps) ** 2 * bb) & (k < min(10 * b.size, 10_000))
+            return positive & (vec.dot(r, r) > (10 * eps) ** 2 * bb) & (k < min(10 * size, 10_000))
 
         def step(carry):
             v, r, d, k, _ = carry
-            rr, Hd = jnp.vdot(r, r), matvec(d)
-            dHd = jnp.vdot(d, Hd)
+            rr, Hd = vec.dot(r, r), matvec(d)
+            dHd = vec.dot(d, Hd)
             alpha = rr / dHd
-            v, r = v + alpha * d, r - alpha * Hd
-            return v, r, r + jnp.vdot(r, r) / rr * d, k + 1, dHd > 0
+            v, r = vec.axpy(alpha, d, v), vec.axpy(-alpha, Hd, r)
+            return v, r, vec.axpy(vec.dot(r, r) / rr, d, r), k + 1, dHd > 0
 
-        v, r, *_, positive = jax.lax.while_loop(goes_on, step, (jnp.zeros_like(b), b, b, 0, jnp.ones((), bool)))
-        solved = positive & (jnp.vdot(r, r) <= eps**0.5 * bb)
-        return jnp.where(solved, v, jnp.nan)
+        v, r, *_, positive = jax.lax.while_loop(goes_on, step, (vec.zeros(b), b, b, 0, jnp.ones((), bool)))
+        solved = positive & (vec.dot(r, r) <= eps**0.5 * bb)
+        return vec.scale(jnp.where(solved, 1, jnp.nan), v)
 
+    if isinstance(b, tuple):
+        # Reverse mode wants all parts of b to depend on the inputs, or none: so each does, by nothing.
+        nothing = 0 * functools.reduce(jnp.add, map(jnp.sum, b))
+        b = tuple(part + nothing for part in b)
     return jax.lax.custom_linear_solve(hessian, b, conjugate_gradients, symmetric=True)
 
 

@@ -114,8 +114,8 @@ class Compact(NamedTuple):
 
     def pairs(self):
         """(S, Y, which of their rows are pairs), the oldest first."""
-        oldest_first = lambda rows: jnp.roll(rows, -self.slot, axis=0)
-        return oldest_first(self.S), oldest_first(self.Y), oldest_first(jnp.diagonal(self.R_inv) != 0)
+        rows = self.S, self.Y, jnp.diagonal(self.R_inv) != 0
+        return jax.tree.map(lambda u: jnp.roll(u, -self.slot, axis=0), rows)
 
     def update(self, pair, store, forget):
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
@@ -237,7 +237,9 @@ class InverseHessian:
 
     def todense(self):
         """The matrix, [n, n]."""
-        return jax.vmap(self.core().times)(jnp.eye(self.shape[0], dtype=self.dtype))
+        core, variables = self.core(), self._variables
+        column = lambda e: variables.to_array(core.times(variables.from_array(e)))
+        return jax.vmap(column)(jnp.eye(self.shape[0], dtype=self.dtype))
 
     def diagonal(self):
         """The diagonal, [n]: the variances where fun is half a sum of squared residuals, each over its sigma."""

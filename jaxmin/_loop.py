@@ -166,7 +166,8 @@ def _value_fn(evaluate):
     @value_fn.defjvp
     def derivative(primals, tangents):
         value, grad, _ = evaluate(*primals)
-        return value, jnp.sum(grad * tangents[0]).astype(value.dtype)
+        along = jax.tree.leaves(jax.tree.map(lambda g, v: jnp.sum(g * v), grad, tangents[0]))
+        return value, functools.reduce(jnp.add, along).astype(value.dtype)
 
     return value_fn, asked
 

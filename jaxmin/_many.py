@@ -100,11 +100,14 @@ def minimize_many(
         raise TypeError("x0: an NNX module; give its parameters, with a leading axis, and merge them in fun")
     options = dict(options or {})
     disp = bool(options.pop("disp", False))
+    if options.pop("flat", None) is False:
+        raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
     rows = given(x0, args, bounds, tol, options, in_axes, best_of)
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
     call = prepare(
         fun, rows.x0.first(), rows.args.first(), method, jac=jac, hess=hess, hessp=hessp,
-        bounds=rows.bounds.first(), tol=first_tol, options=first_options, linesearch=linesearch, has_aux=has_aux,
+        bounds=rows.bounds.first(), tol=first_tol, options=first_options | {"flat": True}, linesearch=linesearch,
+        has_aux=has_aux,
     )  # fmt: skip
     if call.curvature is not None:
         raise ValueError("options['warm_start']: not offered for many problems")

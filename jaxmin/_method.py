@@ -41,6 +41,9 @@ class Method(NamedTuple):
     ``observe(grad, state, params, *, value) -> state`` takes it in before it is tested; ``update`` is then
     called only if the solve goes on, with ``value_fn`` besides; and ``stored(state)`` is the value and
     gradient that the state holds of ``trial``, or None.
+
+    ``trees``: whether params may be any pytree of arrays, which are never joined; else ``minimize`` has it work on
+    one vector.
     """
 
     init: Callable[..., Any]
@@ -50,6 +53,7 @@ class Method(NamedTuple):
     stored: Callable[[Any], Any] | None = None
     wants: str = "gradient"
     warm_start: Callable[[Any, Any], Any] | None = None
+    trees: bool = False
 
 
 class Direction(NamedTuple):
@@ -74,6 +78,7 @@ class Direction(NamedTuple):
     inverse_hessian: Callable[[Any], Any] | None = None
     warm_start: Callable[[Any, Any], Any] | None = None  # (state, H) -> state: before the first update
     wants: str = "gradient"
+    trees: bool = False  # params may be any pytree of arrays, which are never joined
 
 
 class Start(NamedTuple):

@@ -2,11 +2,9 @@
 
 import dataclasses
 import inspect
-import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _hessian, _problem
@@ -19,6 +17,7 @@ from jaxmin._models import as_model
 from jaxmin._options import OWN_SEARCH, as_arrays, choose, history_length, of_what_is_given, trips_unrolled
 from jaxmin._progress import Bar
 from jaxmin._result import OptimizeResult
+from jaxmin._sharding import in_form, placed
 from jaxmin._solve import solve
 from jaxmin._warm_start import warm
 from jaxmin._watch import Traced, Watcher, trace, watched
@@ -100,6 +99,9 @@ def minimize(
         Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
         respect to args, bounds and what fun closes over), "none" (refused), or, for a transformation, "unroll"
         (through each of the maxiter or maxfun evaluations, x0 included: memory for all of them).
+        Of what is sharded: ``flat``, whether x0's leaves are joined to one vector for the method. By default they
+        are, unless one of them is sharded over several devices, and not known to be so under ``jit``. False keeps
+        them apart, each with its sharding; the methods but "bfgs" and those that use matrices or no gradients can.
         Of x0, if it is a Flax NNX module: ``wrt`` (``nnx.Param``), the filter that says which of its
         variables vary.
       linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. By default the
@@ -184,6 +186,7 @@ def prepare(
     check_mode(diff)
     disp = bool(options.pop("disp", False))
     history = history_length(options)
+    flat = options.pop("flat", None)
     earlier, most = options.pop("warm_start", None), options.get("maxiter")
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
@@ -194,7 +197,8 @@ def prepare(
     unrolled = trips_unrolled(diff, chosen, limits)
     hess, hessp = _hessian.used(chosen.wants, method, hess, hessp)
     problem = _problem.build(fun, x0, args, jac, has_aux, chosen.wants != "value", hess, hessp)
-    within = box(bounds, problem.variables, problem.x_static)
+    problem = in_form(flat, problem, chosen)
+    within = placed(box(bounds, problem.variables, problem.x_static), problem)
     if within is not None:
         _check_bounded(chosen)
     curvature = None if earlier is None else warm(earlier, chosen, problem.variables)
@@ -232,20 +236,18 @@ def _checked_jac(jac):
 class Bounded(NamedTuple):
     """What a result says of bounds; None where there are none."""
 
-    gnorm: Any = None  # [] the infinity norm of the projected gradient
+    gnorm: Any = None  # [] the infinity norm of the projected gradient; of leaves kept apart without bounds too
     active: Any = None  # -1, 0 or 1 for each variable, in the leaves' shapes
 
 
 def bounded(variables, within, solution):
     """The ``Bounded`` of a solution."""
-    if within is None:
-        return Bounded()
     x, g = solution.x, solution.g
+    if within is None:  # a sharded gradient would have to be gathered for its norm to be told
+        return Bounded(None if variables.flat or g is None else vec.max_abs(g))
     gnorm = None if g is None else vec.max_abs(within.projected(x, g))
-    counts = [math.prod(shape) for shape, _ in variables.shapes]
-    g = 0 if g is None else g  # without a gradient: where x is at a bound
-    parts = jnp.split(within.active(x, g), np.cumsum(counts)[:-1].tolist())
-    return Bounded(gnorm, [part.reshape(shape) for part, (shape, _) in zip(parts, variables.shapes)])
+    g = vec.zeros(x) if g is None else g  # without a gradient: where x is at a bound
+    return Bounded(gnorm, variables.parts(within.active(x, g)))
 
 
 def _check_bounded(method):

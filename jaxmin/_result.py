@@ -311,6 +311,8 @@ def _count(flags):
 def _readable(value):
     """An entry as a person wants to read it."""
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        if not value.is_fully_addressable and not value.is_fully_replicated:  # of several processes
+            return f"{value.dtype}{list(value.shape)} on {len(value.sharding.device_set)} devices"
         edge = max(4 // max(value.ndim, 1), 1)
         return np.array2string(np.asarray(value), precision=6, threshold=12, edgeitems=edge)
     if isinstance(value, list):

@@ -232,6 +232,7 @@ class Solver:
         ]
         settings = self._settings | {"options": {**(self._settings.get("options") or {})}}
         settings["options"].pop("warm_start", None)
+        settings["options"]["flat"] = structure.variables.flat
         call = prepare(self._fun, x0, structure.args.combine(like), **settings)
         problem, arrays = call.problem, iter(state.args)
         if problem.variables != structure.variables:

@@ -9,6 +9,7 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 _HIGHEST = lax.Precision.HIGHEST
 # A history of at most this many numbers is written by a masked copy, which XLA fuses and which stays a
@@ -32,11 +33,26 @@ def dot(a, b):
     dtype = scalar_dtype(a)
 
     def one(u, v):
-        u, v = u.reshape(-1).astype(jnp.result_type(u, dtype)), v.reshape(-1).astype(jnp.result_type(v, dtype))
-        return jnp.real(jnp.vdot(u, v, precision=_HIGHEST)).astype(dtype)
+        u, v = u.astype(jnp.result_type(u, dtype)), v.astype(jnp.result_type(v, dtype))
+        return jnp.real(_contracted(u.conj(), v, u.ndim)).astype(dtype)
 
     parts = jax.tree.leaves(jax.tree.map(one, a, b))
     return reduce(jnp.add, parts, jnp.zeros((), dtype))
+
+
+def _contracted(u, v, axes):
+    """The sum of products over the last axes of u and the first of v; not reshaped, which would undo a sharding."""
+    if not typed_sharding(v):
+        return jnp.tensordot(u, v, axes, precision=_HIGHEST)
+    # The sum over the devices; what is not summed over stays where it is.
+    of_u, of_v = jax.typeof(u).sharding, jax.typeof(v).sharding
+    spec = PartitionSpec(*of_u.spec[: u.ndim - axes], *of_v.spec[axes:])
+    return jnp.tensordot(u, v, axes, precision=_HIGHEST, out_sharding=NamedSharding(of_v.mesh, spec))
+
+
+def typed_sharding(u):
+    """Whether an array's type tells of a mesh, of JAX's explicit axes."""
+    return jax.sharding.AxisType.Explicit in tuple(jax.typeof(u).sharding.mesh.axis_types)
 
 
 def max_abs(a):
@@ -85,7 +101,7 @@ def zeros(x):
 
 def rows(m, x):
     """A history of m zero vectors like x: every leaf gains a leading axis m."""
-    return jax.tree.map(lambda u: jnp.zeros((m, *u.shape), u.dtype), x)
+    return jax.tree.map(lambda u: jnp.broadcast_to(jnp.zeros_like(u), (m, *u.shape)), x)
 
 
 def write_row(history, slot, row, when):
@@ -96,6 +112,10 @@ def write_row(history, slot, row, when):
         return jnp.where(hot.reshape(-1, *[1] * r.ndim) & when, r, h)
 
     def in_place(h, r):
+        if r.ndim > 1:
+            # A product sees rows of many axes as a matrix, for which XLA would write the row a second time, into a
+            # copy of all; not so where the write is by itself.
+            return lax.cond(when, lambda: lax.dynamic_update_index_in_dim(h, r, slot, 0), lambda: h)
         old = lax.dynamic_index_in_dim(h, slot, keepdims=False)
         return lax.dynamic_update_index_in_dim(h, jnp.where(when, r, old), slot, 0)
 
@@ -110,9 +130,8 @@ def rows_dot(history, v):
     dtype = scalar_dtype(v)
 
     def one(h, u):
-        h, u = h.reshape(h.shape[0], -1), u.reshape(-1)
         wide = jnp.result_type(h, dtype)
-        return jnp.real(jnp.dot(h.astype(wide).conj(), u.astype(wide), precision=_HIGHEST)).astype(dtype)
+        return jnp.real(_contracted(h.astype(wide).conj(), u.astype(wide), u.ndim)).astype(dtype)
 
     return reduce(jnp.add, jax.tree.leaves(jax.tree.map(one, history, v)))
 
@@ -122,7 +141,6 @@ def rows_sum(coefficients, history):
 
     def one(h):
         wide = jnp.result_type(h, coefficients)
-        total = jnp.dot(coefficients, h.reshape(h.shape[0], -1).astype(wide), precision=_HIGHEST)
-        return total.reshape(h.shape[1:]).astype(h.dtype)
+        return _contracted(coefficients, h.astype(wide), 1).astype(h.dtype)
 
     return jax.tree.map(one, history)

@@ -1,4 +1,4 @@
-"""x0 as leaves that vary: which they are, and the edge between them and one flat vector."""
+"""x0 as leaves that vary: which they are, and the edge between them and the vector that is solved for."""
 
 import math
 
@@ -16,6 +16,8 @@ class Variables:
     the leaves' and of fun's own, float32 at least; ``rounded`` is what each leaf can hold of it.
     """
 
+    flat = True
+
     def __init__(self, leaves, wide=jnp.float32):
         self.shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
         real = [jnp.finfo(dtype).dtype for _, dtype in self.shapes]
@@ -25,41 +27,86 @@ class Variables:
         self.size = sum(math.prod(shape) * (1 + (dtype.kind == "c")) for shape, dtype in self.shapes)
 
     def __hash__(self):
-        return hash((self.shapes, self.dtype))
+        return hash((type(self), self.shapes, self.dtype))
 
     def __eq__(self, other):
-        return isinstance(other, Variables) and (self.shapes, self.dtype) == (other.shapes, other.dtype)
+        return type(other) is type(self) and (self.shapes, self.dtype) == (other.shapes, other.dtype)
 
     def ravel(self, leaves):
         """The leaves, end to end."""
-        parts = []
-        for leaf in leaves:
-            flat = leaf.reshape(-1)
-            halves = [flat.real, flat.imag] if jnp.iscomplexobj(flat) else [flat]
-            parts += [half.astype(self.dtype) for half in halves]
-        return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
+        return self._joined(self._halves(leaves))
 
     def unravel(self, vector):
         """The leaves back, each in its own shape and dtype."""
-        leaves, start = [], 0
-
-        def take(count, dtype):
-            nonlocal start
-            start += count
-            return vector[start - count : start].astype(dtype)
-
-        for shape, dtype in self.shapes:
-            count = math.prod(shape)
-            real = jnp.finfo(dtype).dtype
-            leaf = take(count, real)
-            if jnp.issubdtype(dtype, jnp.complexfloating):
-                leaf = jax.lax.complex(leaf, take(count, real))
-            leaves.append(leaf.reshape(shape))
-        return leaves
+        return self._whole(self.parts(vector))
 
     def rounded(self, vector):
         """The vector as the leaves hold it."""
         return vector if self._exact else self.ravel(self.unravel(vector))
+
+    def parts(self, vector):
+        """The vector in pieces, each in the shape of its leaf."""
+        pieces, start = [], 0
+        for shape, dtype in self.shapes:
+            for _ in range(1 + (dtype.kind == "c")):
+                stop = start + math.prod(shape)
+                pieces.append(vector[start:stop].reshape(shape))
+                start = stop
+        return pieces
+
+    def to_array(self, vector):
+        """The vector as one array [n]."""
+        return vector
+
+    def from_array(self, array):
+        """The vector of an array [n]."""
+        return array
+
+    def _joined(self, parts):
+        parts = [part.reshape(-1) for part in parts]
+        return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
+
+    def _halves(self, leaves):
+        """The leaves in the vector's dtype, of a complex one the real and the imaginary part."""
+        halves = []
+        for leaf in leaves:
+            parts = [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
+            halves += [part.astype(self.dtype) for part in parts]
+        return halves
+
+    def _whole(self, halves):
+        halves = iter(halves)
+        leaves = []
+        for _, dtype in self.shapes:
+            real = jnp.finfo(dtype).dtype
+            leaf = next(halves).astype(real)
+            leaves.append(jax.lax.complex(leaf, next(halves).astype(real)) if dtype.kind == "c" else leaf)
+        return leaves
+
+
+class ApartVariables(Variables):
+    """The leaves of x that vary, each an array of its own: what :class:`Variables` joins is a tuple of them.
+
+    So a leaf that is spread over several devices stays where it is.
+    """
+
+    flat = False
+
+    def ravel(self, leaves):
+        """The leaves as real arrays of one dtype."""
+        return tuple(self._halves(leaves))
+
+    def parts(self, vector):
+        """The arrays of the tuple."""
+        return list(vector)
+
+    def to_array(self, vector):
+        """The tuple as one array [n]."""
+        return self._joined(vector)
+
+    def from_array(self, array):
+        """The tuple of an array [n]."""
+        return tuple(super().parts(array))
 
 
 def canonical_x0(x0):

@@ -67,4 +67,6 @@ def cg(eta=0.4, linesearch=None):
         new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(anew, 1, age + 1))
         return new.d, vec.where(accepted, new, state)
 
-    return descend(Direction(init, update), linesearch or backtracking(**search_defaults), first_step="decrease")
+    return descend(
+        Direction(init, update, trees=True), linesearch or backtracking(**search_defaults), first_step="decrease"
+    )

@@ -32,4 +32,4 @@ def gradient_descent(linesearch=None):
         del x, previous, accepted, restart
         return vec.scale(-1, g), state
 
-    return descend(Direction(lambda x: (), update), linesearch or backtracking(), first_step="decrease")
+    return descend(Direction(lambda x: (), update, trees=True), linesearch or backtracking(), first_step="decrease")

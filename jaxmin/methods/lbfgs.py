@@ -73,4 +73,4 @@ def lbfgs(memory: int | None = None, linesearch=None):
 
         return lax.scan(push, empty, H.pairs())[0]
 
-    return descend(Direction(init, update, inverse_hessian, warm_start), linesearch or backtracking())
+    return descend(Direction(init, update, inverse_hessian, warm_start, trees=True), linesearch or backtracking())

@@ -117,7 +117,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
         enough = jnp.where(at_edge, _LOOSE, jnp.minimum(_TIGHT, jnp.sqrt(gnorm))) if inexact else 1e-8
         return ~(residual > enough * gnorm)
 
-    return Method(init, update, wants="product")
+    return Method(init, update, wants="product", trees=True)
 
 
 def _lanczos(state, Hv):

@@ -169,4 +169,4 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
         )
         return vec.where(falls | nowhere, taken, _begin(state._replace(radius=length / 4), box))
 
-    return Method(init, update, wants="product")
+    return Method(init, update, wants="product", trees=True)
