@@ -263,7 +263,9 @@ def attempt(problem, judge, build, clock):
     answer = tell(found)
     number = lambda value: None if value is None else int(value)
     verdict, nfev, nhev = judge.verdict(answer.x), number(answer.nfev), number(answer.nhev)
-    verdict["solved"] &= (nfev or 0) + (nhev or 0) <= TRIPS
+    if (nfev or 0) + (nhev or 0) > TRIPS:  # as if it had been stopped there
+        verdict["solved"] = False
+        answer = answer._replace(claim=False, message=f"more than {TRIPS} trips; {answer.message}")
     return {
         **verdict,
         "nfev": nfev, "nit": number(answer.nit), "nhev": nhev,
