@@ -477,10 +477,26 @@ def report(options):
     for (which, dtype), solvers in groups.items():
         counts(which, dtype, solvers, references)
         pairs(solvers)
+        if dtype == "float32":
+            near(solvers, groups.get((which, "float64"), {}))
         for solver, table in solvers.items():
             details(solver, table, references)
     if options.picture:
         draw(groups, options.picture)
+
+
+def near(solvers, in_float64):
+    """How many float32 solves end at a float64 solution: at any of those that the same results hold."""
+    known = {}
+    for table in in_float64.values():
+        for problem, record in table.items():
+            if record["solved"]:
+                known.setdefault(problem, []).append(record["f"])
+    for solver, table in solvers.items():
+        met = [any(abs(table[problem].get("f", math.nan) - f) <= 1e-3 * max(1, abs(f)) for f in values)
+               for problem, values in known.items() if problem in table]  # fmt: skip
+        print(f"{solver}: within 1e-3 max(1, |f|) of a float64 solution: {sum(met)} of {len(met)} with one known")
+    print()
 
 
 def counts(which, dtype, solvers, references):
