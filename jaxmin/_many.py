@@ -13,7 +13,7 @@ from jaxmin._foreign import Foreign
 from jaxmin._lanes import Plan, worker
 from jaxmin._minimize import prepare, result_of
 from jaxmin._models import as_model
-from jaxmin._options import OWN_SEARCH
+from jaxmin._options import OWN_SEARCH, of_what_is_given
 from jaxmin._progress import Bar
 from jaxmin._result import STATUS
 from jaxmin._rows import fed, given
@@ -52,8 +52,8 @@ def minimize_many(
     r"""Solve many problems, each as ``minimize`` does, a few at a time: a lane that has ended takes the next problem.
 
     A batch under ``vmap`` is as slow as its slowest problem. Here the cost is that of all evaluations together.
-    What a problem gives depends on how many lanes there are, by rounding, but not on the other problems or their
-    order. It works under ``jit``.
+    What a problem gives depends on how many lanes there are, and on the other problems and their order, by rounding
+    alone. It works under ``jit``.
 
     Args:
       fun, method, jac, hess, hessp, linesearch, has_aux: those of :func:`~jaxmin.minimize`.
@@ -99,6 +99,10 @@ def minimize_many(
     if as_model(x0, None) is not None:
         raise TypeError("x0: an NNX module; give its parameters, with a leading axis, and merge them in fun")
     options = dict(options or {})
+    if options.get("warm_start") is not None:
+        raise ValueError("options['warm_start']: not offered for many problems")
+    if isinstance(method, str) and method.lower() == "auto":
+        method = of_what_is_given(hess, hessp, bounds is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
@@ -109,8 +113,6 @@ def minimize_many(
         bounds=rows.bounds.first(), tol=first_tol, options=first_options | {"flat": True}, linesearch=linesearch,
         has_aux=has_aux,
     )  # fmt: skip
-    if call.curvature is not None:
-        raise ValueError("options['warm_start']: not offered for many problems")
     feed = fed(call, rows, method, linesearch, best_of)
     is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (*feed.problems, *feed.shared))
     if is_traced:
@@ -128,6 +130,8 @@ def minimize_many(
     chunk = min(best_of * math.ceil(chunk / best_of), starts)
     in_order = chunk == starts and not progress
     whole = hess_inv or isinstance(call.method, Foreign)
+    if not is_traced:  # what is shared goes along, wherever it is now
+        feed = feed._replace(shared=jax.device_put(feed.shared, _everywhere(devices)))
     mesh = Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
     plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), whole, bool(hess_inv), in_order, mesh)
     program = _solve.many(call.problem, call.method, worker, plan, **call.history)
@@ -136,6 +140,12 @@ def minimize_many(
     if disp:
         _report(solved[2].others, lanes * len(devices), trips)
     return _as_result(call, feed.fixed, solved, best_of)
+
+
+def _everywhere(devices):
+    if len(devices) == 1:
+        return devices[0]
+    return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
 
 
 def _chunk(feed, starts, lanes, progress):

@@ -26,7 +26,7 @@ _LIMIT_SPELLINGS = {name: name for name in _LIMITS} | {
 }  # fmt: skip
 # Options of SciPy's that have one value here, and why.
 _FIXED_OPTIONS = {
-    "return_all": (False, "a history is not offered yet"),
+    "return_all": (False, "options={'history': N, 'history_x': True} keeps the last N points"),
     "norm": (np.inf, "gtol is compared with the infinity norm"),
 }
 _NO_DIFFERENCES = ("eps", "finite_diff_rel_step", "workers")
@@ -70,6 +70,11 @@ def choose(method, linesearch, tol, options, bounded=False):
         raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none")
     _reject_options(options, entry.parameters)
     return entry.build(**constants), limits
+
+
+def is_limit(name):
+    """Whether the option is a tolerance or a limit of the solve."""
+    return str(name).lower() in _LIMIT_SPELLINGS
 
 
 def of_what_is_given(hess, hessp, bounded):
@@ -171,7 +176,7 @@ def trips_unrolled(diff, method, limits):
     """How many trips ``options["diff"]="unroll"`` records; None for another choice."""
     if diff != "unroll":
         return None
-    if not isinstance(method, Foreign):
+    if not isinstance(method, Foreign) or method.linesearch is not None:
         raise ValueError(
             "options['diff']='unroll': for transformations such as 'sgd' and 'adam', each of whose points is a smooth "
             "function of the last; a search or a trust region compares numbers. 'implicit' serves every method"
@@ -179,6 +184,8 @@ def trips_unrolled(diff, method, limits):
     for name in ("maxiter", "maxfun"):
         if isinstance(getattr(limits, name), jax.core.Tracer):
             raise TypeError(f"options[{name!r}]: with diff='unroll' a number known while compiling, not a traced one")
+    if not np.isfinite(min(limits.maxiter, limits.maxfun)):
+        raise ValueError("options['maxiter']: infinite; diff='unroll' records every trip, and needs a number")
     return int(min(limits.maxiter + 1, limits.maxfun))
 
 

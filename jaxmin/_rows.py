@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmin import _solve
 from jaxmin._box import Bounds, box
-from jaxmin._options import as_arrays, choose
+from jaxmin._options import as_arrays, choose, is_limit
 from jaxmin._partition import is_array, is_number
 from jaxmin._problem import as_argument
 
@@ -68,6 +68,11 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
     if any(leaf.shape[0] == 0 for of in rows.values() for leaf, split in zip(of.leaves, of.split) if split):
         raise ValueError("x0: no problems at all; an axis of problems has the length 0")
     rows["bounds"] = _rows_of_bounds(bounds, rows["x0"].first())
+    for name, value in options.items():
+        if not is_limit(name) and isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 1:
+            raise TypeError(
+                f"options[{name!r}]: one for all problems; tolerances and limits alone may have a row for each"
+            )
     leaves, tree = jax.tree.flatten((tol, options))
     rows["options"] = Rows(tree, leaves, [np.ndim(leaf) == 1 for leaf in leaves])
 

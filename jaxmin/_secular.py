@@ -13,7 +13,7 @@ STEPS = 8
 def spectrum(H):
     """Eigenvalues and, as columns, eigenvectors of H; what rounding alone may have made negative is positive."""
     lam, Q = jnp.linalg.eigh(H)
-    rounding = lam.size * jnp.finfo(lam.dtype).eps * jnp.max(jnp.abs(lam))
+    rounding = lam.size * jnp.finfo(lam.dtype).eps * jnp.max(jnp.abs(lam), initial=0)
     return jnp.where(jnp.abs(lam) <= rounding, jnp.abs(lam), lam), Q
 
 
@@ -39,6 +39,8 @@ def minimizer(lam, c, radius, steps=STEPS):
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
       [2] A. R. Conn, N. I. M. Gould and P. L. Toint, Trust-Region Methods, 2000.
     """
+    if not lam.size:
+        return c
     lam_1 = jnp.min(lam)
     delta = lam - lam_1
 

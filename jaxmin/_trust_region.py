@@ -19,6 +19,10 @@ _POOR, _GOOD = 0.25, 0.75
 _AGREE = 0.1
 
 
+# A first step that moves x has so many units in its last place.
+_HELD = 1000
+
+
 class Seen(NamedTuple):
     """What :func:`judge` remembers of f and its gradient."""
 
@@ -41,10 +45,12 @@ def check(radius, max_radius, eta):
 def start(x, radius):
     """The fields of a state that :func:`judge` reads and renews, before x0, with the first radius."""
     zero = jnp.zeros((), vec.scalar_dtype(x))
+    # Steps that x can hold, however large it is.
+    least = _HELD * jnp.finfo(zero.dtype).eps * vec.norm(x)
     return {
         "iterate": Iterate(x, zero, vec.zeros(x)),
         "nit": jnp.full((), -1, jnp.int32),
-        "radius": zero + radius,
+        "radius": jnp.maximum(zero + radius, jnp.where(jnp.isfinite(least), least, 0)),
         "seen": Seen(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero),
         "status": jnp.full((), RUNNING, jnp.int32),
     }

@@ -221,7 +221,9 @@ def _value(leaf):
 
 
 def _says_stop(answer):
-    return isinstance(answer, (bool, np.bool_)) and bool(answer)
+    """True, of Python, NumPy or JAX; another answer is none."""
+    array = isinstance(answer, (bool, np.generic, np.ndarray, jax.Array))
+    return array and np.ndim(answer) == 0 and np.asarray(answer).dtype == np.bool_ and bool(answer)
 
 
 def _takes_result(callback):

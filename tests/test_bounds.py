@@ -155,7 +155,16 @@ def projected(x, g, lower, upper):
 
 
 def each_solve_by(methods):
-    solves = [(name, method, dtype) for dtype in ("float64", "float32") for method in methods for name in TABLE]
+    # In float32 by default the two that differ most; the others with `pytest -m slow`.
+    mark = lambda method, dtype: (
+        (pytest.mark.slow,) if dtype == "float32" and method not in ("lbfgs", "trust_ncg") else ()
+    )
+    solves = [
+        pytest.param(name, method, dtype, marks=mark(method, dtype))
+        for dtype in ("float64", "float32")
+        for method in methods
+        for name in TABLE
+    ]
     return pytest.mark.parametrize(("name", "method", "dtype"), solves)
 
 

@@ -419,6 +419,9 @@ def test_an_unrolled_solve_ends_where_the_same_solve_ends():
 
 
 def test_unrolling_is_refused_where_it_means_nothing():
+    with pytest.raises(ValueError, match=r"'unroll'.*search"):
+        options = {"learning_rate": 0.1, "maxiter": 2, "diff": "unroll"}
+        minimize(rosenbrock, jnp.zeros(2), method="sgd", linesearch="backtracking", options=options)
     with pytest.raises(ValueError, match=r"options\['diff'\]='unroll'.*'implicit'"):
         minimize(rosenbrock, jnp.zeros(2), options={"diff": "unroll"})
     solve = lambda n: minimize(

@@ -263,3 +263,14 @@ def test_eight_devices(tmp_path):
     done = subprocess.run([sys.executable, "-c", DEVICES], env=setting, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["None", "8", "40", "ndarray"]
+
+
+def test_auto_takes_rows_of_tolerances():
+    res = jaxmin.minimize_many(lambda x: jnp.sum((x - 1) ** 2), np.zeros((5, 2)), method="auto", tol=np.full(5, 1e-6))
+    assert res.success.all()
+
+
+def test_an_array_that_is_no_limit_is_refused_by_name():
+    options = {"learning_rate": np.array([0.0, 0.1, 0.4]), "maxiter": 3}
+    with pytest.raises(TypeError, match=r"'learning_rate'.*one for all problems"):
+        jaxmin.minimize_many(lambda x: jnp.sum(x**2), np.ones((3, 1)), method="sgd", options=options)

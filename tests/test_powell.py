@@ -384,3 +384,10 @@ def test_lanes_of_a_batch_are_the_single_runs():
             single = solve(rosenbrock, x0, bounds)
             assert (lanes.status[i], lanes.nit[i], lanes.nfev[i]) == figures(single)
             np.testing.assert_allclose(lanes.x[i], single.x, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "far"), [("float32", 2.4e9), ("float64", 1e17)])
+def test_a_start_whose_last_place_is_more_than_1_is_no_minimum(dtype, far):
+    res = jaxmin.minimize(lambda x: jnp.sum((x / far - 2) ** 2), jnp.full(2, far, dtype), method="powell")
+    assert res.success
+    np.testing.assert_allclose(res.x, 2 * far, rtol=1e-3)

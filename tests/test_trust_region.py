@@ -145,7 +145,7 @@ def test_the_step_of_the_dogleg_is_the_best_of_its_path(radius):
 
 @each_method
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_every_problem_ends_at_a_minimum(method, name, dtype):
     problem = ALL[name]
     res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method=method)
@@ -285,3 +285,22 @@ def test_the_radius_stays_below_the_largest():
         res = minimize(far, np.zeros(2), method=built, options={"maxiter": 50, "history": 60})
         assert res.status == MAXITER
         assert np.nanmax(res.history.step) <= 2.0
+
+
+@pytest.mark.parametrize("method", ("trust_ncg", *METHODS))
+def test_a_start_whose_last_place_is_more_than_the_radius_is_left(method):
+    res = minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.array([5e7], jnp.float32), method=method)
+    assert res.success
+    np.testing.assert_allclose(res.x, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ("trust_ncg", *METHODS))
+def test_a_large_f_overflows_nowhere(method):
+    res = minimize(lambda x: 1e25 * jnp.sum((x - 1) ** 2), jnp.zeros(2, jnp.float32), method=method)
+    assert res.success
+    np.testing.assert_allclose(res.x, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ("trust_ncg", *METHODS))
+def test_no_variables(method):
+    assert minimize(lambda x: jnp.sum(x**2), jnp.zeros(0), method=method).success

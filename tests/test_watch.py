@@ -423,3 +423,10 @@ def test_without_tqdm_a_bar_is_refused(monkeypatch):
         minimize(rosenbrock, START, progress=True)
     with pytest.raises(TypeError, match="progress=1"):
         minimize(rosenbrock, START, progress=1)
+
+
+@pytest.mark.parametrize(
+    "true", [True, np.True_, np.array(True), jnp.array(True)], ids=("bool", "NumPy", "array", "JAX")
+)
+def test_any_true_boolean_ends_the_solve(true):
+    assert minimize(rosenbrock, jnp.array([-1.2, 1.0]), callback=lambda x: true).status == 99

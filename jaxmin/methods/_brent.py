@@ -42,7 +42,7 @@ class Search(NamedTuple):
 
 
 def begin(f, lower, upper, least):
-    """The search before its first trial, which is t = 1, or where that cannot be -1, or as near as can be.
+    """The search before its first trial, which is t = 1, more where that is little beside x, or as near as can be.
 
     Args:
       f: phi(0).
@@ -52,8 +52,9 @@ def begin(f, lower, upper, least):
     zero = jnp.zeros_like(f)
     largest = float(jnp.finfo(f.dtype).max) / 8  # so that no distance overflows
     lower, upper = jnp.maximum(lower, -largest), jnp.minimum(upper, largest)
-    forward = jnp.minimum(upper, 1)
-    step = jnp.where(forward > 0, forward, jnp.maximum(lower, -1)).astype(f.dtype)
+    first = jnp.maximum(1, least / float(jnp.finfo(f.dtype).eps) ** 0.5)
+    forward = jnp.minimum(upper, first)
+    step = jnp.where(forward > 0, forward, jnp.maximum(lower, -first)).astype(f.dtype)
     no = jnp.zeros((), bool)
     a, b = zero - jnp.inf, zero + jnp.inf
     return Search(lower, upper, least, step, no, a, b, zero, zero, zero, f, f, f, step, step)

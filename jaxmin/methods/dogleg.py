@@ -95,24 +95,25 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
 
 def _legs(H, g):
     """p_U, B p_U and p_B."""
+    gnorm = vec.norm(g)
+    u = jnp.where(gnorm > 0, g / gnorm, 0)  # so that no product overflows
     L = jnp.linalg.cholesky(H)
     positive = jnp.all(jnp.isfinite(L))
 
     def as_it_is():
-        return vec.rows_dot(H, g), -jax.scipy.linalg.cho_solve((L, True), g)
+        return vec.rows_dot(H, u), -jax.scipy.linalg.cho_solve((L, True), u)
 
     def made_positive():
         lam, Q = jnp.linalg.eigh(H)
-        largest = jnp.max(jnp.abs(lam))
+        largest = jnp.max(jnp.abs(lam), initial=0)
         least = jnp.where(largest > 0, lam.size * jnp.finfo(lam.dtype).eps * largest, 1)
         lam = jnp.maximum(jnp.abs(lam), least)
-        c = vec.rows_sum(g, Q)
+        c = vec.rows_sum(u, Q)
         return vec.rows_dot(Q, lam * c), -vec.rows_dot(Q, c / lam)
 
-    Bg, p_B = lax.cond(positive, as_it_is, made_positive)
-    gnorm = vec.norm(g)
-    to_U = -gnorm / vec.dot(g / gnorm, Bg / gnorm) / gnorm
-    return to_U * g, to_U * Bg, p_B
+    Bu, towards_B = lax.cond(positive, as_it_is, made_positive)
+    to_U = jnp.where(gnorm > 0, -gnorm / vec.dot(u, Bu), 0)
+    return to_U * u, to_U * Bu, gnorm * towards_B
 
 
 def _lengths(p_U, p_B, radius):
