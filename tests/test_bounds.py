@@ -155,10 +155,8 @@ def projected(x, g, lower, upper):
 
 
 def each_solve_by(methods):
-    # In float32 by default the two that differ most; the others with `pytest -m slow`.
-    mark = lambda method, dtype: (
-        (pytest.mark.slow,) if dtype == "float32" and method not in ("lbfgs", "trust_ncg") else ()
-    )
+    # In float32 by default lbfgs alone; the others with `pytest -m slow`.
+    mark = lambda method, dtype: (pytest.mark.slow,) if dtype == "float32" and method != "lbfgs" else ()
     solves = [
         pytest.param(name, method, dtype, marks=mark(method, dtype))
         for dtype in ("float64", "float32")

@@ -20,7 +20,16 @@ TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 FAR = (90, 0, 0, 0)  # no method is at the target within four evaluations
 
 each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
-each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
+# In float32 by default each method with its own search, and lbfgs with every one; the rest with `pytest -m slow`.
+own = lambda method, search: method == "lbfgs" or search in (None, "backtracking")
+each_solver = pytest.mark.parametrize(
+    ("method", "linesearch", "dtype"),
+    [
+        pytest.param(*pair, dtype, marks=() if dtype == "float64" or own(*pair) else pytest.mark.slow)
+        for dtype in ("float32", "float64")
+        for pair in PAIRS
+    ],
+)
 
 
 def quadratic(x, target):
@@ -75,8 +84,7 @@ def test_there_is_something_to_enumerate():
     assert {"backtracking", "wolfe", "hager_zhang", "fixed"} <= set(entries("linesearches"))
 
 
-@each_dtype
-@each_pair
+@each_solver
 def test_a_convex_problem_is_solved(method, linesearch, dtype):
     res = solve(method, linesearch, dtype)
     assert res.success
@@ -96,8 +104,7 @@ def test_a_convex_problem_is_solved(method, linesearch, dtype):
         assert res.jac is res.njev is None
 
 
-@each_dtype
-@each_pair
+@each_solver
 def test_fun_is_the_value_at_x_wherever_the_solve_stops(method, linesearch, dtype):
     """Inside a search too: the point returned is an iterate, and never the last trial."""
     for maxfun in (1, 2, 3, 4, 5):
@@ -109,8 +116,7 @@ def test_fun_is_the_value_at_x_wherever_the_solve_stops(method, linesearch, dtyp
             np.testing.assert_allclose(res.jac, g, atol=rounding)
 
 
-@each_dtype
-@each_pair
+@each_solver
 def test_maxfun_is_respected(method, linesearch, dtype):
     for maxfun in (1, 2, 3, 4):
         res = solve(method, linesearch, dtype, FAR, maxfun=maxfun)
@@ -118,22 +124,19 @@ def test_maxfun_is_respected(method, linesearch, dtype):
         assert res.nit < maxfun
 
 
-@each_dtype
-@each_pair
+@each_solver
 def test_maxiter_is_respected(method, linesearch, dtype):
     for maxiter in (0, 1, 3):
         res = solve(method, linesearch, dtype, FAR, maxiter=maxiter)
         assert (int(res.nit), int(res.status)) == (maxiter, MAXITER)
 
 
-@each_dtype
-@each_pair
+@each_solver
 def test_a_second_run_is_identical(method, linesearch, dtype):
     assert identical(solve(method, linesearch, dtype), solve(method, linesearch, dtype))
 
 
-@each_dtype
-@each_pair
+@each_solver
 def test_nan_at_the_start_returns_the_start(method, linesearch, dtype):
     x0 = jnp.asarray([1, np.nan, 0, 2], dtype)
     res = solve(method, linesearch, dtype, x0)

@@ -55,7 +55,7 @@ def same(a, b, rounded):
     return True
 
 
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64"))
 @each_method
 def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
     solver, x0, res = both(method, dtype)
@@ -71,7 +71,7 @@ def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
     assert identical(step(state), state) and identical(solver.run(state), state)  # nothing changes after the end
 
 
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64"))
 @each_method
 def test_run_is_minimize_bit_for_bit(method, dtype):
     solver, x0, res = both(method, dtype)
