@@ -1,6 +1,7 @@
 """Test settings: 64-bit types at hand, strict promotion of ranks, and compiled programs kept between tests."""
 
 import importlib.util
+import itertools
 import os
 import pathlib
 import sys
@@ -30,3 +31,11 @@ for library, needed_by in {
 }.items():
     if importlib.util.find_spec(library) is None:
         collect_ignore += needed_by
+
+_tests = itertools.count(1)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Let go of compiled programs now and then: Linux grants a process 65,530 mappings, and a solve takes up to 200."""
+    if next(_tests) % 60 == 0 or (nextitem is not None and nextitem.path != item.path):
+        jax.clear_caches()
