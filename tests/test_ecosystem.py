@@ -309,7 +309,10 @@ def test_a_network_in_an_equation_is_fitted(search, dtype):
     history = fitted(search, dtype)
     assert history.fun[-1] <= 1e-6 < 1e-3 < history.fun[0]
     assert history.nit[-1] <= 100 and history.nit[-1] < history.nfev[-1] < 200
-    assert (np.diff(history.fun) <= 0).all()
+    # No rise but by rounding, which at 1e-10, of residuals in float32, is some thousandths.
+    above_floor = np.asarray(history.fun) > 1e-9
+    assert (np.diff(history.fun)[above_floor[1:]] <= 0).all()
+    assert (history.fun <= 1.01 * np.minimum.accumulate(history.fun)).all()
 
 
 def test_a_module_goes_in_whole_and_comes_back_with_its_static_leaves():
