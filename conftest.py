@@ -37,5 +37,5 @@ _tests = itertools.count(1)
 
 def pytest_runtest_teardown(item, nextitem):
     """Let go of compiled programs now and then: Linux grants a process 65,530 mappings, and a solve takes up to 200."""
-    if next(_tests) % 60 == 0 or (nextitem is not None and nextitem.path != item.path):
+    if next(_tests) % 100 == 0 or (nextitem is not None and nextitem.path != item.path):
         jax.clear_caches()

@@ -20,12 +20,12 @@ TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 FAR = (90, 0, 0, 0)  # no method is at the target within four evaluations
 
 each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
-# In float32 by default each method with its own search, and lbfgs with every one; the rest with `pytest -m slow`.
+# By default each method with its own search, and lbfgs with every one; the rest with `pytest -m slow`.
 own = lambda method, search: method == "lbfgs" or search in (None, "backtracking")
 each_solver = pytest.mark.parametrize(
     ("method", "linesearch", "dtype"),
     [
-        pytest.param(*pair, dtype, marks=() if dtype == "float64" or own(*pair) else pytest.mark.slow)
+        pytest.param(*pair, dtype, marks=() if own(*pair) else pytest.mark.slow)
         for dtype in ("float32", "float64")
         for pair in PAIRS
     ],

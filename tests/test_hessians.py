@@ -17,7 +17,11 @@ from jaxmin._registry import entries
 START = np.array([-1.2, 1.0, 0.5])
 _BUILT = {name: entry.build() for name, entry in entries("methods").items()}
 METHODS = [name for name, method in _BUILT.items() if method.wants in ("product", "hessian")]
-each_method = pytest.mark.parametrize("method", METHODS)
+# By default one method that wants products and one that wants Hessians; the others with `pytest -m slow`.
+_ALWAYS = ("trust_ncg", "trust_exact")
+each_method = pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.slow) for name in METHODS]
+)
 each_kind = pytest.mark.parametrize("method", ["trust_ncg", "trust_exact"])  # products, Hessians
 
 hessian = jax.hessian(rosenbrock)

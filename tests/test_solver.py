@@ -21,7 +21,11 @@ METHODS = {name: (name, {}) for name in entries("methods")} | {
     "optax.adam": (optax.adam(0.1), {}),
     "optax.lbfgs": (optax.lbfgs(), {}),
 }
-each_method = pytest.mark.parametrize("method", METHODS)
+# By default one of each kind: gradients, Hessians, products, values, transformations; the rest with `pytest -m slow`.
+_ALWAYS = ("lbfgs", "trust_exact", "newton_cg", "nelder_mead", "adam by name", "optax.lbfgs")
+each_method = pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.slow) for name in METHODS]
+)
 # XLA compiles the loop of a transformation without a search a little otherwise where its start is not known to it.
 _ROUNDED = {("adam by name", "float32"), ("optax.adam", "float32")}
 
