@@ -101,8 +101,7 @@ def minimize_many(
     options = dict(options or {})
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
-    if isinstance(method, str) and method.lower() == "auto":
-        method = of_what_is_given(hess, hessp, bounds is not None)
+    method = of_what_is_given(method, hess, hessp, bounds is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
@@ -130,9 +129,10 @@ def minimize_many(
     chunk = min(best_of * math.ceil(chunk / best_of), starts)
     in_order = chunk == starts and not progress
     whole = hess_inv or isinstance(call.method, Foreign)
-    if not is_traced:  # what is shared goes along, wherever it is now
-        feed = feed._replace(shared=jax.device_put(feed.shared, _everywhere(devices)))
     mesh = Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
+    if not is_traced:  # what is shared goes along, wherever it is now
+        everywhere = devices[0] if mesh is None else NamedSharding(mesh, PartitionSpec())
+        feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
     plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), whole, bool(hess_inv), in_order, mesh)
     program = _solve.many(call.problem, call.method, worker, plan, **call.history)
     work = _Work(_without_derivatives(program) if is_traced else program, plan, feed, devices, starts, best_of)
@@ -140,12 +140,6 @@ def minimize_many(
     if disp:
         _report(solved[2].others, lanes * len(devices), trips)
     return _as_result(call, feed.fixed, solved, best_of)
-
-
-def _everywhere(devices):
-    if len(devices) == 1:
-        return devices[0]
-    return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
 
 
 def _chunk(feed, starts, lanes, progress):
