@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from jaxmin import _vector as vec
 from jaxmin._box import EVERYWHERE
-from jaxmin._floor import Floor, judge, noise, unit
+from jaxmin._floor import Floor, noise, told, unit, verdict
 from jaxmin._method import Direction, Iterate, Method, Start
 from jaxmin._partition import check_tree
 from jaxmin._result import RUNNING
+from jaxmin._seldom import seldom
 
 
 class DescentState(NamedTuple):
@@ -115,54 +116,55 @@ def descend(direction, linesearch, first_step="unit"):
         # In a box: among the variables that are free at the new one.
         free = edge.free(params, grad)
         previous = Iterate(edge.only(free, last.x, params), last.f, edge.only(free, last.g))
-        told = {"hv": edge.only(free, hv)} if products else {}
+        product = {"hv": edge.only(free, hv)} if products else {}
         d, memory = direction.update(
             edge.only(free, grad), state.direction, params,
-            previous=previous, accepted=accepted, restart=state.fresh, **told,
+            previous=previous, accepted=accepted, restart=state.fresh, **product,
         )  # fmt: skip
         found = memory.ready & ~searching if products else accepted
         d = edge.only(free, d)
         slope = vec.dot(grad, d)
-        downhill = (slope < 0) & (slope > -jnp.inf)
-        fresh = jnp.where(found, ~downhill, state.fresh | failed)
+        usable = found & (slope < 0) & (slope > -jnp.inf)
+        steepest = (found & ~usable) | (failed & ~state.fresh)
+        begins = usable | steepest
+        fresh = ~usable & (state.fresh | steepest)
         g = edge.only(edge.free(iterate.x, iterate.g), iterate.g)
         norm = vec.norm(g)
-        steepest = vec.scale(-jnp.minimum(1, 1 / norm), g)
-        begins = found | (failed & ~state.fresh)
-        d = vec.where(begins, vec.where(found & downhill, d, steepest), state.d)
-        slope0 = jnp.where(found & downhill, slope, -norm * jnp.minimum(1, norm))
-        slope0 = jnp.where(begins, slope0, state.slope0)
+        slope0 = jnp.where(usable, slope, jnp.where(steepest, -norm * jnp.minimum(1, norm), state.slope0))
 
-        # The search along it.
+        # The first trial along it.
         if linesearch.growth is not None:
             t = jnp.where(at_x0, 1, linesearch.growth * step)
         elif first_step == "decrease":
             again = 2 * (last.f - f) / -slope0
-            usable = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
-            t = jnp.where(usable, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
+            known = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
+            t = jnp.where(known, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
         else:
             # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
             t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
-        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-        scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
-        slope_scaled = vec.dot(g, scaled)
-        floor, status, retry = judge(
+
+        gnorm = vec.max_abs(edge.projected(iterate.x, iterate.g))
+        floor, doubtful = told(
             state.floor,
             ulp,
             at_x0=at_x0,
             accepted=found,
             failed=failed,
-            last_resort=state.fresh,
-            last=last,
+            f0=last.f,
             f=f,
             falls=slope_there < 0.5 * state.slope0,
-            iterate=iterate._replace(g=edge.projected(iterate.x, iterate.g)),
+            gnorm=gnorm,
+            xnorm=vec.max_abs(iterate.x),
             expected=jnp.abs(slope0),
             natural=t,
-            promise=jnp.sqrt(-slope_scaled),
         )
-        d = vec.where(retry, scaled, d)
-        slope0 = jnp.where(retry, slope_scaled, slope0)
+
+        # Trouble: the direction leads nowhere, or nothing is gained any more.
+        trouble = Trouble(steepest, failed, state.fresh, iterate.x, g, norm, gnorm, state.floor.g_lowest)
+        d = vec.where(usable, d, state.d)
+        d, slope0, floor, status, retry = seldom(
+            steepest | doubtful, _in_trouble(ulp), _as_usual, d, slope0, floor, trouble
+        )
         fresh, begins = fresh | retry, begins | retry
         start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp, floor.measured), jnp.inf)
         begun = linesearch.init(start, t.astype(dtype))
@@ -199,6 +201,48 @@ def descend(direction, linesearch, first_step="unit"):
         warm_start=warm_start if direction.warm_start else None,
         trees=direction.trees,
     )
+
+
+class Trouble(NamedTuple):
+    """What is known where a direction may lead nowhere."""
+
+    steepest: Any  # [] bool: it is to be replaced by the steepest descent
+    failed: Any  # [] bool: the search along it failed
+    last_resort: Any  # [] bool: it was the steepest descent already
+    x: Any  # like params: the iterate
+    g: Any  # like params: the gradient there of the variables that are free
+    norm: Any  # [] its 2-norm
+    gnorm: Any  # [] the infinity norm of the projected gradient
+    g_lowest: Any  # [] the lowest of the iterates before
+
+
+def _as_usual(d, slope0, floor, trouble):
+    del trouble
+    return d, slope0, floor, jnp.full((), RUNNING, jnp.int32), jnp.zeros((), bool)
+
+
+def _in_trouble(ulp):
+    """(d, slope0, floor, trouble) -> (d, slope0, floor, status, whether the method should begin anew)."""
+
+    def mended(d, slope0, floor, trouble):
+        g = trouble.g
+        d = vec.where(trouble.steepest, vec.scale(-jnp.minimum(1, 1 / trouble.norm), g), d)
+        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+        scaled = jax.tree.map(lambda g, x: -g * x * x, g, trouble.x)
+        slope_scaled = vec.dot(g, scaled)
+        floor, status, retry = verdict(
+            floor,
+            ulp,
+            failed=trouble.failed,
+            last_resort=trouble.last_resort,
+            gnorm=trouble.gnorm,
+            g_lowest=trouble.g_lowest,
+            expected=jnp.abs(slope0),
+            promise=jnp.sqrt(-slope_scaled),
+        )
+        return vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, slope0), floor, status, retry
+
+    return mended
 
 
 def _from_transformation(transformation):
