@@ -84,18 +84,18 @@ class TwoLoop(NamedTuple):
 
 
 class Compact(NamedTuple):
-    r"""The L-BFGS matrix of m pairs, :math:`H = \gamma I + [S\; \gamma Y] M [S\; \gamma Y]^T` with
+    r"""The L-BFGS matrix of m pairs,
 
-    .. math:: M = \begin{bmatrix} R^{-T}(D + \gamma Y^T Y) R^{-1} & -R^{-T} \\ -R^{-1} & 0 \end{bmatrix}
+    .. math:: H = \gamma (I - Y R^{-1} S^T)^T (I - Y R^{-1} S^T) + S R^{-T} D R^{-1} S^T
 
-    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156, eq. (3.1)). The pairs stand in any
-    order; an empty slot has zeros in R_inv, which keeps it out of every product.
+    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156: what their eq. (3.1) is when its brackets are
+    not multiplied out). The pairs stand in any order; an empty slot has zeros in R_inv, which keeps it out of every
+    product.
     """
 
     S: Any  # [m] rows like x
     Y: Any  # [m] rows like x
     R_inv: Any  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is not younger than pair j, else 0
-    YY: Any  # [m, m] y_i . y_j
     D: Any  # [m] s_i . y_i
     gamma: Any  # []
     slot: Any  # [] int32: where the next pair goes, which is where the oldest one is
@@ -105,7 +105,7 @@ class Compact(NamedTuple):
         """No pairs: H = 0."""
         square = jnp.zeros((m, m), vec.scalar_dtype(x))
         rows = vec.rows(m, x)
-        return cls(rows, rows, square, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
+        return cls(rows, rows, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
 
     @property
     def size(self):
@@ -132,13 +132,10 @@ class Compact(NamedTuple):
         rho = 1 / sy
         r = jnp.where(stay, vec.rows_dot(S, y), 0)
         column = jnp.where(here, rho, -rho * times(R_inv, r))
-        Yy = vec.rows_dot(Y, y)
-        across, down = store & here[None, :], store & here[:, None]
         return Compact(
             S=S,
             Y=Y,
-            R_inv=jnp.where(across, column[:, None], R_inv),
-            YY=jnp.where(across, Yy[:, None], jnp.where(down, Yy[None, :], self.YY)),
+            R_inv=jnp.where(store & here[None, :], column[:, None], R_inv),
             D=jnp.where(store & here, sy, self.D),
             gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
             slot=jnp.where(store, (self.slot + 1) % m, self.slot),
@@ -146,10 +143,11 @@ class Compact(NamedTuple):
 
     def times(self, v):
         """H v."""
-        S, Y, R_inv, YY, D, gamma, _ = self
+        S, Y, R_inv, D, gamma, _ = self
         p = times(R_inv, vec.rows_dot(S, v))
-        a = times(R_inv.T, D * p + gamma * (times(YY, p) - vec.rows_dot(Y, v)))
-        return vec.axpy(gamma, v, vec.add(vec.rows_sum(a, S), vec.rows_sum(-gamma * p, Y)))
+        q = vec.sub(v, vec.rows_sum(p, Y))
+        a = times(R_inv.T, D * p - gamma * vec.rows_dot(Y, q))
+        return vec.axpy(gamma, q, vec.rows_sum(a, S))
 
 
 class Dense(NamedTuple):
