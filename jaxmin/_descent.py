@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmin import _vector as vec
 from jaxmin._box import EVERYWHERE
-from jaxmin._floor import Floor, noise, told, unit, verdict
+from jaxmin._floor import Floor, Verdict, judge, noise, told, unit
 from jaxmin._method import Direction, Iterate, Method, Start
 from jaxmin._partition import check_tree
 from jaxmin._result import RUNNING
@@ -159,32 +159,59 @@ def descend(direction, linesearch, first_step="unit"):
             natural=t,
         )
 
-        # Trouble: the direction leads nowhere, or nothing is gained any more.
-        trouble = Trouble(steepest, failed, state.fresh, iterate.x, g, norm, gnorm, state.floor.g_lowest)
-        d = vec.where(usable, d, state.d)
-        d, slope0, floor, status, retry = seldom(
-            steepest | doubtful, _in_trouble(ulp), _as_usual, d, slope0, floor, trouble
-        )
-        fresh, begins = fresh | retry, begins | retry
-        start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp, floor.measured), jnp.inf)
-        begun = linesearch.init(start, t.astype(dtype))
-        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
+        # On with it: in trouble, where the direction leads nowhere or nothing is gained any more, after mending.
+        at = Here(
+            iterate.x, iterate.f, g, norm, gnorm, vec.where(usable, d, state.d), slope0, t.astype(dtype), search,
+            begins, fresh, steepest, failed, state.fresh, state.floor.g_lowest, floor,
+        )  # fmt: skip
+        on = seldom(steepest | doubtful, in_trouble(ulp), as_usual(ulp), at)
 
-        trial = edge.clip(vec.axpy(search.step, d, iterate.x))
+        trial = edge.clip(vec.axpy(on.search.step, on.d, iterate.x))
         new = DescentState(
             trial=vec.where(memory.ready, trial, iterate.x) if products else trial,
-            search=search,
+            search=on.search,
             iterate=iterate,
             nit=state.nit + accepted.astype(jnp.int32),
-            d=d,
-            slope0=slope0,
+            d=on.d,
+            slope0=on.slope0,
             direction=memory,
             step=step,
-            fresh=fresh,
-            floor=floor,
-            status=status,
+            fresh=on.fresh,
+            floor=floor._replace(**on.verdict.of_floor()),
+            status=on.verdict.status,
         )
         return vec.sub(new.trial, params), new
+
+    def on_from(at, ulp, d, slope0, begins, fresh, verdict):
+        """Along d: with the search that is under way, or a new one."""
+        start = Start(at.f, slope0, noise(at.floor.f_lowest, at.f, ulp, verdict.measured), jnp.inf)
+        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), linesearch.init(start, at.t), at.search)
+        return On(d, slope0, search, fresh, verdict)
+
+    def as_usual(ulp):
+        return lambda at: on_from(at, ulp, at.d, at.slope0, at.begins, at.fresh, Verdict.none(at.floor))
+
+    def in_trouble(ulp):
+        def mended(at):
+            g = at.g
+            d = vec.where(at.steepest, vec.scale(-jnp.minimum(1, 1 / at.norm), g), at.d)
+            # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+            scaled = jax.tree.map(lambda g, x: -g * x * x, g, at.x)
+            slope_scaled = vec.dot(g, scaled)
+            verdict, retry = judge(
+                at.floor,
+                ulp,
+                failed=at.failed,
+                last_resort=at.was_fresh,
+                gnorm=at.gnorm,
+                g_lowest=at.g_lowest,
+                expected=jnp.abs(at.slope0),
+                promise=jnp.sqrt(-slope_scaled),
+            )
+            d, slope0 = vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, at.slope0)
+            return on_from(at, ulp, d, slope0, at.begins | retry, at.fresh | retry, verdict)
+
+        return mended
 
     def inverse_hessian(state):
         return direction.inverse_hessian(state.direction)
@@ -203,46 +230,35 @@ def descend(direction, linesearch, first_step="unit"):
     )
 
 
-class Trouble(NamedTuple):
-    """What is known where a direction may lead nowhere."""
+class Here(NamedTuple):
+    """What is known at the end of a trip, before it is decided how to go on."""
 
-    steepest: Any  # [] bool: it is to be replaced by the steepest descent
-    failed: Any  # [] bool: the search along it failed
-    last_resort: Any  # [] bool: it was the steepest descent already
     x: Any  # like params: the iterate
+    f: Any  # [] there
     g: Any  # like params: the gradient there of the variables that are free
     norm: Any  # [] its 2-norm
     gnorm: Any  # [] the infinity norm of the projected gradient
-    g_lowest: Any  # [] the lowest of the iterates before
+    d: Any  # like params: the direction
+    slope0: Any  # [] g . d, of the steepest descent where that will take its place
+    t: Any  # [] the first step of a new search
+    search: Any  # the state of the old one
+    begins: Any  # [] bool: a new one begins
+    fresh: Any  # [] bool: along the steepest descent
+    steepest: Any  # [] bool: d is to be replaced by it
+    failed: Any  # [] bool: the old search failed
+    was_fresh: Any  # [] bool: along the steepest descent
+    g_lowest: Any  # [] the lowest gnorm of the iterates before
+    floor: Floor
 
 
-def _as_usual(d, slope0, floor, trouble):
-    del trouble
-    return d, slope0, floor, jnp.full((), RUNNING, jnp.int32), jnp.zeros((), bool)
+class On(NamedTuple):
+    """How to go on."""
 
-
-def _in_trouble(ulp):
-    """(d, slope0, floor, trouble) -> (d, slope0, floor, status, whether the method should begin anew)."""
-
-    def mended(d, slope0, floor, trouble):
-        g = trouble.g
-        d = vec.where(trouble.steepest, vec.scale(-jnp.minimum(1, 1 / trouble.norm), g), d)
-        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-        scaled = jax.tree.map(lambda g, x: -g * x * x, g, trouble.x)
-        slope_scaled = vec.dot(g, scaled)
-        floor, status, retry = verdict(
-            floor,
-            ulp,
-            failed=trouble.failed,
-            last_resort=trouble.last_resort,
-            gnorm=trouble.gnorm,
-            g_lowest=trouble.g_lowest,
-            expected=jnp.abs(slope0),
-            promise=jnp.sqrt(-slope_scaled),
-        )
-        return vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, slope0), floor, status, retry
-
-    return mended
+    d: Any
+    slope0: Any
+    search: Any
+    fresh: Any
+    verdict: Verdict
 
 
 def _from_transformation(transformation):

@@ -43,6 +43,24 @@ class Floor(NamedTuple):
         return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero, no, zero, no, zero, no)
 
 
+class Verdict(NamedTuple):
+    """How a descent has ended, RUNNING in most cases, and what of the floor is known better then."""
+
+    status: Any  # [] int32
+    stalls: Any
+    measured: Any
+    retried: Any
+
+    @classmethod
+    def none(cls, floor):
+        """It goes on."""
+        return cls(jnp.full((), RUNNING, jnp.int32), floor.stalls, floor.measured, floor.retried)
+
+    def of_floor(self):
+        """The fields of the floor."""
+        return {"stalls": self.stalls, "measured": self.measured, "retried": self.retried}
+
+
 def unit(value, dtype):
     """The relative rounding of f, which may be of a narrower dtype than the search."""
     return max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
@@ -78,7 +96,7 @@ def told(floor, ulp, *, at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, exp
       natural: [] the first step of the search from it.
 
     Returns:
-      The ``Floor``, and [] bool: it is time for a :func:`verdict`, since the search failed or nothing is gained.
+      The ``Floor``, and [] bool: it is time to :func:`judge`, since the search failed or nothing is gained.
     """
     f_lowest = jnp.where(accepted, jnp.minimum(f, floor.f_lowest), floor.f_lowest)
     gained = at_x0 | gains(f, gnorm, floor, ulp)
@@ -106,7 +124,7 @@ def told(floor, ulp, *, at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, exp
     return new, failed | (stalls >= STALLS_MAX)
 
 
-def verdict(floor, ulp, *, failed, last_resort, gnorm, g_lowest, expected, promise):
+def judge(floor, ulp, *, failed, last_resort, gnorm, g_lowest, expected, promise):
     """How the descent has ended, if it has.
 
     Args:
@@ -120,7 +138,7 @@ def verdict(floor, ulp, *, failed, last_resort, gnorm, g_lowest, expected, promi
       promise: [] what the gradient there promises where each variable changes by its own size.
 
     Returns:
-      The ``Floor``; the status, RUNNING in most cases; and [] bool: the method should forget all and begin anew.
+      The ``Verdict``, and [] bool: the method should forget all and begin anew.
     """
     doubt = _doubt(floor.f_lowest, ulp, floor.measured)
     in_rounding = floor.lost & ~floor.contradicted
@@ -134,9 +152,9 @@ def verdict(floor, ulp, *, failed, last_resort, gnorm, g_lowest, expected, promi
     retry = ended & ~floor.retried & (promise > _CERTAIN * doubt)
     status = jnp.where(settled, jnp.where(hidden, PRECISION_LOSS, SEARCH_FAILED), status)
     status = jnp.where(retry, RUNNING, status)
-    floor = floor._replace(
+    return Verdict(
+        status=status.astype(jnp.int32),
         stalls=jnp.where(retry, 0, floor.stalls),
         measured=jnp.where(failed, jnp.maximum(floor.measured, _SEEN * floor.rise), floor.measured),
         retried=floor.retried | retry,
-    )
-    return floor, status.astype(jnp.int32), retry
+    ), retry

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxmin import _vector as vec
 
@@ -29,58 +28,50 @@ def pair_between(previous, x, g):
     return Pair(s, y, jnp.where(curved, sy, 1), jnp.where(curved, yy, 1), curved)
 
 
-class TwoLoop(NamedTuple):
-    """The L-BFGS matrix of m pairs, the oldest first (Nocedal & Wright, 2nd ed., Algorithm 7.4)."""
+class Unlimited(NamedTuple):
+    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: what they leave of H_0 = gamma I, and what they add.
 
-    S: Any  # [m] rows like x
-    Y: Any  # [m] rows like x
-    rho: Any  # [m] 1 / s_i . y_i; 0 where there is no pair
+    With :math:`V = I - \rho y s^T` each pair makes :math:`V^T W V` of W, and :math:`V^T Z V + \rho s s^T` of Z
+    (Nocedal & Wright, 2nd ed., eq. (7.19)).
+    """
+
+    WZ: Any  # [2, n, n]
     gamma: Any  # []
 
     @classmethod
-    def empty(cls, m, x):
-        """No pairs: H = 0."""
-        zeros = jnp.zeros(m, vec.scalar_dtype(x))
-        return cls(vec.rows(m, x), vec.rows(m, x), zeros, zeros[0])
+    def empty(cls, x):
+        """No pairs: W = I, and H = 0."""
+        W = jnp.eye(x.size, dtype=vec.scalar_dtype(x))
+        return cls(jnp.stack([W, jnp.zeros_like(W)]), jnp.zeros((), W.dtype))
+
+    @classmethod
+    def of(cls, H):
+        """Of a matrix that is known as it stands: Z."""
+        return cls(jnp.stack([jnp.zeros_like(H), H]), jnp.ones((), H.dtype))
 
     @property
     def size(self):
         """How many variables it is of."""
-        return vec.size(self.S) // self.rho.shape[0]
-
-    def pairs(self):
-        """(S, Y, which of their rows are pairs), the oldest first."""
-        return self.S, self.Y, self.rho != 0
+        return self.WZ.shape[-1]
 
     def update(self, pair, store, forget):
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
-
-        def push(rows, row):
-            return jnp.where(store, jnp.concatenate([rows[1:], row[None]]), rows)
-
-        rho = jnp.where(forget, 0, self.rho)
-        return TwoLoop(
-            S=jax.tree.map(push, self.S, pair.s),
-            Y=jax.tree.map(push, self.Y, pair.y),
-            rho=push(rho, 1 / pair.sy),
-            gamma=jnp.where(store, pair.sy / pair.yy, jnp.where(forget, 0, self.gamma)),
+        s, y, sy, yy, _ = pair
+        s, y, rho = s.astype(sy.dtype), y.astype(sy.dtype), 1 / sy
+        WZ = jnp.where(forget, Unlimited.empty(s).WZ, self.WZ)
+        # V^T A V + b rho s s^T = A + rho (s v^T + v s^T), v = (b + rho y.Ay) s / 2 - Ay; b = 0 for W, 1 for Z
+        Ay = times(WZ, y)
+        v = 0.5 * (jnp.arange(2) + rho * times(Ay, y))[:, None] * s - Ay
+        change = rho * (s[:, None] * v[:, None, :] + v[:, :, None] * s)
+        return Unlimited(
+            WZ=jnp.where(store, WZ + change, WZ),
+            gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
         )
 
     def times(self, v):
         """H v."""
-
-        def newest_first(q, pair):
-            s, y, rho = pair
-            alpha = rho * vec.dot(s, q)
-            return vec.axpy(-alpha, y, q), alpha
-
-        def oldest_first(r, pair):
-            s, y, rho, alpha = pair
-            return vec.axpy(alpha - rho * vec.dot(y, r), s, r), None
-
-        pairs = self.S, self.Y, self.rho
-        q, alpha = lax.scan(newest_first, v, pairs, reverse=True)
-        return lax.scan(oldest_first, vec.scale(self.gamma, q), (*pairs, alpha))[0]
+        Wv, Zv = times(self.WZ, v.astype(self.WZ.dtype))
+        return (self.gamma * Wv + Zv).astype(v.dtype)
 
 
 class Compact(NamedTuple):
@@ -166,7 +157,7 @@ class Dense(NamedTuple):
 
 
 def times(A, v):
-    """A v for a matrix."""
+    """A v for a matrix, or for each of several."""
     return jnp.dot(A, v, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -244,7 +235,7 @@ class InverseHessian:
         return jnp.diagonal(self.todense())
 
     def core(self, name="hess_inv"):
-        """The matrix as the method made it: ``Compact``, ``TwoLoop`` or ``Dense``; an error of a batch of them."""
+        """The matrix as the method made it: ``Unlimited``, ``Compact`` or ``Dense``; an error of a batch of them."""
         if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
             raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
         return self._core

@@ -34,8 +34,9 @@ class Method(NamedTuple):
     or "hessian": likewise without ``along``, and what is told besides is ``H``, [n, n]. Both are to be read only
     where the state stays; x is one vector then.
 
-    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Compact`` or
-    ``Dense``. ``warm_start(state, H)`` takes one in before the first update, from the end of a similar solve.
+    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Unlimited``,
+    ``Compact`` or ``Dense``. ``warm_start(state, H)`` takes one in before the first update, from the end of a similar
+    solve.
 
     Where every point evaluated is an iterate, as for a transformation of another library,
     ``observe(grad, state, params, *, value) -> state`` takes it in before it is tested; ``update`` is then
