@@ -93,7 +93,7 @@ def descend(direction, linesearch, first_step="unit"):
             status=jnp.full((), RUNNING, jnp.int32),
         )
 
-    def update(grad, state, params, /, *, value, hv=None, box=None, **_):
+    def update(grad, state, params, /, *, value, hv=None, box=None, ended=None, **_):
         check_tree("grad", grad, params)
         value, edge = jnp.asarray(value), EVERYWHERE if box is None else box
         last, dtype = state.iterate, state.slope0.dtype
@@ -108,6 +108,8 @@ def descend(direction, linesearch, first_step="unit"):
         start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp, state.floor.measured), jnp.inf)
         search = linesearch.step(state.search, start, f, slope_there, predicted)
         accepted = at_x0 | (searching & search.done)
+        if ended is not None:
+            accepted &= ~ended
         failed = searching & search.failed & ~accepted
         iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
         step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
@@ -227,6 +229,7 @@ def descend(direction, linesearch, first_step="unit"):
         wants=direction.wants,
         warm_start=warm_start if direction.warm_start else None,
         trees=direction.trees,
+        waits=True,
     )
 
 

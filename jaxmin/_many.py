@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin import _solve
-from jaxmin._foreign import Foreign
 from jaxmin._lanes import Plan, worker
 from jaxmin._minimize import prepare, result_of
 from jaxmin._models import as_model
@@ -128,12 +127,11 @@ def minimize_many(
         chunk = _chunk(feed, starts, len(devices) * lanes, progress)
     chunk = min(best_of * math.ceil(chunk / best_of), starts)
     in_order = chunk == starts and not progress
-    whole = hess_inv or isinstance(call.method, Foreign)
     mesh = Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
     if not is_traced:  # what is shared goes along, wherever it is now
         everywhere = devices[0] if mesh is None else NamedSharding(mesh, PartitionSpec())
         feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
-    plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), whole, bool(hess_inv), in_order, mesh)
+    plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), bool(hess_inv), in_order, mesh)
     program = _solve.many(call.problem, call.method, worker, plan, **call.history)
     work = _Work(_without_derivatives(program) if is_traced else program, plan, feed, devices, starts, best_of)
     solved, trips = work.at_once() if in_order else work.in_chunks(chunk, progress)
