@@ -24,27 +24,27 @@ def in_batches(solve, parts):
       parts: the ``Parts`` of it.
     """
 
-    def on_lanes(axes, arguments):
-        x0, inputs, limits = arguments
-        over_x0, over_inputs, over_limits = axes
-        size = _size(axes, arguments)
-        begin = lambda x0, inputs: strongly_typed(parts.begin(x0, inputs))
-        carry = jax.vmap(begin, (over_x0, over_inputs), axis_size=size)(x0, inputs)
-        step = jax.vmap(parts.trip, (0, over_inputs, over_limits))
-        running = lambda carry: jnp.any(carry.status == RUNNING)
-        return jax.vmap(parts.end)(lax.while_loop(running, lambda carry: step(carry, inputs, limits), carry))
-
     @jax.custom_batching.custom_vmap
     def alone(*arguments):
         return solve(*arguments)
 
     @alone.def_vmap
-    def batch(size, in_batched, *arguments):
-        axes = _axes(in_batched)
-        own = [leaf[0] for leaf, has in zip(*map(jax.tree.leaves, (arguments, in_batched))) if has]
-        x0, inputs, _ = jax.tree.map(lambda leaf, has: leaf[0] if has else leaf, arguments, tuple(in_batched))
-        each = _bytes(jax.eval_shape(parts.begin, x0, inputs)) + _bytes(own)
-        return _batched(_in_blocks(lambda *block: on_lanes(axes, block), axes, size, each)(*arguments))
+    def batch(size, split, *arguments):
+        over_x0, over_inputs, over_limits = _axes(split)
+
+        def on_lanes(x0, inputs, limits):
+            lanes = _rows(split, (x0, inputs, limits))
+            begin = lambda x0, inputs: strongly_typed(parts.begin(x0, inputs))
+            carry = jax.vmap(begin, (over_x0, over_inputs), axis_size=lanes)(x0, inputs)
+            step = jax.vmap(parts.trip, (0, over_inputs, over_limits))
+            running = lambda carry: jnp.any(carry.status == RUNNING)
+            carry = lax.while_loop(running, lambda carry: step(carry, inputs, limits), carry)
+            return jax.vmap(parts.end)(carry)
+
+        one = jax.tree.map(lambda leaf, has: leaf[0] if has else leaf, arguments, tuple(split))
+        own = [leaf for leaf, has in zip(*map(jax.tree.leaves, (one, split))) if has]
+        each = _bytes(jax.eval_shape(parts.begin, *one[:2])) + _bytes(own)
+        return _all_batched(_in_blocks(on_lanes, split, size, each)(*arguments))
 
     return alone
 
@@ -54,47 +54,53 @@ def strongly_typed(carry):
     return jax.tree.map(lambda u: lax.convert_element_type(u, u.dtype), carry)
 
 
-def _in_blocks(solve, axes, size, each):
-    """``solve``, of a batch of this size, called with a part of it at a time; a member carries so many bytes."""
-    lanes = max(1, _BLOCK // each)
-    blocks = math.ceil(size / lanes)
-    if blocks == 1 or jax.default_backend() != "cpu" or jax.device_count() > 1:
-        lanes, blocks = size, 1
+def _in_blocks(solve, split, size, each):
+    """``solve``, of a batch of this size, given a part of it at a time.
+
+    Args:
+      solve: a function of arguments of which some leaves have rows.
+      split: of each leaf, whether it has.
+      size: how many rows.
+      each: what is carried for a row, in bytes.
+    """
+    blocks = math.ceil(size / max(1, _BLOCK // each))
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        blocks = 1
     lanes = math.ceil(size / blocks)
 
-    @jax.custom_batching.custom_vmap
-    def batch(*arguments):
+    def one_by_one(*arguments):
         if blocks == 1:
             return solve(*arguments)
         leaves, tree = jax.tree.flatten(arguments)
-        split = [axis is not None for axis in jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)]
+        has = jax.tree.leaves(split)
 
         def block(rows):
             rows = iter(rows)
-            return solve(*jax.tree.unflatten(tree, [next(rows) if has else leaf for leaf, has in zip(leaves, split)]))
+            return solve(*jax.tree.unflatten(tree, [next(rows) if has else leaf for leaf, has in zip(leaves, has)]))
 
-        out = lax.map(block, [_folded(leaf, blocks, lanes) for leaf, has in zip(leaves, split) if has])
+        out = lax.map(block, [_folded(leaf, blocks, lanes) for leaf, has in zip(leaves, has) if has])
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
 
+    batch = jax.custom_batching.custom_vmap(one_by_one)
+
     @batch.def_vmap
-    def batches(outer, in_batched, *arguments):
-        axes = _axes(in_batched)
-        return _batched(_in_blocks(jax.vmap(batch, axes), axes, outer, size * each)(*arguments))
+    def batches(outer, split, *arguments):
+        members = jax.vmap(one_by_one, _axes(split))
+        return _all_batched(_in_blocks(members, split, outer, size * each)(*arguments))
 
     return batch
 
 
-def _axes(in_batched):
-    return jax.tree.map(lambda has: 0 if has else None, tuple(in_batched))
+def _axes(split):
+    return jax.tree.map(lambda has: 0 if has else None, tuple(split))
 
 
-def _batched(out):
+def _rows(split, arguments):
+    return next(leaf.shape[0] for leaf, has in zip(*map(jax.tree.leaves, (arguments, split))) if has)
+
+
+def _all_batched(out):
     return out, jax.tree.map(lambda _: True, out)
-
-
-def _size(axes, arguments):
-    leaves = zip(jax.tree.leaves(axes, is_leaf=lambda axis: axis is None), jax.tree.leaves(arguments))
-    return next(leaf.shape[0] for axis, leaf in leaves if axis is not None)
 
 
 def _folded(leaf, blocks, lanes):

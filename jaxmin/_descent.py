@@ -1,5 +1,6 @@
 """descend: a direction and a line search make a method."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -99,8 +100,9 @@ def descend(direction, linesearch, first_step="unit"):
         last, dtype = state.iterate, state.slope0.dtype
         ulp = unit(value, dtype)
         f = value.astype(dtype)
-        at_x0 = state.nit < 0
-        searching = state.direction.ready if products else jnp.ones((), bool)
+        going = jnp.ones((), bool) if ended is None else ~ended
+        at_x0 = going & (state.nit < 0)
+        searching = going & state.direction.ready if products else going
 
         # The trial, told to the search.
         predicted = vec.dot(last.g, vec.sub(params, last.x))
@@ -108,8 +110,6 @@ def descend(direction, linesearch, first_step="unit"):
         start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp, state.floor.measured), jnp.inf)
         search = linesearch.step(state.search, start, f, slope_there, predicted)
         accepted = at_x0 | (searching & search.done)
-        if ended is not None:
-            accepted &= ~ended
         failed = searching & search.failed & ~accepted
         iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
         step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
@@ -123,7 +123,7 @@ def descend(direction, linesearch, first_step="unit"):
             edge.only(free, grad), state.direction, params,
             previous=previous, accepted=accepted, restart=state.fresh, **product,
         )  # fmt: skip
-        found = memory.ready & ~searching if products else accepted
+        found = going & ~searching & memory.ready if products else accepted
         d = edge.only(free, d)
         slope = vec.dot(grad, d)
         usable = found & (slope < 0) & (slope > -jnp.inf)
@@ -161,12 +161,12 @@ def descend(direction, linesearch, first_step="unit"):
             natural=t,
         )
 
-        # On with it: in trouble, where the direction leads nowhere or nothing is gained any more, after mending.
+        # Onward. Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
         at = Here(
             iterate.x, iterate.f, g, norm, gnorm, vec.where(usable, d, state.d), slope0, t.astype(dtype), search,
             begins, fresh, steepest, failed, state.fresh, state.floor.g_lowest, floor,
         )  # fmt: skip
-        on = seldom(steepest | doubtful, in_trouble(ulp), as_usual(ulp), at)
+        on = seldom(going & (steepest | doubtful), partial(mended, ulp), partial(as_usual, ulp), at)
 
         trial = edge.clip(vec.axpy(on.search.step, on.d, iterate.x))
         new = DescentState(
@@ -184,36 +184,33 @@ def descend(direction, linesearch, first_step="unit"):
         )
         return vec.sub(new.trial, params), new
 
-    def on_from(at, ulp, d, slope0, begins, fresh, verdict):
-        """Along d: with the search that is under way, or a new one."""
+    def onward(ulp, at, d, slope0, begins, fresh, verdict):
         start = Start(at.f, slope0, noise(at.floor.f_lowest, at.f, ulp, verdict.measured), jnp.inf)
-        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), linesearch.init(start, at.t), at.search)
-        return On(d, slope0, search, fresh, verdict)
+        begun = linesearch.init(start, at.t)
+        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, at.search)
+        return Onward(d, slope0, search, fresh, verdict)
 
-    def as_usual(ulp):
-        return lambda at: on_from(at, ulp, at.d, at.slope0, at.begins, at.fresh, Verdict.none(at.floor))
+    def as_usual(ulp, at):
+        return onward(ulp, at, at.d, at.slope0, at.begins, at.fresh, Verdict.none(at.floor))
 
-    def in_trouble(ulp):
-        def mended(at):
-            g = at.g
-            d = vec.where(at.steepest, vec.scale(-jnp.minimum(1, 1 / at.norm), g), at.d)
-            # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-            scaled = jax.tree.map(lambda g, x: -g * x * x, g, at.x)
-            slope_scaled = vec.dot(g, scaled)
-            verdict, retry = judge(
-                at.floor,
-                ulp,
-                failed=at.failed,
-                last_resort=at.was_fresh,
-                gnorm=at.gnorm,
-                g_lowest=at.g_lowest,
-                expected=jnp.abs(at.slope0),
-                promise=jnp.sqrt(-slope_scaled),
-            )
-            d, slope0 = vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, at.slope0)
-            return on_from(at, ulp, d, slope0, at.begins | retry, at.fresh | retry, verdict)
-
-        return mended
+    def mended(ulp, at):
+        g = at.g
+        d = vec.where(at.steepest, vec.scale(-jnp.minimum(1, 1 / at.norm), g), at.d)
+        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+        scaled = jax.tree.map(lambda g, x: -g * x * x, g, at.x)
+        slope_scaled = vec.dot(g, scaled)
+        verdict, retry = judge(
+            at.floor,
+            ulp,
+            failed=at.failed,
+            last_resort=at.was_fresh,
+            gnorm=at.gnorm,
+            g_lowest=at.g_lowest,
+            expected=jnp.abs(at.slope0),
+            promise=jnp.sqrt(-slope_scaled),
+        )
+        d, slope0 = vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, at.slope0)
+        return onward(ulp, at, d, slope0, at.begins | retry, at.fresh | retry, verdict)
 
     def inverse_hessian(state):
         return direction.inverse_hessian(state.direction)
@@ -254,8 +251,8 @@ class Here(NamedTuple):
     floor: Floor
 
 
-class On(NamedTuple):
-    """How to go on."""
+class Onward(NamedTuple):
+    """How it goes on from there."""
 
     d: Any
     slope0: Any

@@ -61,8 +61,9 @@ class Unlimited(NamedTuple):
         WZ = jnp.where(forget, Unlimited.empty(s).WZ, self.WZ)
         # V^T A V + b rho s s^T = A + rho (s v^T + v s^T), v = (b + rho y.Ay) s / 2 - Ay; b = 0 for W, 1 for Z
         Ay = times(WZ, y)
-        v = 0.5 * (jnp.arange(2) + rho * times(Ay, y))[:, None] * s - Ay
-        change = rho * (s[:, None] * v[:, None, :] + v[:, :, None] * s)
+        b = jnp.arange(2, dtype=s.dtype)
+        v = 0.5 * (b + rho * times(Ay, y))[:, None] * s[None, :] - Ay
+        change = rho * (s[None, :, None] * v[:, None, :] + v[:, :, None] * s[None, None, :])
         return Unlimited(
             WZ=jnp.where(store, WZ + change, WZ),
             gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),

@@ -84,9 +84,9 @@ def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=No
     return lax.while_loop(goes_on, lambda both: (step(both[0]), both[1] - 1), (carry, steps))[0]
 
 
-def trip(evaluate, rounded, method, limits, box, watch, old, told=()):
+def trip(evaluate, rounded, method, limits, box, watch, old, **told):
     """One trip of the loop: :func:`advance`, with the record that is kept and whoever watches."""
-    new = advance(evaluate, rounded, method, limits, box, old, told)
+    new = advance(evaluate, rounded, method, limits, box, old, **told)
     # In a batch the trips of a lane that has ended are made and dropped.
     accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
     if old.history is not None:
@@ -103,7 +103,7 @@ def trip_in_batch(evaluate, rounded, method, limits, box, old):
     (``Method.waits``) stays by itself.
     """
     running = old.status == RUNNING
-    new = trip(evaluate, rounded, method, limits, box, None, old, {"ended": ~running} if method.waits else {})
+    new = trip(evaluate, rounded, method, limits, box, None, old, **({"ended": ~running} if method.waits else {}))
     if method.observe is not None or (method.inverse_hessian is not None and not method.waits):
         return vec.where(running, new, old)
     fields = ("trial", "iterate", "nit")
@@ -112,7 +112,7 @@ def trip_in_batch(evaluate, rounded, method, limits, box, old):
     return new._replace(state=new.state._replace(**state), **kept)
 
 
-def advance(evaluate, rounded, method, limits, box, carry, told):
+def advance(evaluate, rounded, method, limits, box, carry, **told):
     """Evaluate the method's trial, tell it (beside what else is to be told), count, and test."""
     x = rounded(carry.state.trial)
     if box is not None:
@@ -120,7 +120,8 @@ def advance(evaluate, rounded, method, limits, box, carry, told):
     if method.observe is not None:
         return _advance_foreign(evaluate, method, limits, box, carry, x)
 
-    told = dict(told) if box is None else {**told, "box": box}
+    if box is not None:
+        told["box"] = box
     if method.wants == "value":
         told["xtol"] = limits.xtol
     nfev, nhev = carry.nfev + 1, carry.nhev

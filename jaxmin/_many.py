@@ -68,7 +68,7 @@ def minimize_many(
       best_of: every so many consecutive starts belong to one problem, whose arguments, bounds and tolerances have
         one row, and the best result comes back: the least f among the successes, else among the finite; 1.
       hess_inv: True keeps ``hess_inv`` in the result; False by default, since it costs memory for every problem.
-      lanes: how many problems each device solves at a time; by default 2 sqrt(problems), a multiple of 8, at most
+      lanes: how many problems each device solves at a time; by default 4 sqrt(problems), a multiple of 8, at most
         256 on a CPU and 8,192 elsewhere.
       chunk: how many starts go to the devices at a time; by default all of them, but 256 MiB of NumPy arrays.
         The lanes go on from chunk to chunk. The result is then of NumPy arrays.
@@ -122,7 +122,7 @@ def minimize_many(
         raise ValueError("devices=[]: at least one")
     if lanes is None:
         most = _LANES_MAX.get(jax.default_backend(), _LANES_MAX_ELSEWHERE)
-        lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 4))
+        lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 2))
     if chunk is None:
         chunk = _chunk(feed, starts, len(devices) * lanes, progress)
     chunk = min(best_of * math.ceil(chunk / best_of), starts)

@@ -24,9 +24,9 @@ def seldom(needed, thorough, usual, *operands):
         return lax.cond(jnp.any(needed), thorough, usual, *operands)
 
     @chosen.def_vmap
-    def in_batch(axis_size, in_batched, needed, *operands):
-        axes = jax.tree.map(lambda has: 0 if has else None, in_batched[1:])
-        needed = needed if in_batched[0] else jnp.broadcast_to(needed, (axis_size, *needed.shape))
+    def in_batch(axis_size, split, needed, *operands):
+        axes = jax.tree.map(lambda has: 0 if has else None, tuple(split[1:]))
+        needed = needed if split[0] else jnp.broadcast_to(needed, (axis_size, *needed.shape))
         ways = [jax.vmap(way, axes, axis_size=axis_size) for way in (thorough, usual)]
         out = seldom(needed, *ways, *operands)
         return out, jax.tree.map(lambda _: True, out)
