@@ -104,7 +104,8 @@ def trip_in_batch(evaluate, rounded, method, limits, box, old):
     """
     running = old.status == RUNNING
     new = trip(evaluate, rounded, method, limits, box, None, old, **({"ended": ~running} if method.waits else {}))
-    if method.observe is not None or (method.inverse_hessian is not None and not method.waits):
+    whole = method.inverse_hessian is not None and not method.waits
+    if whole or method.observe is not None or not hasattr(old.state, "_replace"):
         return vec.where(running, new, old)
     fields = ("trial", "iterate", "nit")
     state = {name: vec.where(running, getattr(new.state, name), getattr(old.state, name)) for name in fields}
