@@ -1,6 +1,7 @@
 """The solve under ``vmap``: a loop of its own for a batch, in blocks that a processor's cache holds."""
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,18 @@ def in_batches(solve, parts):
         return _all_batched(_in_blocks(on_lanes, split, size, each)(*arguments))
 
     return alone
+
+
+def holds_tracers(value, seen=()):
+    """Whether a record of functions closes over something traced, which a rule for batches would not see."""
+    for leaf in jax.tree.leaves(value):
+        if isinstance(leaf, jax.core.Tracer):
+            return True
+        if isinstance(leaf, types.FunctionType) and leaf not in seen:
+            cells = [cell.cell_contents for cell in leaf.__closure__ or ()]
+            if holds_tracers(cells, (*seen, leaf)):
+                return True
+    return False
 
 
 def strongly_typed(carry):

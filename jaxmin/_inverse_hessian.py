@@ -69,6 +69,10 @@ class Unlimited(NamedTuple):
             gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
         )
 
+    def reopened(self):
+        """To go on with: H = 0 again where there are no pairs."""
+        return self._replace(gamma=jnp.where(jnp.any(self.WZ[1] != 0), self.gamma, 0))
+
     def times(self, v):
         """H v."""
         Wv, Zv = times(self.WZ, v.astype(self.WZ.dtype))

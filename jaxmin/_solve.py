@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _implicit, _loop
-from jaxmin._batches import in_batches, strongly_typed
+from jaxmin._batches import holds_tracers, in_batches, strongly_typed
 from jaxmin._foreign import Foreign
 from jaxmin._hessian import Evaluation
 from jaxmin._history import in_order
@@ -207,7 +207,8 @@ def _functions(unrolled, *key):
         return parts.end(parts.run(parts.begin(x0, inputs), inputs, limits, unrolled=unrolled))
 
     # Who watches sees the whole batch, and so may an effect of fun.
-    if not (watched or stops or unrolled or isinstance(method, Foreign) or signature.jaxpr.effects):
+    as_usual = watched or stops or unrolled or isinstance(method, Foreign) or signature.jaxpr.effects
+    if not (as_usual or holds_tracers(method)):
         solve = in_batches(solve, parts)
     return solve, parts.evaluate
 

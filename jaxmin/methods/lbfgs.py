@@ -61,10 +61,11 @@ def lbfgs(memory: int | None = None, linesearch=None):
 
     def warm_start(empty, H):
         if isinstance(empty, Unlimited) and not isinstance(H, Compact):
-            return H if isinstance(H, Unlimited) else Unlimited.of(H.H.astype(empty.WZ.dtype))
+            return H.reopened() if isinstance(H, Unlimited) else Unlimited.of(H.H.astype(empty.WZ.dtype))
         if not isinstance(H, Compact):
             raise ValueError(
-                "options['warm_start']: a hess_inv of no single pairs, of 'bfgs', or of 'lbfgs' with all of them"
+                "options['warm_start']: this 'lbfgs' wants pairs, which a hess_inv of 'bfgs' has not, nor that of an "
+                "'lbfgs' for up to 16 variables without a memory"
             )
 
         def push(H, row):
