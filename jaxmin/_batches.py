@@ -9,8 +9,9 @@ from jax import lax
 
 from jaxmin._result import RUNNING
 
-# What the lanes of a block carry, in bytes: a larger block waits for memory, a smaller one pays more for each kernel.
-_BLOCK = 2**20
+# What the lanes of a block carry, in bytes: a larger block waits for memory. A smaller one pays more for each kernel,
+# so that blocks of few lanes are larger, up to what the second level of a cache holds.
+_BLOCK, _BLOCK_MAX, _FEW_LANES = 2**18, 2**20, 96
 
 
 def in_batches(solve, parts):
@@ -76,9 +77,10 @@ def _in_blocks(solve, split, size, each):
       size: how many rows.
       each: what is carried for a row, in bytes.
     """
-    blocks = math.ceil(size / max(1, _BLOCK // each))
+    lanes = max(1, _BLOCK // each, min(_FEW_LANES, _BLOCK_MAX // each))
+    blocks = math.ceil(size / lanes)
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        blocks = 1
+        blocks = 1  # a batch that may be split between devices is not cut again
     lanes = math.ceil(size / blocks)
 
     def one_by_one(*arguments):

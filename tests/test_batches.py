@@ -51,6 +51,7 @@ def small_blocks(monkeypatch):
         return fold(leaf, blocks, lanes)
 
     monkeypatch.setattr(_batches, "_BLOCK", 3000)
+    monkeypatch.setattr(_batches, "_BLOCK_MAX", 3000)
     monkeypatch.setattr(_batches, "_folded", folded)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     return sizes
