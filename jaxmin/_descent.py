@@ -1,5 +1,6 @@
 """descend: a direction and a line search make a method."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 
 from jaxmin import _vector as vec
 from jaxmin._box import EVERYWHERE
-from jaxmin._floor import Floor, judge, noise, unit
+from jaxmin._floor import Floor, Verdict, judge, noise, told, unit
 from jaxmin._method import Direction, Iterate, Method, Start
 from jaxmin._partition import check_tree
 from jaxmin._result import RUNNING
+from jaxmin._seldom import seldom
 
 
 class DescentState(NamedTuple):
@@ -92,14 +94,15 @@ def descend(direction, linesearch, first_step="unit"):
             status=jnp.full((), RUNNING, jnp.int32),
         )
 
-    def update(grad, state, params, /, *, value, hv=None, box=None, **_):
+    def update(grad, state, params, /, *, value, hv=None, box=None, ended=None, **_):
         check_tree("grad", grad, params)
         value, edge = jnp.asarray(value), EVERYWHERE if box is None else box
         last, dtype = state.iterate, state.slope0.dtype
         ulp = unit(value, dtype)
         f = value.astype(dtype)
-        at_x0 = state.nit < 0
-        searching = state.direction.ready if products else jnp.ones((), bool)
+        going = jnp.ones((), bool) if ended is None else ~ended
+        at_x0 = going & (state.nit < 0)
+        searching = going & state.direction.ready if products else going
 
         # The trial, told to the search.
         predicted = vec.dot(last.g, vec.sub(params, last.x))
@@ -115,74 +118,99 @@ def descend(direction, linesearch, first_step="unit"):
         # In a box: among the variables that are free at the new one.
         free = edge.free(params, grad)
         previous = Iterate(edge.only(free, last.x, params), last.f, edge.only(free, last.g))
-        told = {"hv": edge.only(free, hv)} if products else {}
+        product = {"hv": edge.only(free, hv)} if products else {}
         d, memory = direction.update(
             edge.only(free, grad), state.direction, params,
-            previous=previous, accepted=accepted, restart=state.fresh, **told,
+            previous=previous, accepted=accepted, restart=state.fresh, **product,
         )  # fmt: skip
-        found = memory.ready & ~searching if products else accepted
+        found = going & ~searching & memory.ready if products else accepted
         d = edge.only(free, d)
         slope = vec.dot(grad, d)
-        downhill = (slope < 0) & (slope > -jnp.inf)
-        fresh = jnp.where(found, ~downhill, state.fresh | failed)
+        usable = found & (slope < 0) & (slope > -jnp.inf)
+        steepest = (found & ~usable) | (failed & ~state.fresh)
+        begins = usable | steepest
+        fresh = ~usable & (state.fresh | steepest)
         g = edge.only(edge.free(iterate.x, iterate.g), iterate.g)
         norm = vec.norm(g)
-        steepest = vec.scale(-jnp.minimum(1, 1 / norm), g)
-        begins = found | (failed & ~state.fresh)
-        d = vec.where(begins, vec.where(found & downhill, d, steepest), state.d)
-        slope0 = jnp.where(found & downhill, slope, -norm * jnp.minimum(1, norm))
-        slope0 = jnp.where(begins, slope0, state.slope0)
+        slope0 = jnp.where(usable, slope, jnp.where(steepest, -norm * jnp.minimum(1, norm), state.slope0))
 
-        # The search along it.
+        # The first trial along it.
         if linesearch.growth is not None:
             t = jnp.where(at_x0, 1, linesearch.growth * step)
         elif first_step == "decrease":
             again = 2 * (last.f - f) / -slope0
-            usable = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
-            t = jnp.where(usable, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
+            known = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
+            t = jnp.where(known, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
         else:
             # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
             t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
-        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-        scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
-        slope_scaled = vec.dot(g, scaled)
-        floor, status, retry = judge(
+
+        gnorm = vec.max_abs(edge.projected(iterate.x, iterate.g))
+        floor, doubtful = told(
             state.floor,
             ulp,
             at_x0=at_x0,
             accepted=found,
             failed=failed,
-            last_resort=state.fresh,
-            last=last,
+            f0=last.f,
             f=f,
             falls=slope_there < 0.5 * state.slope0,
-            iterate=iterate._replace(g=edge.projected(iterate.x, iterate.g)),
+            gnorm=gnorm,
+            xnorm=vec.max_abs(iterate.x),
             expected=jnp.abs(slope0),
             natural=t,
-            promise=jnp.sqrt(-slope_scaled),
         )
-        d = vec.where(retry, scaled, d)
-        slope0 = jnp.where(retry, slope_scaled, slope0)
-        fresh, begins = fresh | retry, begins | retry
-        start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp, floor.measured), jnp.inf)
-        begun = linesearch.init(start, t.astype(dtype))
-        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
 
-        trial = edge.clip(vec.axpy(search.step, d, iterate.x))
+        # Onward. Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
+        at = Here(
+            iterate.x, iterate.f, g, norm, gnorm, vec.where(usable, d, state.d), slope0, t.astype(dtype), search,
+            begins, fresh, steepest, failed, state.fresh, state.floor.g_lowest, floor,
+        )  # fmt: skip
+        on = seldom(going & (steepest | doubtful), partial(mended, ulp), partial(as_usual, ulp), at)
+
+        trial = edge.clip(vec.axpy(on.search.step, on.d, iterate.x))
         new = DescentState(
             trial=vec.where(memory.ready, trial, iterate.x) if products else trial,
-            search=search,
+            search=on.search,
             iterate=iterate,
             nit=state.nit + accepted.astype(jnp.int32),
-            d=d,
-            slope0=slope0,
+            d=on.d,
+            slope0=on.slope0,
             direction=memory,
             step=step,
-            fresh=fresh,
-            floor=floor,
-            status=status,
+            fresh=on.fresh,
+            floor=floor._replace(**on.verdict.of_floor()),
+            status=on.verdict.status,
         )
         return vec.sub(new.trial, params), new
+
+    def onward(ulp, at, d, slope0, begins, fresh, verdict):
+        start = Start(at.f, slope0, noise(at.floor.f_lowest, at.f, ulp, verdict.measured), jnp.inf)
+        begun = linesearch.init(start, at.t)
+        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, at.search)
+        return Onward(d, slope0, search, fresh, verdict)
+
+    def as_usual(ulp, at):
+        return onward(ulp, at, at.d, at.slope0, at.begins, at.fresh, Verdict.none(at.floor))
+
+    def mended(ulp, at):
+        g = at.g
+        d = vec.where(at.steepest, vec.scale(-jnp.minimum(1, 1 / at.norm), g), at.d)
+        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+        scaled = jax.tree.map(lambda g, x: -g * x * x, g, at.x)
+        slope_scaled = vec.dot(g, scaled)
+        verdict, retry = judge(
+            at.floor,
+            ulp,
+            failed=at.failed,
+            last_resort=at.was_fresh,
+            gnorm=at.gnorm,
+            g_lowest=at.g_lowest,
+            expected=jnp.abs(at.slope0),
+            promise=jnp.sqrt(-slope_scaled),
+        )
+        d, slope0 = vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, at.slope0)
+        return onward(ulp, at, d, slope0, at.begins | retry, at.fresh | retry, verdict)
 
     def inverse_hessian(state):
         return direction.inverse_hessian(state.direction)
@@ -198,7 +226,39 @@ def descend(direction, linesearch, first_step="unit"):
         wants=direction.wants,
         warm_start=warm_start if direction.warm_start else None,
         trees=direction.trees,
+        waits=True,
     )
+
+
+class Here(NamedTuple):
+    """What is known at the end of a trip, before it is decided how to go on."""
+
+    x: Any  # like params: the iterate
+    f: Any  # [] there
+    g: Any  # like params: the gradient there of the variables that are free
+    norm: Any  # [] its 2-norm
+    gnorm: Any  # [] the infinity norm of the projected gradient
+    d: Any  # like params: the direction
+    slope0: Any  # [] g . d, of the steepest descent where that will take its place
+    t: Any  # [] the first step of a new search
+    search: Any  # the state of the old one
+    begins: Any  # [] bool: a new one begins
+    fresh: Any  # [] bool: along the steepest descent
+    steepest: Any  # [] bool: d is to be replaced by it
+    failed: Any  # [] bool: the old search failed
+    was_fresh: Any  # [] bool: along the steepest descent
+    g_lowest: Any  # [] the lowest gnorm of the iterates before
+    floor: Floor
+
+
+class Onward(NamedTuple):
+    """How it goes on from there."""
+
+    d: Any
+    slope0: Any
+    search: Any
+    fresh: Any
+    verdict: Verdict
 
 
 def _from_transformation(transformation):

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin import _vector as vec
 from jaxmin._result import PRECISION_LOSS, RUNNING, SEARCH_FAILED
 
 # A change of f below so many units in its last place is rounding for certain.
@@ -44,6 +43,24 @@ class Floor(NamedTuple):
         return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero, no, zero, no, zero, no)
 
 
+class Verdict(NamedTuple):
+    """How a descent has ended, RUNNING in most cases, and what of the floor is known better then."""
+
+    status: Any  # [] int32
+    stalls: Any
+    measured: Any
+    retried: Any
+
+    @classmethod
+    def none(cls, floor):
+        """It goes on."""
+        return cls(jnp.full((), RUNNING, jnp.int32), floor.stalls, floor.measured, floor.retried)
+
+    def of_floor(self):
+        """The fields of the floor."""
+        return {"stalls": self.stalls, "measured": self.measured, "retried": self.retried}
+
+
 def unit(value, dtype):
     """The relative rounding of f, which may be of a narrower dtype than the search."""
     return max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
@@ -64,60 +81,80 @@ def gains(f, gnorm, lowest, ulp):
     return lower | (gnorm < _IMPROVED * lowest.g_lowest)
 
 
-def judge(floor, ulp, *, at_x0, accepted, failed, last_resort, last, f, falls, iterate, expected, natural, promise):
-    """What the floor is after one trip, and how the descent has ended, if it has.
+def told(floor, ulp, *, at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, expected, natural):
+    """The floor after one trip.
 
     Args:
       floor: the ``Floor`` before it.
       ulp: of :func:`unit`.
       at_x0, accepted, failed: [] bool, of the trial.
-      last_resort: [] bool: the search that failed, if it did, was along steepest descent.
-      last: the ``Iterate`` before.
+      f0: [] f at the iterate before.
       f: [] at the trial.
       falls: [] bool: at the trial f still falls, by its gradient, at half the slope of the iterate or more.
-      iterate: the ``Iterate`` now.
+      gnorm, xnorm: [] the infinity norms of the gradient and of x at the iterate now.
       expected: [] the decrease that a unit step from it promises.
       natural: [] the first step of the search from it.
+
+    Returns:
+      The ``Floor``, and [] bool: it is time to :func:`judge`, since the search failed or nothing is gained.
+    """
+    f_lowest = jnp.where(accepted, jnp.minimum(f, floor.f_lowest), floor.f_lowest)
+    gained = at_x0 | gains(f, gnorm, floor, ulp)
+    progress = gained | (expected > _GROWN * floor.highest)
+    stalls = jnp.where(accepted, jnp.where(progress, 0, floor.stalls + 1), floor.stalls + failed.astype(jnp.int32))
+    highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, floor.highest)), floor.highest)
+
+    rounding_of_x = _ULPS * ulp * gnorm * xnorm  # how far that alone may move f
+    # A smooth f that falls at both ends of a short step has not risen in between. If it has, that is how far
+    # rounding moves it, whatever its last place says.
+    risen = ~accepted & (f > f0) & falls
+    rise = jnp.where(accepted, 0, jnp.where(risen, f - f0, floor.rise))
+    blur = jnp.maximum(_doubt(f_lowest, ulp, floor.measured), rounding_of_x)
+    new = Floor(
+        f_lowest=f_lowest,
+        g_lowest=jnp.where(accepted, jnp.minimum(gnorm, floor.g_lowest), floor.g_lowest),
+        stalls=stalls,
+        highest=highest,
+        lost=jnp.where(accepted, natural * expected <= blur, floor.lost),
+        rise=rise,
+        contradicted=~accepted & (floor.contradicted | (risen & (rise > blur))),
+        measured=floor.measured,
+        retried=floor.retried & ~(accepted & progress),
+    )
+    return new, failed | (stalls >= STALLS_MAX)
+
+
+def judge(floor, ulp, *, failed, last_resort, gnorm, g_lowest, expected, promise):
+    """How the descent has ended, if it has.
+
+    Args:
+      floor: the ``Floor`` after the trip.
+      ulp: of :func:`unit`.
+      failed: [] bool: the search failed.
+      last_resort: [] bool: it was along steepest descent.
+      gnorm: [] the infinity norm of the gradient at the iterate.
+      g_lowest: [] the lowest of the iterates before.
+      expected: [] the decrease that a unit step from it promises.
       promise: [] what the gradient there promises where each variable changes by its own size.
 
     Returns:
-      The ``Floor``; the status, RUNNING in most cases; and [] bool: the method should forget all and begin anew.
+      The ``Verdict``, and [] bool: the method should forget all and begin anew.
     """
-    gnorm = vec.max_abs(iterate.g)
-    f_lowest = jnp.where(accepted, jnp.minimum(f, floor.f_lowest), floor.f_lowest)
-    grown = expected > _GROWN * floor.highest
-    gained = at_x0 | gains(f, gnorm, floor, ulp)
-    progress = gained | grown
-    stalled = jnp.where(progress, 0, floor.stalls + 1)
-    stalls = jnp.where(accepted, stalled, floor.stalls + failed.astype(jnp.int32))
-    highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, floor.highest)), floor.highest)
-
-    rounding_of_x = _ULPS * ulp * gnorm * vec.max_abs(iterate.x)  # how far that alone may move f
-    # A smooth f that falls at both ends of a short step has not risen in between. If it has, that is how far
-    # rounding moves it, whatever its last place says.
-    risen = ~accepted & (f > last.f) & falls
-    rise = jnp.where(accepted, 0, jnp.where(risen, f - last.f, floor.rise))
-    measured = jnp.where(failed, jnp.maximum(floor.measured, _SEEN * rise), floor.measured)
-    doubt = _doubt(f_lowest, ulp, floor.measured)
-    blur = jnp.maximum(doubt, rounding_of_x)
-    lost = jnp.where(accepted, natural * expected <= blur, floor.lost)
-
-    contradicted = ~accepted & (floor.contradicted | (risen & (rise > blur)))
-
-    in_rounding = lost & ~contradicted
+    doubt = _doubt(floor.f_lowest, ulp, floor.measured)
+    in_rounding = floor.lost & ~floor.contradicted
     status = jnp.where(failed & last_resort, jnp.where(in_rounding, PRECISION_LOSS, SEARCH_FAILED), RUNNING)
     # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
-    settled = (stalls >= STALLS_MAX) & (gnorm <= 2 * floor.g_lowest) | (stalls >= 2 * STALLS_MAX)
+    settled = (floor.stalls >= STALLS_MAX) & (gnorm <= 2 * g_lowest) | (floor.stalls >= 2 * STALLS_MAX)
     hidden = expected <= _CERTAIN * doubt
     # Where the gradient promises much, the word that nothing is left rests on what the method has learnt, which
     # rounding may have spoilt. It begins anew, once.
     ended = settled | (failed & last_resort)
     retry = ended & ~floor.retried & (promise > _CERTAIN * doubt)
-    retried = jnp.where(accepted & progress, False, floor.retried | retry)
-    stalls = jnp.where(retry, 0, stalls)
     status = jnp.where(settled, jnp.where(hidden, PRECISION_LOSS, SEARCH_FAILED), status)
     status = jnp.where(retry, RUNNING, status)
-
-    g_lowest = jnp.where(accepted, jnp.minimum(gnorm, floor.g_lowest), floor.g_lowest)
-    floor = Floor(f_lowest, g_lowest, stalls, highest, lost, rise, contradicted, measured, retried)
-    return floor, status.astype(jnp.int32), retry
+    return Verdict(
+        status=status.astype(jnp.int32),
+        stalls=jnp.where(retry, 0, floor.stalls),
+        measured=jnp.where(failed, jnp.maximum(floor.measured, _SEEN * floor.rise), floor.measured),
+        retried=floor.retried | retry,
+    ), retry

@@ -13,8 +13,10 @@ from jaxmin._result import FTOL, PRECISION_LOSS, STATUS, XTOL
 # Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
 # gradients.
 _DENSE_MAX = 100
-# Statuses that are no success, but whose point is a minimum as far as the dtype can tell.
+# Statuses that are no success, but whose point is a minimum as far as the tolerances, or the dtype, can tell.
 _AT_A_MINIMUM = sorted({PRECISION_LOSS, FTOL, XTOL} | {row.code for row in STATUS.values() if row.success})
+# What rounding stopped is at a minimum if Newton's step from there is shorter than so much of x.
+_NEAR = 1e-2
 
 
 class Solution(NamedTuple):
@@ -75,6 +77,10 @@ def implicit(solve, evaluate):
         def among_free(v):
             return box.only(free, hessian(box.only(free, v)), v)
 
+        def is_near():
+            step = _solve_linear(hessian if box is None else among_free, g if box is None else box.only(free, g))
+            return vec.max_abs(step) <= _NEAR * jnp.maximum(vec.max_abs(x), 1)
+
         b = jax.tree.map(jnp.negative, jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1])
         x_dot = vec.zeros(x)
         f_bounds: Any = 0
@@ -85,6 +91,7 @@ def implicit(solve, evaluate):
             b = box.only(free, vec.sub(b, hessian(x_dot)))
             f_bounds = vec.dot(g, x_dot)  # what the value loses or gains with the bounds; for free variables g is 0
         at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
+        at_minimum &= jax.lax.cond(solution.status == PRECISION_LOSS, is_near, lambda: jnp.ones((), bool))
         valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
         x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(hessian if box is None else among_free, b)))
         f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]

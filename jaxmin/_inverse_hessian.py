@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxmin import _vector as vec
 
@@ -29,73 +28,70 @@ def pair_between(previous, x, g):
     return Pair(s, y, jnp.where(curved, sy, 1), jnp.where(curved, yy, 1), curved)
 
 
-class TwoLoop(NamedTuple):
-    """The L-BFGS matrix of m pairs, the oldest first (Nocedal & Wright, 2nd ed., Algorithm 7.4)."""
+class Unlimited(NamedTuple):
+    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: what they leave of H_0 = gamma I, and what they add.
 
-    S: Any  # [m] rows like x
-    Y: Any  # [m] rows like x
-    rho: Any  # [m] 1 / s_i . y_i; 0 where there is no pair
+    With :math:`V = I - \rho y s^T` each pair makes :math:`V^T W V` of W, and :math:`V^T Z V + \rho s s^T` of Z
+    (Nocedal & Wright, 2nd ed., eq. (7.19)).
+    """
+
+    WZ: Any  # [2, n, n]
     gamma: Any  # []
 
     @classmethod
-    def empty(cls, m, x):
-        """No pairs: H = 0."""
-        zeros = jnp.zeros(m, vec.scalar_dtype(x))
-        return cls(vec.rows(m, x), vec.rows(m, x), zeros, zeros[0])
+    def empty(cls, x):
+        """No pairs: W = I, and H = 0."""
+        W = jnp.eye(x.size, dtype=vec.scalar_dtype(x))
+        return cls(jnp.stack([W, jnp.zeros_like(W)]), jnp.zeros((), W.dtype))
+
+    @classmethod
+    def of(cls, H):
+        """Of a matrix that is known as it stands: Z."""
+        return cls(jnp.stack([jnp.zeros_like(H), H]), jnp.ones((), H.dtype))
 
     @property
     def size(self):
         """How many variables it is of."""
-        return vec.size(self.S) // self.rho.shape[0]
-
-    def pairs(self):
-        """(S, Y, which of their rows are pairs), the oldest first."""
-        return self.S, self.Y, self.rho != 0
+        return self.WZ.shape[-1]
 
     def update(self, pair, store, forget):
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
-
-        def push(rows, row):
-            return jnp.where(store, jnp.concatenate([rows[1:], row[None]]), rows)
-
-        rho = jnp.where(forget, 0, self.rho)
-        return TwoLoop(
-            S=jax.tree.map(push, self.S, pair.s),
-            Y=jax.tree.map(push, self.Y, pair.y),
-            rho=push(rho, 1 / pair.sy),
-            gamma=jnp.where(store, pair.sy / pair.yy, jnp.where(forget, 0, self.gamma)),
+        s, y, sy, yy, _ = pair
+        s, y, rho = s.astype(sy.dtype), y.astype(sy.dtype), 1 / sy
+        WZ = jnp.where(forget, Unlimited.empty(s).WZ, self.WZ)
+        # V^T A V + b rho s s^T = A + rho (s v^T + v s^T), v = (b + rho y.Ay) s / 2 - Ay; b = 0 for W, 1 for Z
+        Ay = times(WZ, y)
+        b = jnp.arange(2, dtype=s.dtype)
+        v = 0.5 * (b + rho * times(Ay, y))[:, None] * s[None, :] - Ay
+        change = rho * (s[None, :, None] * v[:, None, :] + v[:, :, None] * s[None, None, :])
+        return Unlimited(
+            WZ=jnp.where(store, WZ + change, WZ),
+            gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
         )
+
+    def reopened(self):
+        """To go on with: H = 0 again where there are no pairs."""
+        return self._replace(gamma=jnp.where(jnp.any(self.WZ[1] != 0), self.gamma, 0))
 
     def times(self, v):
         """H v."""
-
-        def newest_first(q, pair):
-            s, y, rho = pair
-            alpha = rho * vec.dot(s, q)
-            return vec.axpy(-alpha, y, q), alpha
-
-        def oldest_first(r, pair):
-            s, y, rho, alpha = pair
-            return vec.axpy(alpha - rho * vec.dot(y, r), s, r), None
-
-        pairs = self.S, self.Y, self.rho
-        q, alpha = lax.scan(newest_first, v, pairs, reverse=True)
-        return lax.scan(oldest_first, vec.scale(self.gamma, q), (*pairs, alpha))[0]
+        Wv, Zv = times(self.WZ, v.astype(self.WZ.dtype))
+        return (self.gamma * Wv + Zv).astype(v.dtype)
 
 
 class Compact(NamedTuple):
-    r"""The L-BFGS matrix of m pairs, :math:`H = \gamma I + [S\; \gamma Y] M [S\; \gamma Y]^T` with
+    r"""The L-BFGS matrix of m pairs,
 
-    .. math:: M = \begin{bmatrix} R^{-T}(D + \gamma Y^T Y) R^{-1} & -R^{-T} \\ -R^{-1} & 0 \end{bmatrix}
+    .. math:: H = \gamma (I - Y R^{-1} S^T)^T (I - Y R^{-1} S^T) + S R^{-T} D R^{-1} S^T
 
-    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156, eq. (3.1)). The pairs stand in any
-    order; an empty slot has zeros in R_inv, which keeps it out of every product.
+    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156: what their eq. (3.1) is when its brackets are
+    not multiplied out). The pairs stand in any order; an empty slot has zeros in R_inv, which keeps it out of every
+    product.
     """
 
     S: Any  # [m] rows like x
     Y: Any  # [m] rows like x
     R_inv: Any  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is not younger than pair j, else 0
-    YY: Any  # [m, m] y_i . y_j
     D: Any  # [m] s_i . y_i
     gamma: Any  # []
     slot: Any  # [] int32: where the next pair goes, which is where the oldest one is
@@ -105,7 +101,7 @@ class Compact(NamedTuple):
         """No pairs: H = 0."""
         square = jnp.zeros((m, m), vec.scalar_dtype(x))
         rows = vec.rows(m, x)
-        return cls(rows, rows, square, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
+        return cls(rows, rows, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
 
     @property
     def size(self):
@@ -132,13 +128,10 @@ class Compact(NamedTuple):
         rho = 1 / sy
         r = jnp.where(stay, vec.rows_dot(S, y), 0)
         column = jnp.where(here, rho, -rho * times(R_inv, r))
-        Yy = vec.rows_dot(Y, y)
-        across, down = store & here[None, :], store & here[:, None]
         return Compact(
             S=S,
             Y=Y,
-            R_inv=jnp.where(across, column[:, None], R_inv),
-            YY=jnp.where(across, Yy[:, None], jnp.where(down, Yy[None, :], self.YY)),
+            R_inv=jnp.where(store & here[None, :], column[:, None], R_inv),
             D=jnp.where(store & here, sy, self.D),
             gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
             slot=jnp.where(store, (self.slot + 1) % m, self.slot),
@@ -146,10 +139,11 @@ class Compact(NamedTuple):
 
     def times(self, v):
         """H v."""
-        S, Y, R_inv, YY, D, gamma, _ = self
+        S, Y, R_inv, D, gamma, _ = self
         p = times(R_inv, vec.rows_dot(S, v))
-        a = times(R_inv.T, D * p + gamma * (times(YY, p) - vec.rows_dot(Y, v)))
-        return vec.axpy(gamma, v, vec.add(vec.rows_sum(a, S), vec.rows_sum(-gamma * p, Y)))
+        q = vec.sub(v, vec.rows_sum(p, Y))
+        a = times(R_inv.T, D * p - gamma * vec.rows_dot(Y, q))
+        return vec.axpy(gamma, q, vec.rows_sum(a, S))
 
 
 class Dense(NamedTuple):
@@ -168,7 +162,7 @@ class Dense(NamedTuple):
 
 
 def times(A, v):
-    """A v for a matrix."""
+    """A v for a matrix, or for each of several."""
     return jnp.dot(A, v, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -246,7 +240,7 @@ class InverseHessian:
         return jnp.diagonal(self.todense())
 
     def core(self, name="hess_inv"):
-        """The matrix as the method made it: ``Compact``, ``TwoLoop`` or ``Dense``; an error of a batch of them."""
+        """The matrix as the method made it: ``Unlimited``, ``Compact`` or ``Dense``; an error of a batch of them."""
         if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
             raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
         return self._core

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxmin import _vector as vec
 from jaxmin._minimize import bounded
 from jaxmin._result import CONVERGED, RUNNING
 
@@ -23,7 +22,6 @@ class Plan(NamedTuple):
     every: tuple  # of its leaves: how many problems in a row share a row of that array; 0: all share the array
     variables: Any  # the ``Variables`` of x0
     lanes: int
-    whole: bool  # all of a solve's state stays as it is once it has ended
     curvature: bool  # it is part of the result
     in_order: bool  # the rows come in the order of the problems; else as they end, with their numbers
     mesh: Any  # the devices between which problems and lanes are split, or None
@@ -54,7 +52,7 @@ def worker(plan, begin, trip, end):
     Args:
       plan: a ``Plan``.
       begin: (leaves, inputs) -> ``Carry``.
-      trip: (carry, inputs, limits) -> ``Carry``.
+      trip: (carry, inputs, limits) -> ``Carry``, which leaves one that has ended as it is.
       end: carry -> (leaves of x, those of the gradient, ``Solution``).
 
     Returns:
@@ -71,7 +69,7 @@ def worker(plan, begin, trip, end):
         capacity = _count(plan, problems)
         on_lanes = lambda function: jax.vmap(lambda carry, fed: function(carry, *joined(fed, shared)))
         start = jax.vmap(lambda fed: begin(*joined(fed, shared)[:2]))
-        step = on_lanes(lambda old, leaves, *fed: _kept(old, trip(old, *fed), plan.whole))
+        step = on_lanes(lambda carry, leaves, *fed: trip(carry, *fed))
         finish = on_lanes(lambda carry, leaves, inputs, limits: _result(plan, end(carry), inputs[-1]))
 
         def take(index):
@@ -144,17 +142,6 @@ def _on_devices(work, mesh):
 def _count(plan, problems):
     """How many problems these arrays hold."""
     return problems[0].shape[0] * next(filter(None, plan.every))
-
-
-def _kept(old, new, whole):
-    """The trip of one lane; where it had ended, what its result is made of stays, and no new point is evaluated."""
-    running = old.status == RUNNING
-    if whole:
-        return vec.where(running, new, old)
-    fields = ("trial", "iterate", "nit")
-    state = {name: vec.where(running, getattr(new.state, name), getattr(old.state, name)) for name in fields}
-    kept = {name: vec.where(running, getattr(new, name), getattr(old, name)) for name in new._fields if name != "state"}
-    return new._replace(state=new.state._replace(**state), **kept)
 
 
 def _result(plan, solved, box):

@@ -84,9 +84,9 @@ def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=No
     return lax.while_loop(goes_on, lambda both: (step(both[0]), both[1] - 1), (carry, steps))[0]
 
 
-def trip(evaluate, rounded, method, limits, box, watch, old):
+def trip(evaluate, rounded, method, limits, box, watch, old, **told):
     """One trip of the loop: :func:`advance`, with the record that is kept and whoever watches."""
-    new = advance(evaluate, rounded, method, limits, box, old)
+    new = advance(evaluate, rounded, method, limits, box, old, **told)
     # In a batch the trips of a lane that has ended are made and dropped.
     accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
     if old.history is not None:
@@ -96,15 +96,33 @@ def trip(evaluate, rounded, method, limits, box, watch, old):
     return new
 
 
-def advance(evaluate, rounded, method, limits, box, carry):
-    """Evaluate the method's trial, tell it, count, and test."""
+def trip_in_batch(evaluate, rounded, method, limits, box, old):
+    """The trip of one lane of a batch: where it has ended, its result stays, and no new point is evaluated.
+
+    Only that is selected: a select of all that a lane carries is a pass over it. What a method is told to hold back
+    (``Method.waits``) stays by itself.
+    """
+    running = old.status == RUNNING
+    new = trip(evaluate, rounded, method, limits, box, None, old, **({"ended": ~running} if method.waits else {}))
+    whole = method.inverse_hessian is not None and not method.waits
+    if whole or method.observe is not None or not hasattr(old.state, "_replace"):
+        return vec.where(running, new, old)
+    fields = ("trial", "iterate", "nit")
+    state = {name: vec.where(running, getattr(new.state, name), getattr(old.state, name)) for name in fields}
+    kept = {name: vec.where(running, getattr(new, name), getattr(old, name)) for name in new._fields if name != "state"}
+    return new._replace(state=new.state._replace(**state), **kept)
+
+
+def advance(evaluate, rounded, method, limits, box, carry, **told):
+    """Evaluate the method's trial, tell it (beside what else is to be told), count, and test."""
     x = rounded(carry.state.trial)
     if box is not None:
         x = box.clip(x)
     if method.observe is not None:
         return _advance_foreign(evaluate, method, limits, box, carry, x)
 
-    told = {} if box is None else {"box": box}
+    if box is not None:
+        told["box"] = box
     if method.wants == "value":
         told["xtol"] = limits.xtol
     nfev, nhev = carry.nfev + 1, carry.nhev

@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin import _solve
-from jaxmin._foreign import Foreign
 from jaxmin._lanes import Plan, worker
 from jaxmin._minimize import prepare, result_of
 from jaxmin._models import as_model
@@ -69,7 +68,7 @@ def minimize_many(
       best_of: every so many consecutive starts belong to one problem, whose arguments, bounds and tolerances have
         one row, and the best result comes back: the least f among the successes, else among the finite; 1.
       hess_inv: True keeps ``hess_inv`` in the result; False by default, since it costs memory for every problem.
-      lanes: how many problems each device solves at a time; by default 2 sqrt(problems), a multiple of 8, at most
+      lanes: how many problems each device solves at a time; by default 4 sqrt(problems), a multiple of 8, at most
         256 on a CPU and 8,192 elsewhere.
       chunk: how many starts go to the devices at a time; by default all of them, but 256 MiB of NumPy arrays.
         The lanes go on from chunk to chunk. The result is then of NumPy arrays.
@@ -101,8 +100,7 @@ def minimize_many(
     options = dict(options or {})
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
-    if isinstance(method, str) and method.lower() == "auto":
-        method = of_what_is_given(hess, hessp, bounds is not None)
+    method = of_what_is_given(method, hess, hessp, bounds is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
@@ -124,28 +122,22 @@ def minimize_many(
         raise ValueError("devices=[]: at least one")
     if lanes is None:
         most = _LANES_MAX.get(jax.default_backend(), _LANES_MAX_ELSEWHERE)
-        lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 4))
+        lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 2))
     if chunk is None:
         chunk = _chunk(feed, starts, len(devices) * lanes, progress)
     chunk = min(best_of * math.ceil(chunk / best_of), starts)
     in_order = chunk == starts and not progress
-    whole = hess_inv or isinstance(call.method, Foreign)
-    if not is_traced:  # what is shared goes along, wherever it is now
-        feed = feed._replace(shared=jax.device_put(feed.shared, _everywhere(devices)))
     mesh = Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
-    plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), whole, bool(hess_inv), in_order, mesh)
+    if not is_traced:  # what is shared goes along, wherever it is now
+        everywhere = devices[0] if mesh is None else NamedSharding(mesh, PartitionSpec())
+        feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
+    plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), bool(hess_inv), in_order, mesh)
     program = _solve.many(call.problem, call.method, worker, plan, **call.history)
     work = _Work(_without_derivatives(program) if is_traced else program, plan, feed, devices, starts, best_of)
     solved, trips = work.at_once() if in_order else work.in_chunks(chunk, progress)
     if disp:
         _report(solved[2].others, lanes * len(devices), trips)
     return _as_result(call, feed.fixed, solved, best_of)
-
-
-def _everywhere(devices):
-    if len(devices) == 1:
-        return devices[0]
-    return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
 
 
 def _chunk(feed, starts, lanes, progress):

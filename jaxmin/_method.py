@@ -34,13 +34,17 @@ class Method(NamedTuple):
     or "hessian": likewise without ``along``, and what is told besides is ``H``, [n, n]. Both are to be read only
     where the state stays; x is one vector then.
 
-    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Compact`` or
-    ``Dense``. ``warm_start(state, H)`` takes one in before the first update, from the end of a similar solve.
+    ``inverse_hessian(state)``, for methods that have one: the approximation at the iterate, ``Unlimited``,
+    ``Compact`` or ``Dense``. ``warm_start(state, H)`` takes one in before the first update, from the end of a similar
+    solve.
 
     Where every point evaluated is an iterate, as for a transformation of another library,
     ``observe(grad, state, params, *, value) -> state`` takes it in before it is tested; ``update`` is then
     called only if the solve goes on, with ``value_fn`` besides; and ``stored(state)`` is the value and
     gradient that the state holds of ``trial``, or None.
+
+    ``waits``: whether ``update`` takes ``ended``, [] bool: the solve has ended, and waits for the others of a batch.
+    Then nothing is accepted, and the iterate, ``nit`` and what ``inverse_hessian`` gives stay as they are.
 
     ``trees``: whether params may be any pytree of arrays, which are never joined; else ``minimize`` has it work on
     one vector.
@@ -54,6 +58,7 @@ class Method(NamedTuple):
     wants: str = "gradient"
     warm_start: Callable[[Any, Any], Any] | None = None
     trees: bool = False
+    waits: bool = False
 
 
 class Direction(NamedTuple):

@@ -191,8 +191,7 @@ def prepare(
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
-    if isinstance(method, str) and method.lower() == "auto":
-        method = of_what_is_given(hess, hessp, bounds is not None)
+    method = of_what_is_given(method, hess, hessp, bounds is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     unrolled = trips_unrolled(diff, chosen, limits)
     hess, hessp = _hessian.used(chosen.wants, method, hess, hessp)

@@ -77,8 +77,10 @@ def is_limit(name):
     return str(name).lower() in _LIMIT_SPELLINGS
 
 
-def of_what_is_given(hess, hessp, bounded):
-    """The method that "auto" stands for; the table is in docs/choosing.md."""
+def of_what_is_given(method, hess, hessp, bounded):
+    """The method, or for "auto" the one that it stands for; the table is in docs/choosing.md."""
+    if not isinstance(method, str) or method.lower() != "auto":
+        return method
     if hess is not None and not bounded:
         return "trust_exact"
     return "lbfgs" if hess is None and hessp is None else "trust_ncg"

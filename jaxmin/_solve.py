@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _implicit, _loop
+from jaxmin._batches import holds_tracers, in_batches, strongly_typed
 from jaxmin._foreign import Foreign
 from jaxmin._hessian import Evaluation
 from jaxmin._history import in_order
@@ -31,7 +32,7 @@ class Parts(NamedTuple):
     run: Any  # (carry, inputs, limits, steps) -> ``Carry``
     end: Any  # carry -> ``Solution``
     evaluate: Any = None  # (x, inputs) -> (value, grad, aux)
-    trip: Any = None  # (carry, inputs, limits) -> ``Carry``, watched by nobody
+    trip: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
 
 
 def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, curvature=None, unrolled=None, **history):
@@ -137,9 +138,7 @@ def _parts_on_leaves(*key):
     parts, variables = _parts(*key), key[1]
 
     def begin(leaves, inputs):
-        carry = parts.begin(variables.ravel(leaves), inputs)
-        # Not weakly typed, as after a step.
-        return jax.tree.map(lambda u: jax.lax.convert_element_type(u, u.dtype), carry)
+        return strongly_typed(parts.begin(variables.ravel(leaves), inputs))
 
     return begin, parts.run, lambda carry: _leaves(variables, parts.end(carry))
 
@@ -201,12 +200,17 @@ def _program(signature):
 
 def _functions(unrolled, *key):
     """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux)."""
-    begin, run, end, evaluate, _ = _parts(*key)
+    parts = _parts(*key)
+    signature, _, method, _, watched, _, _, stops, *_ = key
 
     def solve(x0, inputs, limits):
-        return end(run(begin(x0, inputs), inputs, limits, unrolled=unrolled))
+        return parts.end(parts.run(parts.begin(x0, inputs), inputs, limits, unrolled=unrolled))
 
-    return solve, evaluate
+    # Who watches sees the whole batch, and so may an effect of fun.
+    as_usual = watched or stops or unrolled or isinstance(method, Foreign) or signature.jaxpr.effects
+    if not (as_usual or holds_tracers(method)):
+        solve = in_batches(solve, parts)
+    return solve, parts.evaluate
 
 
 def _parts(signature, variables, method, x_static, watched, history, keep_x, stops, by_hand, second):
@@ -273,6 +277,6 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
         return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
 
     def trip(carry, inputs, limits):
-        return _loop.trip(evaluation(inputs), variables.rounded, chosen(), limits, inputs[-1], None, carry)
+        return _loop.trip_in_batch(evaluation(inputs), variables.rounded, chosen(), limits, inputs[-1], carry)
 
     return Parts(begin, run, end, evaluate, trip)

@@ -17,8 +17,6 @@ OPTIONS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
 _POOR, _GOOD = 0.25, 0.75
 # The decreases by model and by slopes agree within it.
 _AGREE = 0.1
-
-
 # A first step that moves x has so many units in its last place.
 _HELD = 1000
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._inverse_hessian import Dense, InverseHessian
+from jaxmin._inverse_hessian import Compact, Dense, InverseHessian, Unlimited
 from jaxmin._registry import entries
 
 
@@ -35,7 +35,9 @@ def warm(earlier, method, variables):
         core = Dense(jnp.asarray(H))
     else:
         raise TypeError(f"{name}: a hess_inv that is a {type(H).__name__}, not an array or jaxmin.InverseHessian")
-    shapes = [u.shape[1:] for u in jax.tree.leaves(core.S)] if hasattr(core, "S") else None
+    shapes = [u.shape[1:] for u in jax.tree.leaves(core.S)] if isinstance(core, Compact) else None
+    if isinstance(core, Unlimited):
+        shapes = [(core.size,)]
     if core.size == variables.size and shapes is not None:
         like = jax.tree.leaves(variables.from_array(np.empty(variables.size, variables.dtype)))
         if shapes != [u.shape for u in like]:

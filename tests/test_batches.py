@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmin import Bounds, minimize
+from jaxmin import Bounds, _batches, minimize
 
 STARTS = np.random.default_rng(5).uniform(-2, 2, (8, 2))
 
@@ -15,7 +15,7 @@ def valley(x, steepness):
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
-@pytest.mark.parametrize("method", ("bfgs", "cg", "trust_ncg", "nelder_mead"))
+@pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg", "trust_ncg", "nelder_mead"))
 def test_a_lane_that_takes_long_and_one_of_nan_change_no_other(method, dtype):
     solve = jax.jit(jax.vmap(lambda x, a: minimize(valley, x, (a,), method)))
     starts, steepness = STARTS.astype(dtype), np.ones(8, dtype)
@@ -38,6 +38,62 @@ def test_nested():
     assert one.x.shape == (3, 8, 2) and one.success.all()
     np.testing.assert_allclose(one.x, np.swapaxes(two.x, 0, 1), atol=1e-4)
     np.testing.assert_array_equal(one.status, two.status.T)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """As if a cache held no more than a few lanes."""
+    sizes = []
+    fold = _batches._folded
+
+    def folded(leaf, blocks, lanes):
+        sizes.append((blocks, lanes))
+        return fold(leaf, blocks, lanes)
+
+    monkeypatch.setattr(_batches, "_BLOCK", 3000)
+    monkeypatch.setattr(_batches, "_BLOCK_MAX", 3000)
+    monkeypatch.setattr(_batches, "_folded", folded)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    return sizes
+
+
+@pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg", "newton_cg", "trust_ncg", "nelder_mead"))
+def test_blocks_of_lanes_that_wait_for_each_other_give_what_each_gives_alone(small_blocks, method):
+    def bowl(x, a, b):
+        return jnp.sum(a * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2) + b["shift"] * jnp.sum(x)
+
+    starts = np.random.default_rng(7).uniform(-2, 2, (23, 2))
+    steepness = np.where(np.arange(23) % 5, 2.0, 300.0)
+    solve = jax.jit(lambda x, a, b: minimize(bowl, x, (a, b), method, options={"history": 3}))
+    batch = jax.vmap(solve, (0, 0, None))(starts, steepness, {"shift": 0.1})
+    assert small_blocks and all(blocks > 1 and blocks * lanes >= 23 for blocks, lanes in small_blocks)
+    for i in (0, 1, 11, 22):
+        one = solve(starts[i], steepness[i], {"shift": 0.1})
+        for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(batch), strict=True):
+            np.testing.assert_allclose(ours, theirs[i], rtol=1e-6, atol=1e-9)
+
+
+def test_blocks_in_blocks(small_blocks):
+    def bowl(x, a, c):
+        return jnp.sum(jnp.cosh(x - a)) + c * jnp.sum(x**2)
+
+    starts, shifts, weights = np.ones((7, 3)), np.linspace(0, 1, 5), np.linspace(1, 2, 2)
+    solve = lambda x, a, c: minimize(bowl, x, (a, c)).x
+    over_x = jax.vmap(solve, (0, None, None))
+    over_all = jax.jit(jax.vmap(jax.vmap(over_x, (None, 0, None)), (None, None, 0)))
+    x = over_all(starts, shifts, weights)
+    assert x.shape == (2, 5, 7, 3) and small_blocks
+    np.testing.assert_allclose(x[1, 3, 2], solve(starts[2], shifts[3], weights[1]), atol=1e-7)
+
+
+def test_derivatives_through_blocks(small_blocks):
+    starts = np.ones((30, 2))
+    solve = lambda x, a: minimize(lambda x, a: jnp.sum((x - a) ** 2 + x**4 / 8), x, (a,)).x[0]
+    slope = jax.vmap(jax.grad(solve, 1), (0, None))(starts, 1.0)
+    assert small_blocks
+    np.testing.assert_allclose(slope, jax.grad(solve, 1)(starts[0], 1.0), rtol=1e-6)
+    total = jax.grad(lambda a: jnp.sum(jax.vmap(solve, (0, None))(starts, a)))(1.0)
+    np.testing.assert_allclose(total, np.sum(slope), rtol=1e-6)
 
 
 OVER = {

@@ -9,7 +9,8 @@ import pytest
 from problems import FEATURES, LABELS, rosenbrock
 
 from jaxmin import Bounds, minimize
-from jaxmin._implicit import _DENSE_MAX
+from jaxmin._box import Box
+from jaxmin._implicit import _DENSE_MAX, Solution, implicit
 from jaxmin._registry import entries
 
 TIGHT = {"gtol": 1e-10}
@@ -308,6 +309,28 @@ def test_a_solve_that_failed_has_no_derivative(name):
     (_, _, ended), (x_dot, _, _) = _stopped(2.0, np.array(x0), *map(float, rest))
     assert ended == status
     assert np.isfinite(x_dot).all() if status == 0 else np.isnan(x_dot).all()
+
+
+@pytest.mark.parametrize("bounded", (False, True))
+@pytest.mark.parametrize("n", (3, 150))
+def test_what_rounding_stopped_has_a_derivative_near_a_minimum_and_none_far_away(n, bounded):
+    """The solve is made up: none is known that rounding stops so far away."""
+    f = lambda x, t: 1 + jnp.sum(jnp.log(jnp.cosh(x - t)))
+    evaluate = lambda x, inputs: (*jax.value_and_grad(f)(x, inputs[0]), ())
+    box = Box(jnp.full(n, -9.0), jnp.full(n, 9.0)) if bounded else None
+
+    def stopped(status, distance):
+        def solve(x0, inputs, limits):
+            x = x0 + inputs[0] + distance
+            f, g, _ = evaluate(x, inputs)
+            return Solution(x, f, g, (), jnp.full((), status, jnp.int32), None)
+
+        return lambda t: implicit(solve, evaluate)(jnp.zeros(n), (t, box), None).x
+
+    for derivative in (jax.jacfwd, jax.jacrev):
+        assert_close(derivative(stopped(2, 1e-3))(0.7), np.ones(n), rtol=1e-5)
+        assert np.isnan(derivative(stopped(2, 0.3))(0.7)).all()
+        assert_close(derivative(stopped(0, 0.3))(0.7), np.ones(n), rtol=1e-5)  # by a gtol that was met
 
 
 def test_a_value_on_the_way_has_no_derivative():

@@ -597,7 +597,7 @@ def test_hess_inv_of_a_batch(batch):
 
 
 @pytest.mark.parametrize("method", ["bfgs", jaxmin.lbfgs(), jaxmin.lbfgs(memory=1)], ids=["bfgs", "lbfgs", "lbfgs1"])
-@pytest.mark.parametrize("lanes", [(3,), (2, 3), (2, 2)])
+@pytest.mark.parametrize("lanes", [(3,), pytest.param((2, 3), marks=pytest.mark.slow), (2, 2)])
 def test_operator_of_a_batch_says_how_to_take_a_lane(method, lanes):
     def solve(x):  # over a pytree: the operator, whatever the method
         return minimize(lambda x: rosenbrock(x["p"]), {"p": x}, method=method, options={"maxiter": 5})

@@ -145,7 +145,7 @@ SOLVED = {
 }
 
 
-@pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg"))
+@pytest.mark.parametrize("method", ("lbfgs", "bfgs", pytest.param("cg", marks=pytest.mark.slow)))
 @pytest.mark.parametrize("name", SOLVED)
 def test_the_minimum_is_that_of_scipy_and_jaxopt(name, method):
     fun, x0 = SOLVED[name]

@@ -43,8 +43,15 @@ METHODS = {
 }  # fmt: skip
 
 
+KINDS = [("lbfgs", False), ("lbfgs", True), ("newton_cg", False), ("trust_ncg", False), ("adam", False)]
+
+
 @pytest.mark.parametrize(
-    ("method", "bounded"), [*((method, False) for method in METHODS), ("lbfgs", True), ("trust_ncg", True)]
+    ("method", "bounded"),
+    [
+        pytest.param(*kind, marks=() if kind in KINDS else pytest.mark.slow)
+        for kind in [*((method, False) for method in METHODS), ("lbfgs", True), ("trust_ncg", True)]
+    ],
 )
 def test_apart_is_joined(method, bounded):
     bounds = jaxmin.Bounds(-1, {"a": np.full((2, 3), 0.3), "b": 0.9, "c": None}) if bounded else None
@@ -91,7 +98,7 @@ def test_a_solver_keeps_them_apart():
     assert_close(solver.result(state).hess_inv.core(), res.hess_inv.core(), 0)
 
 
-@pytest.mark.parametrize("upper", [None, 0.5])
+@pytest.mark.parametrize("upper", [None, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_derivatives_of_what_is_apart(upper):
     bounds = None if upper is None else jaxmin.Bounds(-2, {"a": upper, "b": None, "c": None})
 

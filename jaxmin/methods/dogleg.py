@@ -60,7 +60,6 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
     _trust_region.check(radius, max_radius, eta)
-    first_radius = radius
 
     def init(x):
         zeros = vec.zeros(x)
@@ -71,7 +70,7 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
             p_U=zeros,
             Bp_U=zeros,
             p_B=zeros,
-            **_trust_region.start(x, first_radius),
+            **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, H, **_):

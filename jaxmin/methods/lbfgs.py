@@ -6,7 +6,7 @@ from jax import lax
 from jaxmin import _vector as vec
 from jaxmin._builder import builder
 from jaxmin._descent import descend
-from jaxmin._inverse_hessian import Compact, Dense, TwoLoop, pair_between
+from jaxmin._inverse_hessian import Compact, Unlimited, pair_between
 from jaxmin._method import Direction, Iterate
 from jaxmin.linesearches.backtracking import backtracking
 
@@ -14,22 +14,21 @@ names = ("l-bfgs-b",)
 options = {"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"}
 tol_sets = ("ftol", "gtol")
 
-# How many pairs pay: few variables have no use for more, and with many the histories begin to cost.
-_FEW_VARIABLES, _MANY_VARIABLES = 4, 500
-# Up to so many numbers the recursion is faster than matrix products: it has fewer parts to start.
-_TWO_LOOP_MAX = 16
+# Up to so many variables all pairs are kept, in matrices no larger than the pairs would be.
+_FEW_VARIABLES = 16
+_PAIRS = 10
 
 
 @builder
 def lbfgs(memory: int | None = None, linesearch=None):
     r"""Limited-memory BFGS: a quasi-Newton method with the last few pairs of steps and gradient changes.
 
-    The direction is :math:`d = -H g`, by the two-loop recursion [2, Algorithm 7.4] for a few variables, and
-    for more by the compact form of the same H [1, eq. (3.1)], a few matrix-vector products. A pair is
-    stored only where s.y > eps \|s.g\|: another would make H indefinite.
+    The direction is :math:`d = -H g`, by the compact form of H [1, eq. (3.1)], a few matrix-vector products. For
+    up to 16 variables all pairs are kept, as the matrices that they make [2, eq. (7.19)]. A pair is stored only
+    where s.y > eps \|s.g\|: another would make H indefinite.
 
     Args:
-      memory: pairs kept, >= 1; by default 20 for 5 to 500 variables, 10 for fewer and for more.
+      memory: pairs kept, >= 1; by default all for up to 16 variables, 10 for more.
       linesearch: a ``LineSearch``; ``backtracking()`` by default.
 
     Returns:
@@ -48,9 +47,8 @@ def lbfgs(memory: int | None = None, linesearch=None):
         raise ValueError(f"memory={memory!r}: at least 1 pair")
 
     def init(x):
-        form = TwoLoop if vec.size(x) <= _TWO_LOOP_MAX else Compact
-        pays = _FEW_VARIABLES < vec.size(x) <= _MANY_VARIABLES
-        return form.empty(memory or (20 if pays else 10), x)
+        few = getattr(x, "ndim", 0) == 1 and x.size <= _FEW_VARIABLES and not jnp.iscomplexobj(x)
+        return Unlimited.empty(x) if memory is None and few else Compact.empty(memory or _PAIRS, x)
 
     def update(g, H, x, *, previous, accepted, restart):
         pair = pair_between(previous, x, g)
@@ -62,8 +60,13 @@ def lbfgs(memory: int | None = None, linesearch=None):
         return H._replace(gamma=jnp.where(H.gamma > 0, H.gamma, 1))
 
     def warm_start(empty, H):
-        if isinstance(H, Dense):
-            raise ValueError("options['warm_start']: a dense hess_inv, of 'bfgs', which 'lbfgs' cannot make pairs of")
+        if isinstance(empty, Unlimited) and not isinstance(H, Compact):
+            return H.reopened() if isinstance(H, Unlimited) else Unlimited.of(H.H.astype(empty.WZ.dtype))
+        if not isinstance(H, Compact):
+            raise ValueError(
+                "options['warm_start']: this 'lbfgs' wants pairs, which a hess_inv of 'bfgs' has not, nor that of an "
+                "'lbfgs' for up to 16 variables without a memory"
+            )
 
         def push(H, row):
             s, y, valid = row

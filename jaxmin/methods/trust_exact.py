@@ -64,7 +64,6 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.ST
     _trust_region.check(radius, max_radius, eta)
     if not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
-    first_radius = radius
 
     def init(x):
         zeros = vec.zeros(x)
@@ -75,7 +74,7 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.ST
             lam=zeros,
             Q=jnp.zeros((x.size, x.size), x.dtype),
             c=zeros,
-            **_trust_region.start(x, first_radius),
+            **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, H, **_):

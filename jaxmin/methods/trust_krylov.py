@@ -69,7 +69,6 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
     _trust_region.check(radius, max_radius, eta)
     if not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
-    first_radius = radius
 
     def init(x):
         m = max(min(max_inner, vec.size(x)), 1)
@@ -83,7 +82,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
             alpha=row,
             beta=row,
             k=jnp.zeros((), jnp.int32),
-            **_trust_region.start(x, first_radius),
+            **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, hv, **_):

@@ -74,7 +74,6 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
     _trust_region.check(radius, max_radius, eta)
     if max_inner is not None and not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
-    first_radius = radius
 
     def init(x):
         zeros = vec.zeros(x)
@@ -87,7 +86,7 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
             Hz=zeros,
             r=zeros,
             inner=jnp.zeros((), jnp.int32),
-            **_trust_region.start(x, first_radius),
+            **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, hv, box=None, **_):

@@ -1,0 +1,69 @@
+"""The forms of the L-BFGS matrix against the recursion in the book."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmin import lbfgs, minimize
+from jaxmin._inverse_hessian import Compact, Pair, Unlimited
+
+
+def two_loops(pairs, v):
+    """H v (Nocedal & Wright, 2nd ed., Algorithm 7.4); of no pairs 0."""
+    if not pairs:
+        return np.zeros_like(v)
+    q, alphas = v, []
+    for s, y in reversed(pairs):
+        alphas.append(s @ q / (s @ y))
+        q = q - alphas[-1] * y
+    s, y = pairs[-1]
+    r = (s @ y) / (y @ y) * q
+    for (s, y), alpha in zip(pairs, reversed(alphas)):
+        r = r + (alpha - y @ r / (s @ y)) * s
+    return r
+
+
+@pytest.mark.parametrize("form", ("compact", "unlimited"))
+def test_as_the_recursion_with_pairs_stored_left_out_and_forgotten(form):
+    n, m = 6, 4 if form == "compact" else 100
+    H = Compact.empty(m, jnp.zeros(n)) if form == "compact" else Unlimited.empty(jnp.zeros(n))
+    update = jax.jit(lambda H, pair, store, forget: H.update(pair, store, forget))
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(n, n))
+    A = A @ A.T + np.eye(n)
+    pairs, happened = [], set()
+    for _ in range(60):
+        s, v = rng.normal(size=(2, n))
+        y, store, forget = A @ s, rng.random() < 0.8, rng.random() < 0.15
+        H = update(H, Pair(s, y, s @ y, y @ y, np.True_), np.bool_(store), np.bool_(forget))
+        pairs = ([] if forget else pairs) + ([(s, y)] if store else [])
+        pairs = pairs[-m:]
+        happened.add((store, forget, len(pairs) == m))
+        np.testing.assert_allclose(H.times(v), two_loops(pairs, v), rtol=1e-8, atol=1e-10)
+        if form == "compact":
+            S, Y, has = H.pairs()
+            kept = list(zip(np.asarray(S)[has], np.asarray(Y)[has]))
+            np.testing.assert_array_equal(np.ravel(kept), np.ravel(pairs))
+    assert {(True, True), (True, False), (False, True), (False, False)} == {both[:2] for both in happened}
+
+
+def test_all_pairs_of_few_variables_and_ten_of_more():
+    def core(n, **parameters):
+        return minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(n), method=lbfgs(**parameters)).hess_inv.core()
+
+    assert isinstance(core(16), Unlimited)
+    assert isinstance(core(17), Compact) and core(17).D.size == 10
+    assert isinstance(core(16, memory=3), Compact) and core(16, memory=3).D.size == 3
+
+
+def test_no_limit_is_a_limit_that_is_not_reached():
+    def valley(x):
+        return jnp.sum(30 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+    start = np.linspace(-1, 1.5, 5)
+    one, two = (minimize(valley, start, method=lbfgs(memory=memory)) for memory in (None, 200))
+    assert one.success and one.nit < 200
+    assert one.nfev == two.nfev
+    np.testing.assert_allclose(one.x, two.x, atol=1e-8)
+    np.testing.assert_allclose(one.hess_inv.todense(), two.hess_inv.todense(), rtol=1e-4, atol=1e-6)

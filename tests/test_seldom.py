@@ -1,0 +1,39 @@
+"""seldom: a branch for a whole batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._seldom import seldom
+
+
+def root(x, shift):
+    """Of |x|; only the thorough way knows of negative x."""
+    return seldom(x < 0, lambda x, shift: jnp.sqrt(jnp.abs(x)) + shift, lambda x, shift: jnp.sqrt(x) + shift, x, shift)
+
+
+def test_alone_in_a_batch_and_in_a_batch_of_batches():
+    x = np.array([[4.0, 9.0, 1.0], [4.0, -9.0, 1.0]])
+    shift = np.array([0.5, 1.0])
+    wanted = np.sqrt(np.abs(x)) + shift[:, None]
+    assert root(-4.0, 1.0) == 3
+    np.testing.assert_allclose(jax.vmap(root, (0, None))(x[1], 1.0), wanted[1])
+    np.testing.assert_allclose(jax.vmap(jax.vmap(root, (0, None)))(x, shift), wanted)
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.vmap(root), (1, None), 1))(x, shift), wanted)
+
+
+def test_a_batch_takes_the_thorough_way_as_a_whole_and_only_where_a_lane_needs_it():
+    taken = []
+
+    def thorough(x):
+        jax.debug.callback(lambda: taken.append(True))
+        return -x
+
+    batch = jax.jit(jax.vmap(lambda x: seldom(x < 0, thorough, lambda x: x, x)))
+    jax.block_until_ready(batch(np.array([1.0, 2.0])))
+    jax.effects_barrier()
+    assert not taken
+    # the usual way need not be right where it is not wanted, and the thorough one is right for all
+    np.testing.assert_array_equal(batch(np.array([1.0, -2.0])), [-1.0, 2.0])
+    jax.effects_barrier()
+    assert taken
