@@ -1,7 +1,6 @@
 """The solve under ``vmap``: a loop of its own for a batch, in blocks that a processor's cache holds."""
 
 import math
-import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,8 @@ from jaxmin._result import RUNNING
 # What the lanes of a block carry, in bytes: a larger block waits for memory. A smaller one pays more for each kernel,
 # so that blocks of few lanes are larger, up to what the second level of a cache holds.
 _BLOCK, _BLOCK_MAX, _FEW_LANES = 2**18, 2**20, 96
+# Of lanes so large that fewer fit no cache is of use, and products with what they share are faster for all at once.
+_LEAST_LANES = 4
 
 
 def in_batches(solve, parts):
@@ -32,6 +33,8 @@ def in_batches(solve, parts):
 
     @alone.def_vmap
     def batch(size, split, *arguments):
+        if size == 0:
+            return _all_batched(jax.vmap(solve, _axes(split), axis_size=0)(*arguments))
         over_x0, over_inputs, over_limits = _axes(split)
 
         def on_lanes(x0, inputs, limits):
@@ -43,24 +46,13 @@ def in_batches(solve, parts):
             carry = lax.while_loop(running, lambda carry: step(carry, inputs, limits), carry)
             return jax.vmap(parts.end)(carry)
 
-        one = jax.tree.map(lambda leaf, has: leaf[0] if has else leaf, arguments, tuple(split))
+        of_one = lambda leaf, has: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if has else leaf
+        one = jax.tree.map(of_one, arguments, tuple(split))
         own = [leaf for leaf, has in zip(*map(jax.tree.leaves, (one, split))) if has]
         each = _bytes(jax.eval_shape(parts.begin, *one[:2])) + _bytes(own)
-        return _all_batched(_in_blocks(on_lanes, split, size, each)(*arguments))
+        return _all_batched(_in_blocks(on_lanes, split, size, each, _may_be_cut(each))(*arguments))
 
     return alone
-
-
-def holds_tracers(value, seen=()):
-    """Whether a record of functions closes over something traced, which a rule for batches would not see."""
-    for leaf in jax.tree.leaves(value):
-        if isinstance(leaf, jax.core.Tracer):
-            return True
-        if isinstance(leaf, types.FunctionType) and leaf not in seen:
-            cells = [cell.cell_contents for cell in leaf.__closure__ or ()]
-            if holds_tracers(cells, (*seen, leaf)):
-                return True
-    return False
 
 
 def strongly_typed(carry):
@@ -68,7 +60,12 @@ def strongly_typed(carry):
     return jax.tree.map(lambda u: lax.convert_element_type(u, u.dtype), carry)
 
 
-def _in_blocks(solve, split, size, each):
+def _may_be_cut(each):
+    """Whether a batch is solved in blocks: on a CPU alone, and where no device has a part of the batch."""
+    return each * _LEAST_LANES <= _BLOCK_MAX and jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def _in_blocks(solve, split, size, each, cut):
     """``solve``, of a batch of this size, given a part of it at a time.
 
     Args:
@@ -76,14 +73,13 @@ def _in_blocks(solve, split, size, each):
       split: of each leaf, whether it has.
       size: how many rows.
       each: what is carried for a row, in bytes.
+      cut: whether there is more than one part.
     """
     lanes = max(1, _BLOCK // each, min(_FEW_LANES, _BLOCK_MAX // each))
-    blocks = math.ceil(size / lanes)
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        blocks = 1  # a batch that may be split between devices is not cut again
+    blocks = math.ceil(size / lanes) if cut else 1
     lanes = math.ceil(size / blocks)
 
-    def one_by_one(*arguments):
+    def blockwise(*arguments):
         if blocks == 1:
             return solve(*arguments)
         leaves, tree = jax.tree.flatten(arguments)
@@ -96,12 +92,12 @@ def _in_blocks(solve, split, size, each):
         out = lax.map(block, [_folded(leaf, blocks, lanes) for leaf, has in zip(leaves, has) if has])
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
 
-    batch = jax.custom_batching.custom_vmap(one_by_one)
+    batch = jax.custom_batching.custom_vmap(blockwise)
 
     @batch.def_vmap
     def batches(outer, split, *arguments):
-        members = jax.vmap(one_by_one, _axes(split))
-        return _all_batched(_in_blocks(members, split, outer, size * each)(*arguments))
+        members = jax.vmap(blockwise, _axes(split))
+        return _all_batched(_in_blocks(members, split, outer, size * each, cut)(*arguments))
 
     return batch
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 import math
 import operator
+import weakref
 from types import NoneType
 from typing import get_args
 
@@ -52,7 +53,10 @@ def once(build):
     @functools.lru_cache(maxsize=256)
     def kept(keys, **constants):
         del keys
-        return build(**constants)
+        built = build(**constants)
+        if isinstance(built, tuple) and all(map(is_constant, constants.values())):
+            _CONSTANT.update(filter(callable, built))
+        return built
 
     def of(**constants):
         try:
@@ -62,6 +66,17 @@ def once(build):
         return kept(keys, **constants)
 
     return of
+
+
+# The functions in records that were built of constants alone.
+_CONSTANT: weakref.WeakSet = weakref.WeakSet()
+
+
+def is_constant(value):
+    """Whether a constant of a builder, or a record that one gave, holds nothing traced for certain."""
+    if isinstance(value, tuple):
+        return all(part in _CONSTANT if callable(part) else is_constant(part) for part in value)
+    return True  # it has a key, or is a number
 
 
 def _key(value):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmin import _vector as vec
 from jaxmin._box import EVERYWHERE
-from jaxmin._floor import Floor, Verdict, judge, noise, told, unit
+from jaxmin._floor import Floor, Verdict, floor_after, judge, noise, unit
 from jaxmin._method import Direction, Iterate, Method, Start
 from jaxmin._partition import check_tree
 from jaxmin._result import RUNNING
@@ -146,7 +146,7 @@ def descend(direction, linesearch, first_step="unit"):
             t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
 
         gnorm = vec.max_abs(edge.projected(iterate.x, iterate.g))
-        floor, doubtful = told(
+        floor, doubtful = floor_after(
             state.floor,
             ulp,
             at_x0=at_x0,
@@ -163,9 +163,23 @@ def descend(direction, linesearch, first_step="unit"):
 
         # Onward. Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
         at = Here(
-            iterate.x, iterate.f, g, norm, gnorm, vec.where(usable, d, state.d), slope0, t.astype(dtype), search,
-            begins, fresh, steepest, failed, state.fresh, state.floor.g_lowest, floor,
-        )  # fmt: skip
+            x=iterate.x,
+            f=iterate.f,
+            g=g,
+            norm=norm,
+            gnorm=gnorm,
+            d=vec.where(usable, d, state.d),
+            slope0=slope0,
+            t=t.astype(dtype),
+            search=search,
+            begins=begins,
+            fresh=fresh,
+            steepest=steepest,
+            failed=failed,
+            was_fresh=state.fresh,
+            g_lowest=state.floor.g_lowest,
+            floor=floor,
+        )
         on = seldom(going & (steepest | doubtful), partial(mended, ulp), partial(as_usual, ulp), at)
 
         trial = edge.clip(vec.axpy(on.search.step, on.d, iterate.x))
@@ -226,7 +240,6 @@ def descend(direction, linesearch, first_step="unit"):
         wants=direction.wants,
         warm_start=warm_start if direction.warm_start else None,
         trees=direction.trees,
-        waits=True,
     )
 
 
@@ -243,10 +256,10 @@ class Here(NamedTuple):
     t: Any  # [] the first step of a new search
     search: Any  # the state of the old one
     begins: Any  # [] bool: a new one begins
-    fresh: Any  # [] bool: along the steepest descent
+    fresh: Any  # [] bool: the search from here is along the steepest descent
     steepest: Any  # [] bool: d is to be replaced by it
     failed: Any  # [] bool: the old search failed
-    was_fresh: Any  # [] bool: along the steepest descent
+    was_fresh: Any  # [] bool: the old search was along the steepest descent
     g_lowest: Any  # [] the lowest gnorm of the iterates before
     floor: Floor
 

@@ -81,7 +81,7 @@ def gains(f, gnorm, lowest, ulp):
     return lower | (gnorm < _IMPROVED * lowest.g_lowest)
 
 
-def told(floor, ulp, *, at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, expected, natural):
+def floor_after(floor, ulp, *, at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, expected, natural):
     """The floor after one trip.
 
     Args:

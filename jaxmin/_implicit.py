@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmin import _vector as vec
 from jaxmin._result import FTOL, PRECISION_LOSS, STATUS, XTOL
+from jaxmin._seldom import anywhere
 
 # Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
 # gradients.
@@ -91,7 +92,8 @@ def implicit(solve, evaluate):
             b = box.only(free, vec.sub(b, hessian(x_dot)))
             f_bounds = vec.dot(g, x_dot)  # what the value loses or gains with the bounds; for free variables g is 0
         at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
-        at_minimum &= jax.lax.cond(solution.status == PRECISION_LOSS, is_near, lambda: jnp.ones((), bool))
+        by_rounding = solution.status == PRECISION_LOSS
+        at_minimum &= ~by_rounding | jax.lax.cond(anywhere(by_rounding), is_near, lambda: jnp.ones((), bool))
         valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
         x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(hessian if box is None else among_free, b)))
         f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]

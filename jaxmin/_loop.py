@@ -1,6 +1,7 @@
 """The loop: one evaluation a trip, the only stopping rule, the only counters."""
 
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -99,15 +100,16 @@ def trip(evaluate, rounded, method, limits, box, watch, old, **told):
 def trip_in_batch(evaluate, rounded, method, limits, box, old):
     """The trip of one lane of a batch: where it has ended, its result stays, and no new point is evaluated.
 
-    Only that is selected: a select of all that a lane carries is a pass over it. What a method is told to hold back
-    (``Method.waits``) stays by itself.
+    Only that is selected where that is enough: a select of all that a lane carries is a pass over it. A method that is
+    told that it has ended keeps the rest by itself.
     """
     running = old.status == RUNNING
-    new = trip(evaluate, rounded, method, limits, box, None, old, **({"ended": ~running} if method.waits else {}))
-    whole = method.inverse_hessian is not None and not method.waits
-    if whole or method.observe is not None or not hasattr(old.state, "_replace"):
-        return vec.where(running, new, old)
+    waits = "ended" in inspect.signature(method.update).parameters
+    new = trip(evaluate, rounded, method, limits, box, None, old, **({"ended": ~running} if waits else {}))
     fields = ("trial", "iterate", "nit")
+    known = set(fields) <= set(getattr(old.state, "_fields", ()))
+    if method.observe is not None or not known or (method.inverse_hessian is not None and not waits):
+        return vec.where(running, new, old)
     state = {name: vec.where(running, getattr(new.state, name), getattr(old.state, name)) for name in fields}
     kept = {name: vec.where(running, getattr(new, name), getattr(old, name)) for name in new._fields if name != "state"}
     return new._replace(state=new.state._replace(**state), **kept)

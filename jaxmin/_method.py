@@ -43,8 +43,8 @@ class Method(NamedTuple):
     called only if the solve goes on, with ``value_fn`` besides; and ``stored(state)`` is the value and
     gradient that the state holds of ``trial``, or None.
 
-    ``waits``: whether ``update`` takes ``ended``, [] bool: the solve has ended, and waits for the others of a batch.
-    Then nothing is accepted, and the iterate, ``nit`` and what ``inverse_hessian`` gives stay as they are.
+    An ``update`` with a parameter ``ended``, [] bool, is told in a batch that the solve has ended and waits for the
+    others. Then it accepts nothing, and the iterate, ``nit`` and what ``inverse_hessian`` gives stay as they are.
 
     ``trees``: whether params may be any pytree of arrays, which are never joined; else ``minimize`` has it work on
     one vector.
@@ -58,7 +58,6 @@ class Method(NamedTuple):
     wants: str = "gradient"
     warm_start: Callable[[Any, Any], Any] | None = None
     trees: bool = False
-    waits: bool = False
 
 
 class Direction(NamedTuple):

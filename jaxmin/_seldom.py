@@ -8,27 +8,34 @@ from jax import lax
 def seldom(needed, thorough, usual, *operands):
     """``thorough(*operands)``, which ``usual(*operands)`` equals wherever ``needed`` is false.
 
-    Alone the thorough way is taken always: its few numbers cost less than a branch. Under ``vmap`` a ``lax.cond``
-    would be a select, which works out both for every lane; here the batch branches as a whole, and takes the thorough
-    way in the trips in which some lane needs it.
+    Alone the thorough way is always taken: its few numbers cost less than a branch. A batch under ``vmap`` branches as
+    a whole, and takes the thorough way in the trips in which some lane needs it.
 
     Args:
       needed: [] bool.
-      thorough, usual: functions of the operands alone, of one result's structure; all pytrees of arrays.
+      thorough, usual: functions of the operands, of one result's structure.
+    """
+    return lax.cond(_always_alone(needed), thorough, usual, *operands)
+
+
+def _of_a_batch(alone):
+    """A bool -> a bool that is not batched: ``alone`` of it, or in a batch whether it holds in any lane.
+
+    A ``lax.cond`` on it stays a branch under ``vmap``, where one on the bool itself is a select. Nothing but the bool
+    passes through the rule, so that all that is branched on keeps its derivatives and may be closed over.
     """
 
     @jax.custom_batching.custom_vmap
-    def chosen(needed, *operands):
-        if needed.ndim == 0:
-            return thorough(*operands)
-        return lax.cond(jnp.any(needed), thorough, usual, *operands)
+    def known(needed):
+        return alone(needed)
 
-    @chosen.def_vmap
-    def in_batch(axis_size, split, needed, *operands):
-        axes = jax.tree.map(lambda has: 0 if has else None, tuple(split[1:]))
-        needed = needed if split[0] else jnp.broadcast_to(needed, (axis_size, *needed.shape))
-        ways = [jax.vmap(way, axes, axis_size=axis_size) for way in (thorough, usual)]
-        out = seldom(needed, *ways, *operands)
-        return out, jax.tree.map(lambda _: True, out)
+    @known.def_vmap
+    def in_batch(size, split, needed):
+        del size, split
+        return anywhere(jnp.any(needed)), False
 
-    return chosen(needed, *operands)
+    return known
+
+
+anywhere = _of_a_batch(lambda needed: needed)
+_always_alone = _of_a_batch(lambda needed: jnp.ones((), bool))

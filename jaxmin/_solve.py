@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _implicit, _loop
-from jaxmin._batches import holds_tracers, in_batches, strongly_typed
+from jaxmin._batches import in_batches, strongly_typed
+from jaxmin._builder import is_constant
 from jaxmin._foreign import Foreign
 from jaxmin._hessian import Evaluation
 from jaxmin._history import in_order
 from jaxmin._implicit import Solution
+from jaxmin._method import Method
 from jaxmin._signature import Signature, with_all_constants
 from jaxmin._traces import once_per_signature
 from jaxmin._watch import ask, stopped
@@ -201,14 +203,15 @@ def _program(signature):
 def _functions(unrolled, *key):
     """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux)."""
     parts = _parts(*key)
-    signature, _, method, _, watched, _, _, stops, *_ = key
+    signature, _, method, _, watched, _, _, stops, _, second = key
 
     def solve(x0, inputs, limits):
         return parts.end(parts.run(parts.begin(x0, inputs), inputs, limits, unrolled=unrolled))
 
-    # Who watches sees the whole batch, and so may an effect of fun.
-    as_usual = watched or stops or unrolled or isinstance(method, Foreign) or signature.jaxpr.effects
-    if not (as_usual or holds_tracers(method)):
+    # Who watches sees the whole batch, and so may an effect of fun. What a method of the user's own closed over while
+    # that was traced, a rule for batches does not see.
+    effects = signature.jaxpr.effects or (second is not None and second.jaxpr.effects)
+    if not (watched or stops or unrolled or effects) and isinstance(method, Method) and is_constant(method):
         solve = in_batches(solve, parts)
     return solve, parts.evaluate
 

@@ -1,10 +1,14 @@
 """vmap(minimize): lanes that know nothing of each other, over whatever differs between them."""
 
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxmin
 from jaxmin import Bounds, _batches, minimize
 
 STARTS = np.random.default_rng(5).uniform(-2, 2, (8, 2))
@@ -94,6 +98,73 @@ def test_derivatives_through_blocks(small_blocks):
     np.testing.assert_allclose(slope, jax.grad(solve, 1)(starts[0], 1.0), rtol=1e-6)
     total = jax.grad(lambda a: jnp.sum(jax.vmap(solve, (0, None))(starts, a)))(1.0)
     np.testing.assert_allclose(total, np.sum(slope), rtol=1e-6)
+
+
+def _method_with(kind, c):
+    """A method that got hold of c in one of many ways; c is 1."""
+    plain = jaxmin.bfgs()
+    if kind == "a partial":
+        return plain._replace(update=partial(lambda c, *a, **k: plain.update(a[0] * c, *a[1:], **k), c))
+    if kind == "a default":
+        return plain._replace(update=lambda g, s, x, /, *, value, box=None, c=c: plain.update(g * c, s, x, value=value))
+    if kind == "a line search":
+        search = jaxmin.backtracking()
+        return jaxmin.bfgs(linesearch=search._replace(init=lambda start, t: search.init(start, t * c)))
+    if kind == "a dictionary of mixed keys":
+        known = {1: c, "a": c}
+        return plain._replace(update=lambda g, s, x, /, **k: plain.update(g * known[1], s, x, **k))
+    return plain._replace(update=lambda g, s, x, /, *, value, **k: plain.update(g * c, s, x, value=value))
+
+
+@pytest.mark.parametrize("kind", ("a closure", "a partial", "a default", "a line search", "a dictionary of mixed keys"))
+def test_a_method_of_ones_own_may_hold_what_is_batched(kind):
+    """And keeps its inverse Hessian when its lane has ended."""
+    solve = lambda x, c: minimize(valley, x, (3.0,), method=_method_with(kind, c))
+    batch = jax.vmap(solve)(STARTS, np.ones(8))
+    for i in (0, 4, 7):
+        one = solve(STARTS[i], 1.0)
+        assert one.nfev == batch.nfev[i]
+        np.testing.assert_allclose(batch.hess_inv[i], one.hess_inv, rtol=1e-6)
+
+
+def test_a_state_whose_iterate_is_a_property():
+    class State(NamedTuple):
+        inner: Any
+
+        trial = property(lambda self: self.inner.trial)
+        iterate = property(lambda self: self.inner.iterate)
+        nit = property(lambda self: self.inner.nit)
+        status = property(lambda self: self.inner.status)
+
+    plain = jaxmin.cg()
+
+    def update(g, state, x, /, *, value, **_):
+        step, inner = plain.update(g, state.inner, x, value=value)
+        return step, State(inner)
+
+    solve = lambda x: minimize(valley, x, (3.0,), method=jaxmin.Method(lambda x: State(plain.init(x)), update))
+    np.testing.assert_allclose(jax.vmap(solve)(STARTS).x[3], solve(STARTS[3]).x, rtol=1e-9)
+
+
+def test_no_lanes_at_all():
+    res = jax.vmap(lambda x: minimize(valley, x, (3.0,)))(np.zeros((0, 2)))
+    assert res.x.shape == (0, 2) and res.status.shape == (0,)
+
+
+@pytest.mark.parametrize("where", ("fun", "hess"))
+def test_the_axis_of_a_batch_may_be_named(where):
+    index = lambda at: 0 * jax.lax.axis_index("lanes") if where == at else 0
+    fun = lambda x: jnp.sum((x - 1) ** 2) + index("fun")
+    hess = lambda x: 2 * jnp.eye(2) + index("hess")
+    solve = lambda x: minimize(fun, x, method="trust_exact", hess=hess).x
+    np.testing.assert_allclose(jax.vmap(solve, axis_name="lanes")(STARTS), np.ones((8, 2)), atol=1e-6)
+
+
+def test_lanes_too_large_for_a_cache_stay_together(small_blocks):
+    fun = lambda x, a: jnp.sum((x - a) ** 2)
+    x = jax.vmap(lambda x, a: minimize(fun, x, (a,)).x)(np.ones((6, 200)), np.arange(6.0))
+    assert not small_blocks
+    np.testing.assert_allclose(x[:, 7], np.arange(6), atol=1e-6)
 
 
 OVER = {

@@ -244,3 +244,29 @@ def test_what_cannot_be_is_refused(error, words, call):
 _HALF = jnp.zeros(2, "float32")
 _narrow = lambda x: jnp.sum(x**2)
 _wide = lambda x: jnp.sum(x.astype("float64") ** 2)
+
+
+def test_what_is_held_still_may_be_stepped_inside_a_derivative():
+    """Also by linearisation, which wants to know each step's values by themselves."""
+    solver = Solver(rosenbrock)
+
+    def inner(a):
+        return solver.run(solver.init(a * jnp.array([-1.2, 1.0]))).x
+
+    def by_hand(a):
+        method = jaxmin.lbfgs()
+
+        def step(carry, _):
+            x, state = carry
+            value, grad = jax.value_and_grad(rosenbrock)(x)
+            updates, state = method.update(grad, state, x, value=value)
+            return (x + updates, state), None
+
+        x = a * jnp.array([-1.2, 1.0])
+        return jax.lax.scan(step, (x, method.init(x)), length=5)[0][0]
+
+    for still in (inner, by_hand):
+        total = lambda a, still=still: jnp.sum(a**2 * jax.lax.stop_gradient(still(a)))
+        np.testing.assert_allclose(jax.grad(total)(1.0), 2 * np.sum(still(1.0)), rtol=1e-9)
+        value, _ = jax.linearize(still, 1.0)
+        np.testing.assert_allclose(value, still(1.0), rtol=1e-9)

@@ -47,7 +47,8 @@ def lbfgs(memory: int | None = None, linesearch=None):
         raise ValueError(f"memory={memory!r}: at least 1 pair")
 
     def init(x):
-        few = getattr(x, "ndim", 0) == 1 and x.size <= _FEW_VARIABLES and not jnp.iscomplexobj(x)
+        few = getattr(x, "ndim", 0) == 1 and x.size <= _FEW_VARIABLES
+        few = few and not jnp.iscomplexobj(x) and not vec.typed_sharding(x)
         return Unlimited.empty(x) if memory is None and few else Compact.empty(memory or _PAIRS, x)
 
     def update(g, H, x, *, previous, accepted, restart):
