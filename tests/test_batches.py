@@ -61,7 +61,10 @@ def small_blocks(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg", "newton_cg", "trust_ncg", "nelder_mead"))
+SLOWLY = (pytest.param(name, marks=pytest.mark.slow) for name in ("bfgs", "cg", "newton_cg"))
+
+
+@pytest.mark.parametrize("method", ("lbfgs", "trust_ncg", "nelder_mead", *SLOWLY))
 def test_blocks_of_lanes_that_wait_for_each_other_give_what_each_gives_alone(small_blocks, method):
     def bowl(x, a, b):
         return jnp.sum(a * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2) + b["shift"] * jnp.sum(x)
