@@ -56,6 +56,9 @@ class Fed(NamedTuple):
     fixed: list  # of x0: the arrays that do not vary, with rows
 
 
+_SHARED = "in_axes says what is shared: (None, 0) x0, (0, None) all args, (0, (0, None)) the second of two"
+
+
 def given(x0, args, bounds, tol, options, in_axes, best_of):
     """What the user gave, its axes of problems found, moved to the front and checked: a ``Given``."""
     args = args if isinstance(args, tuple) else (args,)
@@ -88,7 +91,7 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
             if size != wanted:
                 raise ValueError(
                     f"{name}: an array with {size} rows, for {wanted} {'starts' if name == 'x0' else 'problems'}; "
-                    "in_axes says what is shared: (0, None) all args, (0, (0, None)) the second of two"
+                    + (_SHARED if name in ("x0", "args") else "give one for all, or one row a problem")
                 )
     if problems is None:
         raise ValueError(f"in_axes={in_axes!r}: neither x0 nor args have an axis of problems")

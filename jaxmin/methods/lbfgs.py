@@ -66,7 +66,7 @@ def lbfgs(memory: int | None = None, linesearch=None):
         if not isinstance(H, Compact):
             raise ValueError(
                 "options['warm_start']: this 'lbfgs' wants pairs, which a hess_inv of 'bfgs' has not, nor that of an "
-                "'lbfgs' for up to 16 variables without a memory"
+                "'lbfgs' for up to 16 variables without a memory; give that one a memory too"
             )
 
         def push(H, row):
