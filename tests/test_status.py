@@ -15,11 +15,15 @@ CONVERGED, MAXITER, PRECISION_LOSS, NAN, FTOL, XTOL, MAXFUN = range(7)
 PRECISION_FLOOR, SEARCH_FAILED, UNBOUNDED, SPREAD = 7, 8, 9, 10
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
-# Those that search: what their searches meet is what this file is about.
+# Those that search: what their searches meet is what this file is about. By default one with a scale of its own and one
+# without; the others, which share their code, with `pytest -m slow`.
 METHODS = [name for name, entry in entries("methods").items() if entry.takes_search]
-each_method = pytest.mark.parametrize("method", METHODS)
+_ALWAYS = ("lbfgs", "cg")
+_marks = {name: () if name in _ALWAYS else pytest.mark.slow for name in METHODS}
+each_method = pytest.mark.parametrize("method", [pytest.param(name, marks=_marks[name]) for name in METHODS])
 each_solver = pytest.mark.parametrize(  # every method in float32, and the default one in float64
-    ("method", "dtype"), [*((method, "float32") for method in METHODS), ("lbfgs", "float64")]
+    ("method", "dtype"),
+    [*(pytest.param(name, "float32", marks=_marks[name]) for name in METHODS), ("lbfgs", "float64")],
 )
 
 
