@@ -20,12 +20,13 @@ TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 FAR = (90, 0, 0, 0)  # no method is at the target within four evaluations
 
 each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
-# By default each method with its own search, and lbfgs with every one; the rest with `pytest -m slow`.
+# By default each method with its own search in float32, and lbfgs with every one; the rest with `pytest -m slow`.
 own = lambda method, search: method == "lbfgs" or search in (None, "backtracking")
+_SLOW = pytest.mark.slow
 each_solver = pytest.mark.parametrize(
     ("method", "linesearch", "dtype"),
     [
-        pytest.param(*pair, dtype, marks=() if own(*pair) else pytest.mark.slow)
+        pytest.param(*pair, dtype, marks=() if own(*pair) and (pair[0] == "lbfgs" or dtype == "float32") else _SLOW)
         for dtype in ("float32", "float64")
         for pair in PAIRS
     ],
