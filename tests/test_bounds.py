@@ -155,8 +155,8 @@ def projected(x, g, lower, upper):
 
 
 def each_solve_by(methods):
-    # By default lbfgs in float64, and every third problem of it in float32 and of the other methods in float64; the rest
-    # with `-m slow`.
+    # By default lbfgs in float64, and every third problem of it in float32 and of the other methods in float64; the
+    # rest with `-m slow`.
     chosen = lambda i, method, dtype: (
         (method, dtype) == ("lbfgs", "float64") or (i % 3 == 0 and (method == "lbfgs" or dtype == "float64"))
     )
