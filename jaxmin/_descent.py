@@ -1,6 +1,5 @@
 """descend: a direction and a line search make a method."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -162,25 +161,36 @@ def descend(direction, linesearch, first_step="unit"):
         )
 
         # Onward. Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
-        at = Here(
-            x=iterate.x,
-            f=iterate.f,
-            g=g,
-            norm=norm,
-            gnorm=gnorm,
-            d=vec.where(usable, d, state.d),
-            slope0=slope0,
-            t=t.astype(dtype),
-            search=search,
-            begins=begins,
-            fresh=fresh,
-            steepest=steepest,
-            failed=failed,
-            was_fresh=state.fresh,
-            g_lowest=state.floor.g_lowest,
-            floor=floor,
-        )
-        on = seldom(going & (steepest | doubtful), partial(mended, ulp), partial(as_usual, ulp), at)
+        d = vec.where(usable, d, state.d)
+
+        def onward(d, slope0, begins, fresh, verdict):
+            start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp, verdict.measured), jnp.inf)
+            begun = linesearch.init(start, t.astype(dtype))
+            going_on = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
+            return Onward(d, slope0, going_on, fresh, verdict)
+
+        def as_usual():
+            return onward(d, slope0, begins, fresh, Verdict.none(floor))
+
+        def mended():
+            downhill = vec.where(steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
+            # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+            scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
+            slope_scaled = vec.dot(g, scaled)
+            verdict, retry = judge(
+                floor,
+                ulp,
+                failed=failed,
+                last_resort=state.fresh,
+                gnorm=gnorm,
+                g_lowest=state.floor.g_lowest,
+                expected=jnp.abs(slope0),
+                promise=jnp.sqrt(-slope_scaled),
+            )
+            chosen, slope = vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0)
+            return onward(chosen, slope, begins | retry, fresh | retry, verdict)
+
+        on = seldom(going & (steepest | doubtful), mended, as_usual)
 
         trial = edge.clip(vec.axpy(on.search.step, on.d, iterate.x))
         new = DescentState(
@@ -197,34 +207,6 @@ def descend(direction, linesearch, first_step="unit"):
             status=on.verdict.status,
         )
         return vec.sub(new.trial, params), new
-
-    def onward(ulp, at, d, slope0, begins, fresh, verdict):
-        start = Start(at.f, slope0, noise(at.floor.f_lowest, at.f, ulp, verdict.measured), jnp.inf)
-        begun = linesearch.init(start, at.t)
-        search = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, at.search)
-        return Onward(d, slope0, search, fresh, verdict)
-
-    def as_usual(ulp, at):
-        return onward(ulp, at, at.d, at.slope0, at.begins, at.fresh, Verdict.none(at.floor))
-
-    def mended(ulp, at):
-        g = at.g
-        d = vec.where(at.steepest, vec.scale(-jnp.minimum(1, 1 / at.norm), g), at.d)
-        # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-        scaled = jax.tree.map(lambda g, x: -g * x * x, g, at.x)
-        slope_scaled = vec.dot(g, scaled)
-        verdict, retry = judge(
-            at.floor,
-            ulp,
-            failed=at.failed,
-            last_resort=at.was_fresh,
-            gnorm=at.gnorm,
-            g_lowest=at.g_lowest,
-            expected=jnp.abs(at.slope0),
-            promise=jnp.sqrt(-slope_scaled),
-        )
-        d, slope0 = vec.where(retry, scaled, d), jnp.where(retry, slope_scaled, at.slope0)
-        return onward(ulp, at, d, slope0, at.begins | retry, at.fresh | retry, verdict)
 
     def inverse_hessian(state):
         return direction.inverse_hessian(state.direction)
@@ -243,29 +225,8 @@ def descend(direction, linesearch, first_step="unit"):
     )
 
 
-class Here(NamedTuple):
-    """What is known at the end of a trip, before it is decided how to go on."""
-
-    x: Any  # like params: the iterate
-    f: Any  # [] there
-    g: Any  # like params: the gradient there of the variables that are free
-    norm: Any  # [] its 2-norm
-    gnorm: Any  # [] the infinity norm of the projected gradient
-    d: Any  # like params: the direction
-    slope0: Any  # [] g . d, of the steepest descent where that will take its place
-    t: Any  # [] the first step of a new search
-    search: Any  # the state of the old one
-    begins: Any  # [] bool: a new one begins
-    fresh: Any  # [] bool: the search from here is along the steepest descent
-    steepest: Any  # [] bool: d is to be replaced by it
-    failed: Any  # [] bool: the old search failed
-    was_fresh: Any  # [] bool: the old search was along the steepest descent
-    g_lowest: Any  # [] the lowest gnorm of the iterates before
-    floor: Floor
-
-
 class Onward(NamedTuple):
-    """How it goes on from there."""
+    """How it goes on from the iterate."""
 
     d: Any
     slope0: Any

@@ -13,7 +13,7 @@ def seldom(needed, thorough, usual, *operands):
 
     Args:
       needed: [] bool.
-      thorough, usual: functions of the operands, of one result's structure.
+      thorough, usual: functions of the operands, of one result's structure; they may close over arrays too.
     """
     return lax.cond(_always_alone(needed), thorough, usual, *operands)
 
