@@ -194,5 +194,7 @@ def test_lanes_of_a_batch_are_the_single_runs(method, linesearch):
     lanes = batch(jnp.asarray(starts))
     for i, x0 in enumerate(starts):
         lane, single = jax.tree.map(lambda u, i=i: u[i], lanes), solve(method, linesearch, "float64", x0)
-        assert (lane.status, lane.nit, lane.nfev) == (single.status, single.nit, single.nfev)
+        assert (lane.status, lane.nit) == (single.status, single.nit)
+        # XLA rounds a batch otherwise, and where f alone decides, rounding decides in the end how often it is asked.
+        assert abs(lane.nfev - single.nfev) <= (0 if has_gradient(method) else 0.02 * single.nfev)
         np.testing.assert_allclose(lane.x, single.x, rtol=1e-9)

@@ -28,9 +28,10 @@ def misfit(p, basis, y):
 
 
 def check(many, lanes):
-    """The same problem by problem; XLA rounds another program otherwise, which may cost an evaluation."""
+    """The same problem by problem; XLA rounds another program otherwise, which sends few lanes another way."""
     np.testing.assert_array_equal(many.status, lanes.status)
-    assert np.all(np.abs(many.nfev - lanes.nfev) <= 0.1 * lanes.nfev)
+    assert np.mean(many.nfev != lanes.nfev) <= 0.1
+    assert abs(np.sum(many.nfev) - np.sum(lanes.nfev)) <= 0.02 * np.sum(lanes.nfev)
     for one, two in zip(jax.tree.leaves(many.x), jax.tree.leaves(lanes.x), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
         assert one.dtype == two.dtype
