@@ -7,26 +7,10 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import pytest
+
 ROOT = pathlib.Path(__file__).parent
-
-# XLA's older emitters write slower code for a CPU, and write it in half the time. JAXMIN_TEST_EMITTERS=default tests
-# with those that users have.
-_OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
-
-
-def _is_known(flag):
-    """Whether this XLA knows a flag; one that it does not know ends the process."""
-    probe = [sys.executable, "-c", "import jax; jax.devices('cpu')"]
-    return subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flag}, capture_output=True, check=False).returncode == 0
-
-
-# The workers of a parallel run inherit the flags.
-if os.environ.get("JAXMIN_TEST_EMITTERS") != "default" and "PYTEST_XDIST_WORKER" not in os.environ:
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _OLDER_EMITTERS not in flags and _is_known(_OLDER_EMITTERS):
-        os.environ["XLA_FLAGS"] = f"{flags} {_OLDER_EMITTERS}".strip()
-
-import jax  # noqa: E402  # reads XLA_FLAGS
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -49,6 +33,29 @@ for library, needed_by in {
 }.items():
     if importlib.util.find_spec(library) is None:
         collect_ignore += needed_by
+
+# Pages and examples that promise the same bits, or show what rounding does.
+_OF_ROUNDING = ("docs/float32.md", "docs/watching.md", "jaxmin/_solver.py")
+# XLA's older emitters for a CPU write slower code, in half the time.
+_OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config):
+    """Compile in half the time where no test of rounding runs; workers of a parallel run inherit the flag."""
+    if "not rounding" in config.option.markexpr and "PYTEST_XDIST_WORKER" not in os.environ:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {_OLDER_EMITTERS}".strip()
+        # A flag that an XLA does not know ends the process.
+        probe = [sys.executable, "-c", "import jax; jax.devices('cpu')"]
+        probed = subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=False)
+        if probed.returncode == 0:
+            os.environ["XLA_FLAGS"] = flags
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.relative_to(ROOT).as_posix() in _OF_ROUNDING:
+            item.add_marker(pytest.mark.rounding)
+
 
 _tests = itertools.count(1)
 

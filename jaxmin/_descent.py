@@ -163,14 +163,8 @@ def descend(direction, linesearch, first_step="unit"):
         # Onward. Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
         d = vec.where(usable, d, state.d)
 
-        def onward(d, slope0, begins, fresh, verdict):
-            start = Start(iterate.f, slope0, noise(floor.f_lowest, iterate.f, ulp, verdict.measured), jnp.inf)
-            begun = linesearch.init(start, t.astype(dtype))
-            going_on = jax.tree.map(lambda new, old: jnp.where(begins, new, old), begun, search)
-            return Onward(d, slope0, going_on, fresh, verdict)
-
         def as_usual():
-            return onward(d, slope0, begins, fresh, Verdict.none(floor))
+            return Onward(d, slope0, jnp.zeros((), bool), Verdict.none(floor))
 
         def mended():
             downhill = vec.where(steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
@@ -188,21 +182,23 @@ def descend(direction, linesearch, first_step="unit"):
                 promise=jnp.sqrt(-slope_scaled),
             )
             chosen, slope = vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0)
-            return onward(chosen, slope, begins | retry, fresh | retry, verdict)
+            return Onward(chosen, slope, retry, verdict)
 
         on = seldom(going & (steepest | doubtful), mended, as_usual)
+        start = Start(iterate.f, on.slope0, noise(floor.f_lowest, iterate.f, ulp, on.verdict.measured), jnp.inf)
+        search = vec.where(begins | on.retry, linesearch.init(start, t.astype(dtype)), search)
 
-        trial = edge.clip(vec.axpy(on.search.step, on.d, iterate.x))
+        trial = edge.clip(vec.axpy(search.step, on.d, iterate.x))
         new = DescentState(
             trial=vec.where(memory.ready, trial, iterate.x) if products else trial,
-            search=on.search,
+            search=search,
             iterate=iterate,
             nit=state.nit + accepted.astype(jnp.int32),
             d=on.d,
             slope0=on.slope0,
             direction=memory,
             step=step,
-            fresh=on.fresh,
+            fresh=fresh | on.retry,
             floor=floor._replace(**on.verdict.of_floor()),
             status=on.verdict.status,
         )
@@ -230,8 +226,7 @@ class Onward(NamedTuple):
 
     d: Any
     slope0: Any
-    search: Any
-    fresh: Any
+    retry: Any  # [] bool: the method begins anew, along d
     verdict: Verdict
 
 

@@ -101,12 +101,12 @@ def trip_in_batch(evaluate, rounded, method, limits, box, old):
     """The trip of one lane of a batch: where it has ended, its result stays, and no new point is evaluated.
 
     Only that is selected where that is enough: a select of all that a lane carries is a pass over it. A method that is
-    told that it has ended keeps the rest by itself.
+    told that it has ended keeps its iterate by itself.
     """
     running = old.status == RUNNING
     waits = "ended" in inspect.signature(method.update).parameters
     new = trip(evaluate, rounded, method, limits, box, None, old, **({"ended": ~running} if waits else {}))
-    fields = ("trial", "iterate", "nit")
+    fields = ("trial",) if waits else ("trial", "iterate", "nit")
     known = set(fields) <= set(getattr(old.state, "_fields", ()))
     if method.observe is not None or not known or (method.inverse_hessian is not None and not waits):
         return vec.where(running, new, old)

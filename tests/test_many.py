@@ -116,6 +116,7 @@ def test_rows_of_bounds_and_of_tolerances():
     check(loose, jax.vmap(lambda x, a, tol: minimize(valley, x, (a,), "bfgs", tol=tol))(STARTS, SHIFTS, gtol))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("method", ("lbfgs", "bfgs"))
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_the_order_of_the_problems_changes_nothing(method, dtype):

@@ -60,6 +60,7 @@ def test_no_solve_needs_many_evaluations(name, dtype):
     assert res.nit < res.nfev <= problem.nfev
 
 
+@pytest.mark.rounding
 @each_problem
 def test_a_float32_solve_ends_when_rounding_hides_what_is_left(name):
     """With an offset, the noise of f is above what gtol asks for on most of the problems."""

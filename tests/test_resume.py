@@ -54,6 +54,7 @@ def halfway(**settings):
     return solver, solver.run(solver.init([-1.2, 1.0] * 3), max_steps=20)
 
 
+@pytest.mark.rounding
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_process_killed_at_random_points_ends_where_an_undisturbed_one_does(tmp_path):
     """The child is killed after a random number of further steps, wherever it then is, and another goes on.

@@ -59,6 +59,7 @@ def same(a, b, rounded):
     return True
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64"))
 @each_method
 def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
@@ -75,6 +76,7 @@ def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
     assert identical(step(state), state) and identical(solver.run(state), state)  # nothing changes after the end
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64"))
 @each_method
 def test_run_is_minimize_bit_for_bit(method, dtype):
@@ -84,6 +86,7 @@ def test_run_is_minimize_bit_for_bit(method, dtype):
     assert identical(whole(x0, 1.0), jax.jit(lambda x0, a: minimize(valley, x0, (a,), **solver._settings))(x0, 1.0))
 
 
+@pytest.mark.rounding
 @each_method
 def test_steps_outside_jit_and_runs_of_some_steps(method):
     solver, x0, res = both(method, maxiter=6)
@@ -109,6 +112,7 @@ def test_steps_in_a_scan(method):
     assert np.isnan(values[0]) and values[-1] == res.fun and values.shape == (trips(res) + 3,)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("method", ["lbfgs", "nelder_mead", "optax.adam"])
 def test_lanes_of_a_batch_step_alone(method):
     solver, _, _ = both(method, maxiter=150)

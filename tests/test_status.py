@@ -295,6 +295,7 @@ def test_the_noise_of_a_sum_ends_in_a_true_word(method):
     assert res.nfev < 100
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("method", ("lbfgs", "bfgs"))
 @pytest.mark.parametrize("search", sorted(entries("linesearches").keys() - {"fixed"}))
 def test_noise_far_above_the_last_place_of_f_is_measured_and_lived_with(search, method):

@@ -65,6 +65,7 @@ def test_lanes_are_what_they_are_alone():
         assert getattr(batch, name).tolist() == [int(getattr(res, name)) for res in alone]
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("blur", [1e-10, 1e-5])
 def test_where_f_is_blurred_the_slopes_decide(blur):
     """Noise of f far above its last place; the gradient knows nothing of it."""

@@ -13,8 +13,6 @@ names = ("armijo",)
 class BacktrackingState(NamedTuple):
     step: Any  # [] t, the next one
     low: Any  # [] the longest step known to be too short; 0 at first
-    f_low: Any  # [] phi there
-    slope_low: Any  # [] phi' there
     high: Any  # [] the shortest step known to be too long; inf at first
     trials: Any  # [] int32: told so far
     done: Any  # [] bool
@@ -36,9 +34,9 @@ def backtracking(
     A step t is taken where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) or, within rounding of
     :math:`\phi(0)`, where the slopes say the same:
     :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)` (the approximate conditions of Hager and
-    Zhang). Else the next trial is the minimiser of the cubic through both ends' values and slopes, kept
-    within 0.01 and 0.5 of the way. A trial at which f still falls about as steeply as at 0,
-    :math:`\phi'(t) < c_2 \phi'(0)`, was timid, and is lengthened if there is room.
+    Zhang). Else the next trial is the minimiser of the cubic through the values and slopes at 0 and t, kept within 0.01
+    and 0.5 of the way to t from the longest step known to be too short, 0 at first. A trial at which f still
+    falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was timid, and is lengthened if there is room.
     Where f or the slope is NaN or infinite, the step is halved.
 
     Args:
@@ -80,8 +78,6 @@ def backtracking(
         return BacktrackingState(
             step=jnp.minimum(first_step, longest),
             low=zero,
-            f_low=start.f,
-            slope_low=start.slope,
             high=zero + jnp.inf,
             trials=jnp.zeros((), jnp.int32),
             done=no,
@@ -111,23 +107,21 @@ def backtracking(
         hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(start.f))
         failed = ~done & (hopeless | spent)
 
-        # Too long: the minimiser of the cubic between low and t [Nocedal & Wright, eq. (3.59)].
+        # Too long: the minimiser of the cubic between 0 and t [Nocedal & Wright, eq. (3.59)].
+        d1 = start.slope + slope - 3 * (f - start.f) / t
+        root = jnp.sqrt(jnp.maximum(d1 * d1 - start.slope * slope, 0))
+        cubic = t * (1 - (slope + root - d1) / (slope - start.slope + 2 * root))
         w = t - state.low
-        d1 = state.slope_low + slope - 3 * (f - state.f_low) / w
-        root = jnp.sqrt(jnp.maximum(d1 * d1 - state.slope_low * slope, 0))
-        cubic = w * (1 - (slope + root - d1) / (slope - state.slope_low + 2 * root))
-        fraction = jnp.where(jnp.isfinite(cubic), jnp.clip(cubic / w, 0.01, 0.5), 0.5)
+        fraction = jnp.where(jnp.isfinite(cubic), jnp.clip((cubic - state.low) / w, 0.01, 0.5), 0.5)
         shorter = state.low + jnp.where(finite, fraction, 0.5) * w
         # Too short: where the secant of the slopes vanishes, between 2 and 10 times as far.
-        secant = state.slope_low / (state.slope_low - slope)
+        secant = start.slope / (start.slope - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
-        longer = jnp.minimum(state.low + stretch * w, jnp.minimum(0.5 * state.high, start.max_step))
+        longer = jnp.minimum(stretch * t, jnp.minimum(0.5 * state.high, start.max_step))
 
         return state._replace(
             step=jnp.where(done, t, jnp.where(timid, longer, shorter)),
             low=jnp.where(timid, t, state.low),
-            f_low=jnp.where(timid, f, state.f_low),
-            slope_low=jnp.where(timid, slope, state.slope_low),
             high=jnp.where(timid, state.high, t),
             trials=trials,
             done=done,

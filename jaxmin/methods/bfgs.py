@@ -73,8 +73,7 @@ def bfgs(initial_scale=True, linesearch=None):
         empty = empty & ~store
         # Without a pair d = 0, which does not lead downhill and is replaced by the steepest descent.
         d = jnp.where(empty, 0, -Dense(H).times(g.astype(H.dtype)))
-        empty = jnp.where(accepted, empty, state.empty)
-        return unravel(d), BFGSState(jnp.where(accepted, H, state.H), empty)
+        return unravel(d), BFGSState(H, empty)
 
     def warm_start(state, H):
         if not isinstance(H, Dense):
