@@ -35,8 +35,8 @@ def backtracking(
     :math:`\phi(0)`, where the slopes say the same:
     :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)` (the approximate conditions of Hager and
     Zhang). Else the next trial is the minimiser of the cubic through the values and slopes at 0 and t, kept within 0.01
-    and 0.5 of the way to t from the longest step known to be too short, 0 at first. A trial at which f still
-    falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was timid, and is lengthened if there is room.
+    and 0.5 of t. A trial at which f still falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was
+    timid, and is lengthened if there is room; where that is too long, the next trial lies half way between the two.
     Where f or the slope is NaN or infinite, the step is halved.
 
     Args:
@@ -107,13 +107,13 @@ def backtracking(
         hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(start.f))
         failed = ~done & (hopeless | spent)
 
-        # Too long: the minimiser of the cubic between 0 and t [Nocedal & Wright, eq. (3.59)].
+        # Too long: the minimiser of the cubic between 0 and t, as a part of t [Nocedal & Wright, eq. (3.59)]. After a
+        # step that was too short: half way back to that one.
         d1 = start.slope + slope - 3 * (f - start.f) / t
         root = jnp.sqrt(jnp.maximum(d1 * d1 - start.slope * slope, 0))
-        cubic = t * (1 - (slope + root - d1) / (slope - start.slope + 2 * root))
-        w = t - state.low
-        fraction = jnp.where(jnp.isfinite(cubic), jnp.clip((cubic - state.low) / w, 0.01, 0.5), 0.5)
-        shorter = state.low + jnp.where(finite, fraction, 0.5) * w
+        cubic = 1 - (slope + root - d1) / (slope - start.slope + 2 * root)
+        usable = finite & jnp.isfinite(cubic) & (state.low == 0)
+        shorter = state.low + jnp.where(usable, jnp.clip(cubic, 0.01, 0.5), 0.5) * (t - state.low)
         # Too short: where the secant of the slopes vanishes, between 2 and 10 times as far.
         secant = start.slope / (start.slope - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)

@@ -17,8 +17,8 @@ options = {"scale_init": "initial_scale"}
 
 
 class BFGSState(NamedTuple):
-    H: Any  # [n, n]
-    empty: Any  # [] bool: no pair has been used yet
+    H: Any  # [n, n]; not to be read where it is empty
+    empty: Any  # [] bool: no pair has been used yet, or all were forgotten
 
 
 @builder
@@ -60,15 +60,14 @@ def bfgs(initial_scale=True, linesearch=None):
         store, forget = accepted & curved, accepted & restart
         empty = state.empty | forget
 
-        n = s.shape[0]
-        scale = jnp.where(store & initial_scale, sy / yy, 1)
-        H = jnp.where(empty, scale * jnp.eye(n, dtype=s.dtype), state.H)
+        scale = jnp.where(initial_scale, sy / yy, 1)
+        before = jnp.where(empty, scale * jnp.eye(s.size, dtype=s.dtype), state.H)
+        # before y; a product with a matrix that is selected would have it written out first, a pass over it more.
+        Hy = jnp.where(empty, scale * y, Dense(state.H).times(y))
         rho = 1 / sy
-        Hy = Dense(H).times(y)
-        # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T
+        # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T = H + rho (s v^T + v s^T)
         v = 0.5 * (1 + rho * vec.dot(y, Hy)) * s - Hy
-        change = rho * (s[:, None] * v[None, :] + v[:, None] * s[None, :])
-        H = jnp.where(store, H + change, H)
+        H = jnp.where(store, before + rho * (s[:, None] * v[None, :] + v[:, None] * s[None, :]), state.H)
 
         empty = empty & ~store
         # Without a pair d = 0, which does not lead downhill and is replaced by the steepest descent.
@@ -80,4 +79,7 @@ def bfgs(initial_scale=True, linesearch=None):
             H = Dense(jax.vmap(H.times)(jnp.eye(H.size, dtype=state.H.dtype)))
         return BFGSState(H.H, jnp.zeros((), bool))
 
-    return descend(Direction(init, update, lambda state: Dense(state.H), warm_start), linesearch or backtracking())
+    def inverse_hessian(state):
+        return Dense(jnp.where(state.empty, jnp.eye(state.H.shape[0], dtype=state.H.dtype), state.H))
+
+    return descend(Direction(init, update, inverse_hessian, warm_start), linesearch or backtracking())
