@@ -35,7 +35,7 @@ for library, needed_by in {
         collect_ignore += needed_by
 
 # Pages and examples that promise the same bits, or show what rounding does.
-_OF_ROUNDING = ("docs/float32.md", "docs/watching.md", "jaxmin/_solver.py")
+_OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_solver.py")}
 # XLA's older emitters for a CPU write slower code, in half the time.
 _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
@@ -53,7 +53,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.relative_to(ROOT).as_posix() in _OF_ROUNDING:
+        if item.path in _OF_ROUNDING:
             item.add_marker(pytest.mark.rounding)
 
 

@@ -83,13 +83,13 @@ def _in_blocks(solve, split, size, each, cut):
         if blocks == 1:
             return solve(*arguments)
         leaves, tree = jax.tree.flatten(arguments)
-        which = jax.tree.leaves(split)
+        rowed = jax.tree.leaves(split)
 
         def block(rows):
             rows = iter(rows)
-            return solve(*jax.tree.unflatten(tree, [next(rows) if has else leaf for leaf, has in zip(leaves, which)]))
+            return solve(*jax.tree.unflatten(tree, [next(rows) if has else leaf for leaf, has in zip(leaves, rowed)]))
 
-        out = lax.map(block, [_folded(leaf, blocks, lanes) for leaf, has in zip(leaves, which) if has])
+        out = lax.map(block, [_folded(leaf, blocks, lanes) for leaf, has in zip(leaves, rowed) if has])
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
 
     batch = jax.custom_batching.custom_vmap(blockwise)

@@ -181,12 +181,11 @@ def descend(direction, linesearch, first_step="unit"):
                 expected=jnp.abs(slope0),
                 promise=jnp.sqrt(-slope_scaled),
             )
-            chosen, slope = vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0)
-            return Onward(chosen, slope, retry, verdict)
+            return Onward(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
 
         on = seldom(going & (steepest | doubtful), mended, as_usual)
-        start = Start(iterate.f, on.slope0, noise(floor.f_lowest, iterate.f, ulp, on.verdict.measured), jnp.inf)
-        search = vec.where(begins | on.retry, linesearch.init(start, t.astype(dtype)), search)
+        ahead = Start(iterate.f, on.slope0, noise(floor.f_lowest, iterate.f, ulp, on.verdict.measured), jnp.inf)
+        search = vec.where(begins | on.retry, linesearch.init(ahead, t.astype(dtype)), search)
 
         trial = edge.clip(vec.axpy(search.step, on.d, iterate.x))
         new = DescentState(

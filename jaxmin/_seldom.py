@@ -5,17 +5,17 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def seldom(needed, thorough, usual, *operands):
-    """``thorough(*operands)``, which ``usual(*operands)`` equals wherever ``needed`` is false.
+def seldom(needed, thorough, usual):
+    """``thorough()``, which ``usual()`` equals wherever ``needed`` is false.
 
     Alone the thorough way is always taken: its few numbers cost less than a branch. A batch under ``vmap`` branches as
     a whole, and takes the thorough way in the trips in which some lane needs it.
 
     Args:
       needed: [] bool.
-      thorough, usual: functions of the operands, of one result's structure; they may close over arrays too.
+      thorough, usual: functions of nothing, of one result's structure, that close over what they need.
     """
-    return lax.cond(_always_alone(needed), thorough, usual, *operands)
+    return lax.cond(_always_alone(needed), thorough, usual)
 
 
 def _of_a_batch(alone):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmin import lbfgs, minimize
+from jaxmin import bfgs, lbfgs, minimize
 from jaxmin._inverse_hessian import Compact, Pair, Unlimited
 
 
@@ -67,3 +67,10 @@ def test_no_limit_is_a_limit_that_is_not_reached():
     assert one.nfev == two.nfev
     np.testing.assert_allclose(one.x, two.x, atol=1e-8)
     np.testing.assert_allclose(one.hess_inv.todense(), two.hess_inv.todense(), rtol=1e-4, atol=1e-6)
+
+
+def test_bfgs_without_a_pair_is_the_identity_whatever_its_matrix_holds():
+    method = bfgs()
+    state = method.init(jnp.ones(3))
+    forgotten = state._replace(direction=state.direction._replace(H=jnp.full((3, 3), jnp.nan)))
+    np.testing.assert_array_equal(method.inverse_hessian(forgotten).H, np.eye(3))

@@ -17,6 +17,7 @@ import pytest
 from scipy.optimize._dcsrch import DCSRCH
 
 from jaxmin import Start
+from jaxmin.linesearches.backtracking import backtracking
 from jaxmin.linesearches.hager_zhang import hager_zhang
 from jaxmin.linesearches.wolfe import wolfe
 
@@ -706,3 +707,46 @@ def test_equal_constants_give_the_same_search(name):
     case = SEARCHES[name]
     assert case.build() is case.build(**case.constants) is case.build(*case.constants.values())
     assert case.build(sufficient=0.01) is not case.build()
+
+
+# ---- backtracking: its trials, by hand
+
+
+def wall(at):
+    """-t, and steeply up beyond the wall."""
+    return lambda t: (-t + 1e4 * max(t - at, 0) ** 2, -1 + 2e4 * max(t - at, 0))
+
+
+def beyond(t):
+    return (-t, -1.0) if t < 2 else (math.nan, math.nan)
+
+
+BACKTRACKING = {
+    "the minimiser of a parabola, of the cubic too": (lambda t: (t * t - t, 2 * t - 1), {}, [1, 0.5]),
+    "at least a hundredth of the way": (lambda t: (-t + 1e6 * t**2, -1 + 2e6 * t), {"max_trials": 3}, [1, 0.01, 1e-4]),
+    "not finite: half the way": (lambda t: (-t, -1.0) if t < 0.3 else (math.inf, 1.0), {}, [1, 0.5, 0.25]),
+    "steep: ten times as far, from 0": (lambda t: (-t, -1.0), {"max_trials": 3}, [1, 10, 100]),
+    "no longer than allowed": (lambda t: (-t, -1.0), {"max_step": 4}, [1, 4]),
+    "by the secant, where the curvature asks for it": (
+        lambda t: (t * t / 16 - t, t / 8 - 1), {"curvature": 0.4}, [1, 8]
+    ),
+    "too long after too short: a quarter of the way": (wall(1.05), {}, [1, 10, 3.25, 1.5625, 1.140625, 1.03515625]),
+    "likewise where it is not finite": (beyond, {}, [1, 10, 3.25, 1.5625]),
+    "too short after too long: half of that at most": (wall(0.05), {}, [1, 0.01, 0.1, 0.0325]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BACKTRACKING)
+def test_backtracking_makes_the_trials_worked_out_by_hand(case):
+    phi, constants, expected = BACKTRACKING[case]
+    longest = constants.get("max_step", jnp.inf)
+    search = backtracking(**{name: value for name, value in constants.items() if name != "max_step"})
+    start = Start(jnp.zeros(()), -jnp.ones(()), jnp.zeros(()), longest)
+    state, trials = search.init(start, jnp.ones(())), []
+    while not (state.done or state.failed):
+        t = float(state.step)
+        trials.append(t)
+        f, slope = phi(t)
+        state = search.step(state, start, jnp.asarray(f), jnp.asarray(slope), jnp.asarray(-t))
+    np.testing.assert_allclose(trials, expected, rtol=1e-6)
+    assert state.done == (case != "at least a hundredth of the way")

@@ -31,6 +31,7 @@ def check(many, lanes):
     """The same problem by problem; XLA rounds another program otherwise, which sends few lanes another way."""
     np.testing.assert_array_equal(many.status, lanes.status)
     assert np.mean(many.nfev != lanes.nfev) <= 0.1
+    assert np.all(np.maximum(many.nfev, lanes.nfev) <= 2 * np.minimum(many.nfev, lanes.nfev))
     assert abs(np.sum(many.nfev) - np.sum(lanes.nfev)) <= 0.02 * np.sum(lanes.nfev)
     for one, two in zip(jax.tree.leaves(many.x), jax.tree.leaves(lanes.x), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)

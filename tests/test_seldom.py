@@ -9,7 +9,7 @@ from jaxmin._seldom import seldom
 
 def root(x, shift):
     """Of |x|; only the thorough way knows of negative x."""
-    return seldom(x < 0, lambda x, shift: jnp.sqrt(jnp.abs(x)) + shift, lambda x, shift: jnp.sqrt(x) + shift, x, shift)
+    return seldom(x < 0, lambda: jnp.sqrt(jnp.abs(x)) + shift, lambda: jnp.sqrt(x) + shift)
 
 
 def test_alone_in_a_batch_and_in_a_batch_of_batches():
@@ -25,11 +25,11 @@ def test_alone_in_a_batch_and_in_a_batch_of_batches():
 def test_a_batch_takes_the_thorough_way_as_a_whole_and_only_where_a_lane_needs_it():
     taken = []
 
-    def thorough(x):
+    def noted(x):
         jax.debug.callback(lambda: taken.append(True))
-        return -x
+        return x
 
-    batch = jax.jit(jax.vmap(lambda x: seldom(x < 0, thorough, lambda x: x, x)))
+    batch = jax.jit(jax.vmap(lambda x: seldom(x < 0, lambda: noted(-x), lambda: x)))
     jax.block_until_ready(batch(np.array([1.0, 2.0])))
     jax.effects_barrier()
     assert not taken

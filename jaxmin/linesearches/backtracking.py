@@ -36,7 +36,8 @@ def backtracking(
     :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)` (the approximate conditions of Hager and
     Zhang). Else the next trial is the minimiser of the cubic through the values and slopes at 0 and t, kept within 0.01
     and 0.5 of t. A trial at which f still falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was
-    timid, and is lengthened if there is room; where that is too long, the next trial lies half way between the two.
+    timid, and is lengthened if there is room, by the secant of the slopes at 0 and t, 2 to 10 times. Where that is too
+    long, the next trial lies at a quarter of the way between the two.
     Where f or the slope is NaN or infinite, the step is halved.
 
     Args:
@@ -107,14 +108,14 @@ def backtracking(
         hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(start.f))
         failed = ~done & (hopeless | spent)
 
-        # Too long: the minimiser of the cubic between 0 and t, as a part of t [Nocedal & Wright, eq. (3.59)]. After a
-        # step that was too short: half way back to that one.
+        # Too long: the minimiser of the cubic between 0 and t, as a part of t [Nocedal & Wright, eq. (3.59)].
         d1 = start.slope + slope - 3 * (f - start.f) / t
         root = jnp.sqrt(jnp.maximum(d1 * d1 - start.slope * slope, 0))
         cubic = 1 - (slope + root - d1) / (slope - start.slope + 2 * root)
-        usable = finite & jnp.isfinite(cubic) & (state.low == 0)
-        shorter = state.low + jnp.where(usable, jnp.clip(cubic, 0.01, 0.5), 0.5) * (t - state.low)
-        # Too short: where the secant of the slopes vanishes, between 2 and 10 times as far.
+        fraction = jnp.where(finite & jnp.isfinite(cubic), jnp.clip(cubic, 0.01, 0.5), 0.5)
+        # Too long after too short: about the geometric mean of a step and ten times it.
+        shorter = jnp.where(state.low > 0, state.low + 0.25 * (t - state.low), fraction * t)
+        # Too short: where the secant of the slopes at 0 and t vanishes, between 2 and 10 times as far; 10 where c2 = 0.9.
         secant = start.slope / (start.slope - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
         longer = jnp.minimum(stretch * t, jnp.minimum(0.5 * state.high, start.max_step))

@@ -51,7 +51,7 @@ def bfgs(initial_scale=True, linesearch=None):
 
     def init(x):
         n = vec.size(x)
-        return BFGSState(jnp.eye(n, dtype=vec.scalar_dtype(x)), jnp.ones((), bool))
+        return BFGSState(jnp.zeros((n, n), vec.scalar_dtype(x)), jnp.ones((), bool))
 
     def update(g, state, x, *, previous, accepted, restart):
         s, y, sy, yy, curved = pair_between(previous, x, g)
@@ -60,9 +60,10 @@ def bfgs(initial_scale=True, linesearch=None):
         store, forget = accepted & curved, accepted & restart
         empty = state.empty | forget
 
-        scale = jnp.where(initial_scale, sy / yy, 1)
+        # H before the pair; without others a multiple of the identity. H y is selected after the product, since XLA
+        # would write out a matrix that is selected before it, a pass over it more.
+        scale = sy / yy if initial_scale else 1
         before = jnp.where(empty, scale * jnp.eye(s.size, dtype=s.dtype), state.H)
-        # before y; a product with a matrix that is selected would have it written out first, a pass over it more.
         Hy = jnp.where(empty, scale * y, Dense(state.H).times(y))
         rho = 1 / sy
         # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T = H + rho (s v^T + v s^T)
