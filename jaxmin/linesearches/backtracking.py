@@ -115,7 +115,7 @@ def backtracking(
         fraction = jnp.where(finite & jnp.isfinite(cubic), jnp.clip(cubic, 0.01, 0.5), 0.5)
         # Too long after too short: about the geometric mean of a step and ten times it.
         shorter = jnp.where(state.low > 0, state.low + 0.25 * (t - state.low), fraction * t)
-        # Too short: where the secant of the slopes at 0 and t vanishes, between 2 and 10 times as far; 10 where c2 = 0.9.
+        # Too short: where the secant of the slopes at 0 and t vanishes, 2 to 10 times as far; 10 where c2 = 0.9.
         secant = start.slope / (start.slope - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
         longer = jnp.minimum(stretch * t, jnp.minimum(0.5 * state.high, start.max_step))
