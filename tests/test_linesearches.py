@@ -725,7 +725,7 @@ BACKTRACKING = {
     "the minimiser of a parabola, of the cubic too": (lambda t: (t * t - t, 2 * t - 1), {}, [1, 0.5]),
     "at least a hundredth of the way": (lambda t: (-t + 1e6 * t**2, -1 + 2e6 * t), {"max_trials": 3}, [1, 0.01, 1e-4]),
     "not finite: half the way": (lambda t: (-t, -1.0) if t < 0.3 else (math.inf, 1.0), {}, [1, 0.5, 0.25]),
-    "steep: ten times as far, from 0": (lambda t: (-t, -1.0), {"max_trials": 3}, [1, 10, 100]),
+    "steep: ten times as far from the last that was": (lambda t: (-t, -1.0), {"max_trials": 3}, [1, 10, 91]),
     "no longer than allowed": (lambda t: (-t, -1.0), {"max_step": 4}, [1, 4]),
     "by the secant, where the curvature asks for it": (
         lambda t: (t * t / 16 - t, t / 8 - 1), {"curvature": 0.4}, [1, 8]

@@ -118,7 +118,8 @@ def backtracking(
         # Too short: where the secant of the slopes at 0 and t vanishes, 2 to 10 times as far; 10 where c2 = 0.9.
         secant = start.slope / (start.slope - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
-        longer = jnp.minimum(stretch * t, jnp.minimum(0.5 * state.high, start.max_step))
+        longer = state.low + stretch * (t - state.low)
+        longer = jnp.minimum(longer, jnp.minimum(0.5 * state.high, start.max_step))
 
         return state._replace(
             step=jnp.where(done, t, jnp.where(timid, longer, shorter)),
