@@ -31,7 +31,7 @@ def check(many, lanes):
     """The same problem by problem; XLA rounds another program otherwise, which sends few lanes another way."""
     np.testing.assert_array_equal(many.status, lanes.status)
     assert np.mean(many.nfev != lanes.nfev) <= 0.1
-    assert np.all(np.maximum(many.nfev, lanes.nfev) <= 2 * np.minimum(many.nfev, lanes.nfev))
+    assert np.all(np.abs(many.nfev - lanes.nfev) <= 0.1 * lanes.nfev)
     assert abs(np.sum(many.nfev) - np.sum(lanes.nfev)) <= 0.02 * np.sum(lanes.nfev)
     for one, two in zip(jax.tree.leaves(many.x), jax.tree.leaves(lanes.x), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
@@ -42,6 +42,7 @@ def check(many, lanes):
 METHODS = ("lbfgs", "bfgs", "cg", "trust_ncg", "nelder_mead")
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_what_vmap_gives(method):
     starts = STARTS[:, :2]

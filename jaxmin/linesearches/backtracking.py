@@ -36,9 +36,9 @@ def backtracking(
     :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)` (the approximate conditions of Hager and
     Zhang). Else the next trial is the minimiser of the cubic through the values and slopes at 0 and t, kept within 0.01
     and 0.5 of t. A trial at which f still falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was
-    timid, and is lengthened if there is room, by the secant of the slopes at 0 and t, 2 to 10 times. Where that is too
-    long, the next trial lies at a quarter of the way between the two.
-    Where f or the slope is NaN or infinite, the step is halved.
+    timid, and is lengthened if there is room, by the secant of the slopes at 0 and t, 2 to 10 times. A step too
+    long after a timid one goes back to a quarter of the way between the two.
+    A step at which f or the slope is NaN or infinite is too long; where none was timid before, it is halved.
 
     Args:
       sufficient: c1, in (0, 1/2); 1e-4 by default.
