@@ -188,7 +188,7 @@ def _rounded(lower, upper, dtype):
     if dtype.kind == "c":
         raise TypeError("bounds: x0 has complex leaves, and no order to bound them by")
     if not _traced((lower, upper)) and not bool(np.all(np.asarray(lower) <= np.asarray(upper))):
-        raise ValueError(f"bounds: a lower bound above its upper one, or a NaN: {lower}, {upper}")
+        raise ValueError(f"bounds: a lower bound above its upper one, or a NaN: lower {lower}, upper {upper}")
     empty = ~(jnp.asarray(lower) <= jnp.asarray(upper))
     low, high = _inward(lower, dtype, up=True), _inward(upper, dtype, up=False)
     between = low <= high

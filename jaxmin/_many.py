@@ -13,9 +13,11 @@ from jaxmin._lanes import Plan, worker
 from jaxmin._minimize import prepare, result_of
 from jaxmin._models import as_model
 from jaxmin._options import OWN_SEARCH, of_what_is_given
+from jaxmin._partition import is_count
 from jaxmin._progress import Bar
 from jaxmin._result import STATUS
 from jaxmin._rows import fed, given
+from jaxmin._warm_start import those_with_curvature
 
 # On a CPU a trip of 256 lanes costs least for each of them, or nearly so; other devices want more to do.
 _LANES_MAX = {"cpu": 256}
@@ -93,7 +95,7 @@ def minimize_many(
     ((1000, 2), True)
     """
     for name, count in (("best_of", best_of), ("lanes", lanes), ("chunk", chunk)):
-        if count is not None and not (isinstance(count, (int, np.integer)) and count >= 1):
+        if count is not None and not (is_count(count) and count >= 1):
             raise ValueError(f"{name}={count!r}: a whole number, at least 1")
     if as_model(x0, None) is not None:
         raise TypeError("x0: an NNX module; give its parameters, with a leading axis, and merge them in fun")
@@ -111,15 +113,15 @@ def minimize_many(
         bounds=rows.bounds.first(), tol=first_tol, options=first_options | {"flat": True}, linesearch=linesearch,
         has_aux=has_aux,
     )  # fmt: skip
+    if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
+        raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
     feed = fed(call, rows, method, linesearch, best_of)
     is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (*feed.problems, *feed.shared))
     if is_traced:
         for name, asked in {"progress": progress, "chunk": chunk, "devices": devices, "disp": disp}.items():
             if asked is not None and asked is not False:
                 raise ValueError(f"{name}: not offered where x0 or args are traced, as under jit, vmap and grad")
-    devices = [None] if is_traced else list(jax.local_devices() if devices is None else devices)
-    if not devices:
-        raise ValueError("devices=[]: at least one")
+    devices = [None] if is_traced else _checked_devices(devices)
     if lanes is None:
         most = _LANES_MAX.get(jax.default_backend(), _LANES_MAX_ELSEWHERE)
         lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 2))
@@ -138,6 +140,14 @@ def minimize_many(
     if disp:
         _report(solved[2].others, lanes * len(devices), trips)
     return _as_result(call, feed.fixed, solved, best_of)
+
+
+def _checked_devices(devices):
+    if devices is None:
+        return jax.local_devices()
+    if not isinstance(devices, (list, tuple)) or not devices or not all(isinstance(d, jax.Device) for d in devices):
+        raise ValueError(f"devices={devices!r}: a list of one or more, out of jax.devices()")
+    return list(devices)
 
 
 def _chunk(feed, starts, lanes, progress):

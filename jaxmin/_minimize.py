@@ -93,7 +93,8 @@ def minimize(
         Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
         last N iterates in ``res.history``, True those of maxiter + 1; ``history_x``, True their points too.
         Of what is known before: ``warm_start``, the result of a similar problem, whose curvature
-        (``res.hess_inv``) "lbfgs" and "bfgs" begin with; the start is x0 all the same.
+        (``res.hess_inv``) "lbfgs" and "bfgs" begin with; the start is x0 all the same. A matrix, as of "bfgs" and of
+        "lbfgs" for up to 16 variables without ``memory``, does not go into an "lbfgs" that keeps pairs.
         Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
         a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
         Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
@@ -253,8 +254,8 @@ def _check_bounded(method):
     """Refuse a method of the user's own that knows no box; whether a transformation does shows when it is traced."""
     if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
         raise ValueError(
-            "bounds: this method takes none (its update has no parameter 'box'); 'lbfgs', 'bfgs', 'cg', "
-            "'gradient_descent', 'newton_cg', 'trust_ncg', 'nelder_mead' and 'powell' do"
+            "bounds: this method takes none; 'lbfgs', 'bfgs', 'cg', 'gradient_descent', 'newton_cg', 'trust_ncg', "
+            "'nelder_mead' and 'powell' do, and a method of one's own whose update has a parameter 'box'"
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxmin._foreign import Foreign, foreign, is_foreign
 from jaxmin._loop import Limits
 from jaxmin._method import Direction, LineSearch, Method
+from jaxmin._partition import is_count
 from jaxmin._registry import build_search, find, made_by
 from jaxmin.transforms import chain, clip_by_global_norm
 
@@ -29,6 +30,8 @@ _FIXED_OPTIONS = {
     "return_all": (False, "options={'history': N, 'history_x': True} keeps the last N points"),
     "norm": (np.inf, "gtol is compared with the infinity norm"),
 }
+# Options that say nothing of the method and its limits.
+OF_CALL = ("diff", "disp", "flat", "history", "history_x", "warm_start", "wrt")
 _NO_DIFFERENCES = ("eps", "finite_diff_rel_step", "workers")
 
 
@@ -160,15 +163,17 @@ def _check_limit(name, value):
         raise TypeError(f"{name}={value!r}: one real number")
     if isinstance(value, jax.core.Tracer):
         return
-    value = float(value)
-    least = {"options['maxiter']": 0, "options['maxfun']": 1}.get(name, -np.inf)
-    if not value >= least:
-        raise ValueError(f"{name}={value!r}: a number, at least {least}")
+    value, least = float(value), {"options['maxiter']": 0, "options['maxfun']": 1}.get(name)
+    if least is None:
+        if np.isnan(value):
+            raise ValueError(f"{name}={value!r}: a number; below 0 the test is never met")
+    elif not value >= least or (np.isfinite(value) and value != int(value)):
+        raise ValueError(f"{name}={value!r}: a whole number, at least {least}, or infinite")
 
 
 def _reject_options(options, parameters, built=False):
     if options:
-        choices = sorted({*_LIMIT_SPELLINGS, *parameters})
+        choices = sorted({*_LIMIT_SPELLINGS, *OF_CALL, *parameters})
         unknown = ", ".join(map(repr, options))
         why = "; this method is already built: give its builder what is the method's own" if built else ""
         raise ValueError(f"options: unknown {unknown}{why}; the choices are {', '.join(choices)}")
@@ -203,7 +208,7 @@ def history_length(options):
         length = int(length) + 1
     elif length is None or length is False:
         length = 0
-    elif not isinstance(length, (int, np.integer)) or length < 1:
+    elif not is_count(length) or length < 1:
         raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
     if keep_x and not length:
         raise ValueError("options['history_x']: it belongs to a history; options['history'] says how long")

@@ -19,6 +19,11 @@ def is_number(leaf):
     return isinstance(leaf, numbers.Number) and not isinstance(leaf, (bool, np.bool_))
 
 
+def is_count(leaf):
+    """A whole number, Python's or NumPy's."""
+    return isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool)
+
+
 class Static:
     """What is left of a pytree without some groups of leaves: its structure and its other leaves; hashable.
 

@@ -90,7 +90,7 @@ def _trace(static, x_static, inputs, settings):
         def objective(leaves):
             out = fun(x_static.combine(leaves, fixed), *args)
             (value, aux), grad = _split(out, with_grad, has_aux)
-            return _as_scalar(value), (aux, grad)
+            return _as_scalar(value, smooth=gradient and by_ad), (aux, grad)
 
         if not gradient:
             (value, (aux, _)), grad = objective(leaves), list[Any]()
@@ -174,18 +174,26 @@ def _pair(out, setting, expected):
     return out
 
 
-def _as_scalar(value):
-    """The objective as a real scalar."""
+def _as_scalar(value, smooth):
+    """The objective as a real scalar; where it is differentiated, whole numbers won't do."""
     if isinstance(value, (tuple, list)) or not (is_number(value) or hasattr(value, "dtype")):
         raise TypeError(
             f"fun: it must return one number, not {type(value).__name__}"
             " (has_aux=True if it returns (value, aux); jac=True if it returns (value, gradient))"
         )
+    whole = not is_number(value) and jnp.issubdtype(value.dtype, jnp.integer)
     value = jnp.asarray(value)
     if value.size != 1:
         raise ValueError(f"fun: it must return one number, not an array of shape {value.shape}")
     if jnp.iscomplexobj(value):
         raise TypeError(f"fun: it must return a real number, not {value.dtype}; take its real part or modulus")
+    if value.dtype == bool:
+        raise TypeError("fun: it must return a real number, not bool")
+    if smooth and whole:
+        raise TypeError(
+            f"fun: it returns a whole number ({value.dtype}), which has no gradient; 'nelder_mead' and 'powell' ask "
+            "for none"
+        )
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.result_type(float))
     return value.reshape(())

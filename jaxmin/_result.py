@@ -39,8 +39,8 @@ _ROWS = (
     Status(MAXITER, "Stopped: maxiter iterations were made; the gradient norm is {gnorm:.3g}."),
     Status(
         PRECISION_LOSS,
-        "Stopped by rounding with the gradient norm at {gnorm:.3g}, above what gtol asks for: no more decrease is "
-        "seen of fun = {fun:.8g}, which resolves {ulp:.1g}. {advice}",
+        "Stopped by rounding with the gradient norm at {gnorm:.3g}, above what gtol asks for: fun = {fun:.8g}, "
+        "rounded to about {ulp:.1g}, shows no more decrease. {advice}",
     ),
     Status(
         NAN, "Stopped: fun or its gradient is NaN or infinite at the returned point, or where the method went next."
@@ -51,7 +51,7 @@ _ROWS = (
     Status(
         PRECISION_FLOOR,
         "Converged to rounding: the gradient norm {gnorm:.3g} is within gtol * max(1, |fun|), and the decrease "
-        "still to be expected is below what fun = {fun:.8g} resolves ({ulp:.1g}).",
+        "still to be expected is below the rounding of fun = {fun:.8g}, about {ulp:.1g}.",
         success=True,
     ),
     Status(

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxmin import _solve
 from jaxmin._box import Bounds, box
-from jaxmin._options import as_arrays, choose, is_limit
-from jaxmin._partition import is_array, is_number
+from jaxmin._options import OF_CALL, as_arrays, choose, is_limit
+from jaxmin._partition import is_array, is_count, is_number
 from jaxmin._problem import as_argument
 
 
@@ -76,39 +76,47 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
             raise TypeError(
                 f"options[{name!r}]: one for all problems; tolerances and limits alone may have a row for each"
             )
-    leaves, tree = jax.tree.flatten((tol, options))
-    rows["options"] = Rows(tree, leaves, [np.ndim(leaf) == 1 for leaf in leaves])
+    lengths = [(name, leaf.shape[0]) for name, of in rows.items() for leaf, split in zip(of.leaves, of.split) if split]
+    paths, tree = jax.tree_util.tree_flatten_with_path((tol, options))
+    settings = Rows(tree, [leaf for _, leaf in paths], [np.ndim(leaf) == 1 for _, leaf in paths])
+    lengths += [(_setting(path), leaf.shape[0]) for path, leaf in paths if np.ndim(leaf) == 1]
 
     starts = problems = None
-    for name, of in rows.items():
-        for size in (leaf.shape[0] for leaf, split in zip(of.leaves, of.split) if split):
-            if name == "x0" and starts is None:
-                starts, problems = size, size // best_of
-                if size % best_of:
-                    raise ValueError(f"best_of={best_of}: it does not divide the {size} starts in x0")
-            problems = size if problems is None else problems
-            wanted = starts if name == "x0" else problems
-            if size != wanted:
-                raise ValueError(
-                    f"{name}: an array with {size} rows, for {wanted} {'starts' if name == 'x0' else 'problems'}; "
-                    + (_SHARED if name in ("x0", "args") else "give one for all, or one row a problem")
-                )
+    for name, size in lengths:
+        if name == "x0" and starts is None:
+            starts, problems = size, size // best_of
+            if size % best_of:
+                raise ValueError(f"best_of={best_of}: it does not divide the {size} starts in x0")
+        problems = size if problems is None else problems
+        wanted = starts if name == "x0" else problems
+        if size != wanted:
+            raise ValueError(
+                f"{name}: an array with {size} rows, for {wanted} {'starts' if name == 'x0' else 'problems'}; "
+                + (_SHARED if name in ("x0", "args") else "give one for all, or one row a problem")
+            )
     if problems is None:
         raise ValueError(f"in_axes={in_axes!r}: neither x0 nor args have an axis of problems")
     starts = problems * best_of if starts is None else starts
-    return Given(rows["x0"], rows["args"], rows["bounds"], rows["options"], starts)
+    return Given(**rows, settings=settings, starts=starts)
+
+
+def _setting(path):
+    """The name of a leaf of (tol, options)."""
+    part, *keys = path
+    return f"options[{keys[0].key!r}]" if part.idx else "tol"
 
 
 def _rows(name, tree, axes):
     """The ``Rows`` of an argument, by its part of in_axes."""
     flat, prefix = jax.tree.flatten(axes, is_leaf=lambda axis: axis is None)
     for axis in flat:
-        if not (axis is None or isinstance(axis, (int, np.integer))):
+        if not (axis is None or is_count(axis)):
             raise TypeError(f"in_axes: {axis!r} is no axis; a whole number, or None for what is shared")
     try:
         below = prefix.flatten_up_to(tree)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"in_axes: its part for {name} is built as {prefix}, {name} not: {error}") from error
+        shapes = jax.tree.map(np.shape, tree)
+        raise ValueError(f"in_axes: {axes!r} for {name}, which is built otherwise: {shapes}") from error
     leaves, split = [], []
     for axis, part in zip(flat, below):
         for leaf in map(as_argument, jax.tree.leaves(part)):
@@ -178,7 +186,7 @@ def fed(call, given, method, linesearch, best_of):
 
         def of(settings):
             tol, options = settings
-            known = {name: value for name, value in options.items() if name not in _OF_CALL}
+            known = {name: value for name, value in options.items() if name not in OF_CALL}
             return as_arrays(choose(method, linesearch, tol, known, within is not None)[1], problem.variables)
 
         limits = given.settings.each(of)
@@ -195,7 +203,3 @@ def fed(call, given, method, linesearch, best_of):
         for leaf, has in zip(fixed, rows_of_fixed)
     ]
     return Fed(tree, every, problems, shared, fixed)
-
-
-# Options that say nothing of the method and its limits.
-_OF_CALL = ("wrt", "diff", "disp", "history", "history_x", "warm_start")

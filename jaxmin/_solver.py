@@ -139,6 +139,7 @@ class Solver:
             if name not in _SETTINGS:
                 raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
         self._fun, self._settings = fun, {"method": method, **settings}
+        self._known = set()  # forms of states of this solver
 
     def init(self, x0, *args):
         """The state at the start, before the first step; nothing is evaluated.
@@ -150,9 +151,7 @@ class Solver:
         call = prepare(self._fun, x0, args, **self._settings)
         if call.whole is not None:
             raise TypeError("x0: a Flax NNX module; a Solver takes its parameters (nnx.split, and nnx.merge in fun)")
-        problem = call.problem
-        begin = self._parts(call).begin
-        carry = begin(problem.leaves, inputs(problem, call.box, None, call.traced, call.curvature))
+        problem, carry = call.problem, self._begun(call)
         arrays, static = partition(jax.tree.map(as_argument, args), problem.is_argument)
         weak = tuple(_is_weak(leaf) for leaf in arrays)
         arrays = [_strong(leaf) if is_weak else jnp.asarray(leaf) for leaf, is_weak in zip(arrays, weak)]
@@ -218,6 +217,12 @@ class Solver:
     def _parts(self, call, watcher=None):
         return stepwise(call.problem, call.method, watcher, call.traced, **call.history)
 
+    def _begun(self, call):
+        """The loop's carry at the start."""
+        problem = call.problem
+        fed = inputs(problem, call.box, None, call.traced, call.curvature)
+        return self._parts(call).begin(problem.leaves, fed)
+
     def _resumed(self, state):
         """The call that the state is in the middle of."""
         if not isinstance(state, SolverState):
@@ -238,7 +243,18 @@ class Solver:
         if problem.variables != structure.variables:
             raise ValueError("state: of another solver; x as its fun has it differs in dtype from that of this one's")
         fed = [next(arrays) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in problem.arrays]
-        return call._replace(problem=problem._replace(arrays=fed))
+        call = call._replace(problem=problem._replace(arrays=fed))
+        form = state.structure, _form(state.carry)
+        if form not in self._known:
+            if form[1] != _form(jax.eval_shape(lambda: self._begun(call))):
+                raise ValueError("state: of another solver, with another method or other options")
+            self._known.add(form)
+        return call
+
+
+def _form(carry):
+    leaves, tree = jax.tree.flatten(carry)
+    return tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _steps(max_steps):

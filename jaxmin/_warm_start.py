@@ -21,12 +21,12 @@ def warm(earlier, method, variables):
     """
     name = "options['warm_start']"
     if getattr(method, "warm_start", None) is None:
-        raise ValueError(f"{name}: this method keeps no curvature; {_those_that_do()} do")
+        raise ValueError(f"{name}: this method keeps no curvature; {those_with_curvature()} do")
     if not hasattr(earlier, "hess_inv"):
         raise TypeError(f"{name}={earlier!r}: a result of minimize")
     H = earlier.hess_inv
     if H is None:
-        raise ValueError(f"{name}: the result holds no hess_inv; those of {_those_that_do()} do")
+        raise ValueError(f"{name}: the result holds no hess_inv; those of {those_with_curvature()} do")
     if isinstance(H, InverseHessian):
         core = H.core(f"{name}: its hess_inv")
     elif isinstance(H, (jax.Array, np.ndarray)):
@@ -48,6 +48,7 @@ def warm(earlier, method, variables):
     return jax.tree.map(lambda u: u if jnp.issubdtype(u.dtype, jnp.integer) else u.astype(variables.dtype), core)
 
 
-def _those_that_do():
+def those_with_curvature():
+    """The methods whose results have ``hess_inv``, in words."""
     has = [name for name, entry in entries("methods").items() if entry.build().warm_start is not None]
     return " and ".join(map(repr, has))

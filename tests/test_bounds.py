@@ -515,7 +515,7 @@ def test_a_method_that_knows_no_box_is_refused():
 # ---- what cannot be right
 
 WRONG = {
-    "lower above upper, pairs": ([(0, 1), (1, 0)], "above"),
+    "lower above upper, pairs": ([(0, 1), (1, 0)], r"above.*lower \[0 1\], upper \[1 0\]"),
     "lower above upper, arrays": (Bounds(np.array([0, 2]), jnp.ones(2)), "above"),
     "too few pairs": ([(0, 1)] * 1, "1 pairs for 2"),
     "too many pairs": ([(0, 1)] * 3, "3 pairs for 2"),

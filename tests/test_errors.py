@@ -33,6 +33,8 @@ FUN = {
     "a column": (ValueError, ("fun", "one number", "(2, 1)"), lambda x: x[:, None]),
     "an empty array": (ValueError, ("fun", "one number", "(0,)"), lambda x: x[:0]),
     "a complex number": (TypeError, ("fun", "real", "complex128"), lambda x: squares(x) + 1j),
+    "a boolean": (TypeError, ("fun", "real", "bool"), lambda x: x[0] > 1),
+    "an integer": (TypeError, ("fun", "int32", "nelder_mead"), lambda x: jnp.sum(x > 1, dtype=jnp.int32)),
     "None": (TypeError, ("fun", "one number", "NoneType"), lambda x: None),
     "a string": (TypeError, ("fun", "one number", "str"), lambda x: "one"),
     "a dict": (TypeError, ("fun", "one number", "dict"), lambda x: {"f": squares(x)}),
@@ -51,6 +53,15 @@ def test_fun_that_returns(name):
 def test_fun_that_returns_an_array_of_one_number_is_right(fun):
     res = minimize(fun, X0)
     assert res.success and res.fun.shape == ()
+
+
+def test_whole_numbers_are_for_methods_without_gradients():
+    cells = lambda x: jnp.sum(jnp.abs(jnp.round(10 * x))).astype(jnp.int32)
+    assert minimize(cells, X0, method="nelder_mead").fun < cells(jnp.asarray(X0))
+    refused(TypeError, ("fun", "real", "bool"), lambda x: x[0] > 1, method="nelder_mead")
+    # What it returns is known to be a number all the same, and a gradient by hand is one.
+    assert minimize(lambda x: 3, X0).success
+    assert minimize(cells, X0, jac=jnp.sign, options={"maxiter": 5}).fun < cells(jnp.asarray(X0))
 
 
 SPLIT = {
@@ -173,8 +184,10 @@ LIMITS = {
     "gtol list": (TypeError, {"gtol": [1e-5]}, "[1e-05]"),
     "gtol nan": (ValueError, {"gtol": math.nan}, "nan"),
     "ftol text": (TypeError, {"ftol": "small"}, "'small'"),
-    "xtol nan": (ValueError, {"xtol": math.nan}, "nan"),
+    "xtol nan": (ValueError, {"xtol": math.nan}, "nan: a number; below 0 the test is never met"),
     "maxiter negative": (ValueError, {"maxiter": -1}, "-1"),
+    "maxiter in part": (ValueError, {"maxiter": 2.5}, "2.5: a whole number, at least 0, or infinite"),
+    "maxfun in part": (ValueError, {"maxfun": np.float32(0.5)}, "0.5"),
     "maxiter nan": (ValueError, {"maxiter": math.nan}, "nan"),
     "maxiter text": (TypeError, {"maxiter": "100"}, "'100'"),
     "maxfun zero": (ValueError, {"maxfun": 0}, "0"),
@@ -218,6 +231,11 @@ def test_choices_of_options_can_be_chosen(search):
     values = {"gtol": 1e-3, "ftol": 1e-3, "xtol": 1e-3, "xrtol": 1e-3, "c1": 1e-3, "c2": 0.5}
     for choice in {"c1", "c2", "maxls"} & set(choices):
         assert minimize(squares, X0, linesearch=search, options={choice: values.get(choice, 20)}).nfev > 0
+
+
+def test_unknown_option_lists_those_that_every_method_has():
+    every = ("diff", "disp", "flat", "history", "history_x", "warm_start", "wrt")
+    refused(ValueError, ("'displ'", *every), method="cg", options={"displ": True})
 
 
 def test_option_of_another_method():

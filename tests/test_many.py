@@ -230,8 +230,19 @@ WRONG = {
     "lanes=0": lambda: minimize_many(valley, STARTS, (1.0,), lanes=0),
     "neither x0 nor args": lambda: minimize_many(valley, STARTS[0], (1.0,), in_axes=None),
     "in_axes: axis 2": lambda: minimize_many(valley, STARTS, (1.0,), in_axes=(2, None)),
-    "in_axes: its part for args": lambda: minimize_many(valley, STARTS, (1.0,), in_axes=(0, (0, 0))),
-    "devices": lambda: minimize_many(valley, STARTS, (1.0,), devices=[]),
+    r"in_axes: \(0, 0\) for args, which is built otherwise: \(\(60,\),\)": lambda: minimize_many(
+        valley, STARTS, (SHIFTS,), in_axes=(0, (0, 0))
+    ),
+    "in_axes: True is no axis": lambda: minimize_many(valley, STARTS, (1.0,), in_axes=True),
+    r"devices=\[\]: .* jax.devices": lambda: minimize_many(valley, STARTS, (1.0,), devices=[]),
+    "devices='cpu': .* jax.devices": lambda: minimize_many(valley, STARTS, (1.0,), devices="cpu"),
+    "tol: an array with 3 rows": lambda: minimize_many(valley, STARTS, (1.0,), tol=np.ones(3)),
+    r"options\['gtol'\]: an array with 3 rows": lambda: minimize_many(
+        valley, STARTS, (1.0,), options={"gtol": np.ones(3)}
+    ),
+    "hess_inv=True: .* 'bfgs' and 'lbfgs'": lambda: minimize_many(valley, STARTS, (1.0,), "cg", hess_inv=True),
+    "best_of=True": lambda: minimize_many(valley, STARTS, (1.0,), best_of=True),
+    "lanes=2.5": lambda: minimize_many(valley, STARTS, (1.0,), lanes=2.5),
     "no problems at all": lambda: minimize_many(valley, STARTS[:0], (1.0,)),
     "progress: not offered where": lambda: jax.jit(lambda x: minimize_many(valley, x, (1.0,), progress=True).x)(STARTS),
 }
@@ -239,7 +250,7 @@ WRONG = {
 
 @pytest.mark.parametrize("message", WRONG)
 def test_what_is_wrong_is_said(message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         WRONG[message]()
 
 

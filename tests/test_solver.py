@@ -237,6 +237,16 @@ def test_callbacks_are_called_in_a_run_too():
         (TypeError, "state=3: what solver.init gave", lambda: Solver(valley).step(3)),
         (ValueError, "max_steps=-1", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=-1)),
         (ValueError, "max_steps=2.5", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=2.5)),
+        (
+            ValueError,
+            "state: of another solver, with another method",
+            lambda: Solver(valley).step(Solver(valley, "bfgs").init(START, 1.0)),
+        ),
+        (
+            ValueError,
+            "state: of another solver, with another method",
+            lambda: Solver(valley, "cg").result(Solver(valley).init(START, 1.0)),
+        ),
         (ValueError, "state: of another solver", lambda: Solver(_wide).step(Solver(_narrow).init(_HALF))),
     ],
 )
