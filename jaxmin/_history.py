@@ -15,7 +15,7 @@ class History(NamedTuple):
 
     - ``nit`` [N] int32: the iterate's number.
     - ``fun`` [N]: the objective.
-    - ``gnorm`` [N]: the infinity norm of the gradient; NaN for methods without.
+    - ``gnorm`` [N]: the infinity norm of the gradient, with bounds of the projected one; NaN for methods without.
     - ``step`` [N]: the largest change of x since the iterate before; NaN at x0.
     - ``nfev`` [N] int32: evaluations so far.
     - ``x``: the iterates, like x0 with a leading axis N (None for leaves that do not vary), with
@@ -37,11 +37,11 @@ def empty(length, dtype, x=None):
     return History(whole, real, real, real, whole, points)
 
 
-def record(history, accepted, before, after, nfev):
+def record(history, accepted, before, after, gnorm, nfev):
     """The history with the iterate of the state ``after``, where a trip accepted one."""
-    x, f, g = after.iterate
+    x, f, _ = after.iterate
     moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
-    gnorm = jnp.nan if g is None else vec.max_abs(g)
+    gnorm = jnp.nan if gnorm is None else gnorm
     row = History(after.nit, f, gnorm, moved, nfev, None if history.x is None else x)
     length = history.nit.shape[0]
     here = (jnp.arange(length) == after.nit % length) & accepted

@@ -66,7 +66,7 @@ def run(evaluate, rounded, method, limits, carry, box=None, watch=None, steps=No
       limits: a ``Limits``.
       carry: a ``Carry``; one that has ended comes back as it is.
       box: a ``Box``, or None.
-      watch: (accepted, iterate, nit, nfev, status) -> status, or None.
+      watch: (accepted, iterate, gnorm, nit, nfev, status) -> status, or None.
       steps: [] int32: so many trips at most; None for as many as it takes.
       unrolled: a number known while compiling: so many trips, of which those after the end do nothing. The loop
         then has derivatives, and keeps what they need of every trip.
@@ -90,10 +90,13 @@ def trip(evaluate, rounded, method, limits, box, watch, old, **told):
     new = advance(evaluate, rounded, method, limits, box, old, **told)
     # In a batch the trips of a lane that has ended are made and dropped.
     accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
+    if old.history is None and watch is None:
+        return new
+    gnorm = _gradient_norm(new.state.iterate, box)
     if old.history is not None:
-        new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, new.nfev))
+        new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, gnorm, new.nfev))
     if watch is not None:
-        new = new._replace(status=watch(accepted, new.state.iterate, new.state.nit, new.nfev, new.status))
+        new = new._replace(status=watch(accepted, new.state.iterate, gnorm, new.state.nit, new.nfev, new.status))
     return new
 
 
@@ -215,12 +218,18 @@ def _status(before, after, nfev, limits, box):
     return status
 
 
+def _gradient_norm(iterate, box):
+    """The norm that gtol is compared with: infinity's, in a box of the projected gradient; None without a gradient."""
+    x, _, g = iterate
+    if g is None:
+        return None
+    return vec.max_abs(g if box is None else box.projected(x, g))
+
+
 def _tests(before, after, limits, box):
     """Of the gradient, and of the change of f and of x between two iterates."""
-    x, f, g = after.iterate
-    if box is not None:
-        g = box.projected(x, g)
-    gnorm = vec.max_abs(g)
+    x, f, _ = after.iterate
+    gnorm = _gradient_norm(after.iterate, box)
     moved = (after.nit > before.nit) & (after.nit > 0)
 
     scale = jnp.maximum(jnp.maximum(jnp.abs(before.iterate.f), jnp.abs(f)), 1)

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxmin._watch import largest
-
 
 class Bar:
     """The bar of one solve: its iterations; of a batch, the lanes that have ended.
@@ -28,7 +26,7 @@ class Bar:
         self._nit: Any = 0
         self._nfev: Any = 0
 
-    def show(self, due, ended, f, g, nit, nfev):
+    def show(self, due, ended, f, gnorm, nit, nfev):
         """Show the trip of all lanes; of those that had ended before, what they are told is not looked at."""
         if self._bar is None:
             whole = {"total": self._total, "unit": "it"} if due.ndim == 0 else {"total": due.size, "unit": "lane"}
@@ -40,8 +38,8 @@ class Bar:
         if due.ndim == 0:
             count = int(self._nit)
             figures: dict[str, Any] = {"f": f"{float(f):.6g}"}
-            if g is not None:
-                figures["|g|"] = f"{largest(g):.3g}"
+            if gnorm is not None:
+                figures["|g|"] = f"{float(gnorm):.3g}"
             figures["evaluations"] = int(self._nfev)
         else:
             count = int(np.sum(self._ended))

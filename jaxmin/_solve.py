@@ -256,14 +256,14 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
     def run(carry, inputs, limits, steps=None, unrolled=None):
         extras, box = inputs[-2:]
 
-        def watch(accepted, iterate, nit, nfev, status):
+        def watch(accepted, iterate, gnorm, nit, nfev, status):
             x = variables.unravel(iterate.x), inputs[1]
-            g = None if iterate.g is None else variables.unravel(iterate.g)
-            shown = iterate._replace(f=iterate.f.astype(signature.outputs[0].dtype), g=g)
+            f = iterate.f.astype(signature.outputs[0].dtype)
             if stops is not None:
-                status = stopped(stops, extras.constants, accepted, x, shown, nit, nfev, status)
+                g = [] if iterate.g is None else variables.unravel(iterate.g)
+                status = stopped(stops, extras.constants, accepted, x, f, g, nit, nfev, status)
             if watched:
-                status = ask(extras.number, accepted, x, shown, nit, nfev, status)
+                status = ask(extras.number, accepted, x, f, gnorm, nit, nfev, status)
             return status
 
         seen = watch if watched or stops is not None else None

@@ -90,16 +90,15 @@ def trace(callback, problem, whole, gradient):
     return TracedCallback(Signature(closed.jaxpr), closed.consts)
 
 
-def stopped(asked, constants, accepted, x, iterate, nit, nfev, status):
+def stopped(asked, constants, accepted, x, f, g, nit, nfev, status):
     """The status after a traced callback was told of an iterate: CALLBACK where it asks for an end."""
     due = accepted & (nit > 0)
-    g = [] if iterate.g is None else [leaf.conj() for leaf in iterate.g]
-    told = *constants, *jax.tree.leaves((x, iterate.f, g, nit, nfev))
+    told = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
     stop = jax.lax.cond(due, lambda: asked(*told)[0], lambda: jnp.zeros((), bool))
     return jnp.where(due & stop, CALLBACK, status).astype(jnp.int32)
 
 
-def ask(number, accepted, x, iterate, nit, nfev, status):
+def ask(number, accepted, x, f, gnorm, nit, nfev, status):
     """The status after the watcher was shown an iterate: CALLBACK where it asks for an end.
 
     The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, all lanes in one
@@ -107,7 +106,7 @@ def ask(number, accepted, x, iterate, nit, nfev, status):
     """
     due, ended = accepted & (nit > 0), status != RUNNING
     answer = jax.ShapeDtypeStruct((), jnp.int32)
-    shown = (number, due, ended, x, iterate.f, iterate.g, nit, nfev)
+    shown = (number, due, ended, x, f, gnorm, nit, nfev)
 
     def call():
         return jax.pure_callback(_show, answer, *shown, vmap_method="broadcast_all")
@@ -155,12 +154,12 @@ class Watcher:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, lane, x, f, g, nit, nfev):
+    def show(self, lane, x, f, gnorm, nit, nfev):
         """Tell of an iterate; whether the solve is to end. The lane is its index in a batch, () where there is none."""
         if self.error is not None:  # of another lane
             return True
         if self._disp:
-            gradient = "" if g is None else f"|g| = {largest(g):<10.3g} "
+            gradient = "" if gnorm is None else f"|g| = {float(gnorm):<10.3g} "
             of = f"lane {', '.join(f'{i:4d}' for i in lane)}   " if lane else ""
             line = f"{of}iteration {int(nit):5d}   f = {float(f):<15.8g} {gradient}evaluations = {int(nfev)}"
             (print if self._bar is None else self._bar.write)(line)
@@ -182,15 +181,10 @@ class Watcher:
             self.error = self.error or error
             return True
 
-    def after(self, due, ended, f, g, nit, nfev):
+    def after(self, due, ended, f, gnorm, nit, nfev):
         """Show how far all lanes are, once those with a new iterate were told of."""
         if self._bar is not None:
-            self._bar.show(due, ended, f, g, nit, nfev)
-
-
-def largest(g):
-    """The infinity norm of the leaves of a gradient."""
-    return max((float(np.max(np.abs(leaf), initial=0)) for leaf in jax.tree.leaves(g)), default=0.0)
+            self._bar.show(due, ended, f, gnorm, nit, nfev)
 
 
 def watched(watcher, solve, *arguments, **settings):

@@ -183,6 +183,18 @@ def test_history_holds_the_last_iterates(method, length):
         assert history.gnorm[kept - 1] == np.abs(res.jac).max()
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "newton_cg"])
+def test_in_a_box_what_is_shown_is_the_norm_that_gtol_is_compared_with(monkeypatch, capfd, method):
+    bars = Bars(monkeypatch)
+    in_box = {"method": method, "bounds": [(None, 0.5), (None, None)]}
+    res = minimize(rosenbrock, START, options={"history": True, "disp": True}, **in_box)
+    assert res.success and res.active_mask.tolist() == [1, 0] and abs(res.jac[0]) > 0.5
+    assert res.history.gnorm[int(res.nit)] == res.gnorm <= 1e-5
+    assert f"|g| = {float(res.gnorm):<10.3g} " in capfd.readouterr().out.splitlines()[-1]
+    minimize(rosenbrock, START, progress=True, **in_box)
+    assert bars.made[0].figures[-1]["|g|"] == f"{float(res.gnorm):.3g}"
+
+
 def test_history_in_a_batch_is_each_lanes_own():
     starts = jnp.array([START, [2.0, 2.0]])
     solve = lambda x0: minimize(rosenbrock, x0, options={"history": 5}).history
