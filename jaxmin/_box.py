@@ -42,12 +42,12 @@ class Box(NamedTuple):
         """Where x is held at a bound, f falling outwards: -1 at the lower one, 1 at the upper one, else 0."""
         return jax.tree.map(_active, x, g, *self)
 
-    def binding(self, x, g):
-        """Where a bound holds x or, by the projected gradient, is about to: -1, 1 or 0 as in ``active``."""
+    def binding(self, x, g, gtol):
+        """Where a bound holds x or, by a projected gradient within gtol, is about to: -1, 1 or 0 as in ``active``."""
 
         def one(x, g, low, high):
-            lower = low - x > -jnp.abs(g)
-            upper = high - x < jnp.abs(g)
+            near = jnp.minimum(jnp.abs(g), gtol)
+            lower, upper = low - x > -near, high - x < near
             pressed = jnp.where(lower & (g > 0), -1, jnp.where(upper & (g < 0), 1, 0)).astype(jnp.int32)
             return jnp.where(pressed == 0, _active(x, g, low, high), pressed)
 

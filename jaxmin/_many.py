@@ -9,13 +9,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin import _solve
+from jaxmin._implicit import refused
 from jaxmin._lanes import Plan, worker
 from jaxmin._minimize import prepare, result_of
 from jaxmin._models import as_model
 from jaxmin._options import OWN_SEARCH, of_what_is_given
 from jaxmin._partition import is_count
 from jaxmin._progress import Bar
-from jaxmin._result import STATUS
+from jaxmin._result import SUCCESSES
 from jaxmin._rows import fed, given
 from jaxmin._warm_start import those_with_curvature
 
@@ -26,6 +27,7 @@ _LANES_MAX_ELSEWHERE = 8192
 _CHUNK_BYTES = 2**28
 # A bar moves about so often.
 _BAR_STEPS = 100
+_NO_DERIVATIVES = "minimize_many has no derivatives: vmap(minimize) has them, and begun at its x makes one evaluation"
 
 
 def minimize_many(
@@ -106,6 +108,8 @@ def minimize_many(
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
+    if options.get("history") is True and np.ndim(options.get("maxiter")) == 1:
+        options |= _whole_history(options["maxiter"])
     rows = given(x0, args, bounds, tol, options, in_axes, best_of)
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
     call = prepare(
@@ -126,7 +130,7 @@ def minimize_many(
         most = _LANES_MAX.get(jax.default_backend(), _LANES_MAX_ELSEWHERE)
         lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 2))
     if chunk is None:
-        chunk = _chunk(feed, starts, len(devices) * lanes, progress)
+        chunk = starts if is_traced else _chunk(feed, starts, len(devices) * lanes, progress)
     chunk = min(best_of * math.ceil(chunk / best_of), starts)
     in_order = chunk == starts and not progress
     mesh = Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
@@ -135,7 +139,9 @@ def minimize_many(
         feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
     plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), bool(hess_inv), in_order, mesh)
     program = _solve.many(call.problem, call.method, worker, plan, **call.history)
-    work = _Work(_without_derivatives(program) if is_traced else program, plan, feed, devices, starts, best_of)
+    if is_traced:
+        program = refused(program, _NO_DERIVATIVES)
+    work = _Work(program, plan, feed, devices, starts, best_of)
     solved, trips = work.at_once() if in_order else work.in_chunks(chunk, progress)
     if disp:
         _report(solved[2].others, lanes * len(devices), trips)
@@ -147,7 +153,16 @@ def _checked_devices(devices):
         return jax.local_devices()
     if not isinstance(devices, (list, tuple)) or not devices or not all(isinstance(d, jax.Device) for d in devices):
         raise ValueError(f"devices={devices!r}: a list of one or more, out of jax.devices()")
+    if len(set(devices)) < len(devices):
+        raise ValueError(f"devices: {devices} has one more than once")
     return list(devices)
+
+
+def _whole_history(maxiter):
+    """What ``history_length`` makes of ``options["history"]=True``, for the largest of these limits."""
+    if isinstance(maxiter, jax.core.Tracer):
+        raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
+    return {"history": int(np.max(maxiter)) + 1}
 
 
 def _chunk(feed, starts, lanes, progress):
@@ -221,18 +236,6 @@ def _padded(leaf, size):
     return xp.concatenate([leaf, xp.broadcast_to(leaf[-1:], (size - leaf.shape[0], *leaf.shape[1:]))])
 
 
-def _without_derivatives(program):
-    solve = jax.custom_jvp(program)
-
-    @solve.defjvp
-    def rule(primals, tangents):
-        raise NotImplementedError(
-            "minimize_many has no derivatives: vmap(minimize) has them, and begun at its x makes one evaluation"
-        )
-
-    return solve
-
-
 def _as_result(call, fixed, solved, best_of):
     """The rows as an ``OptimizeResult``, the best of every so many."""
     if best_of > 1:
@@ -247,7 +250,7 @@ def _as_result(call, fixed, solved, best_of):
 
 def _best(xp, f, status):
     """Which result in each row is the best: the least f among the successes, else among the finite ones."""
-    wins = xp.isin(status, xp.asarray([code for code, row in STATUS.items() if row.success]))
+    wins = xp.isin(status, xp.asarray(SUCCESSES))
     rank = xp.where(wins, 0, xp.where(xp.isfinite(f), 1, 2))
     among = (rank == xp.min(rank, axis=1, keepdims=True)) & xp.isfinite(f)
     return xp.argmin(xp.where(among, f, xp.inf), axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxmin import _hessian, _traces
 from jaxmin._partition import Static, is_array, is_number, partition
 from jaxmin._signature import Signature, with_all_constants
+from jaxmin._vector import typed_sharding
 from jaxmin._x0 import Variables, canonical_x0, is_inexact, native
 
 
@@ -105,10 +106,18 @@ def _trace(static, x_static, inputs, settings):
         aux_box.append(aux_static)
         return value, grad, [jnp.asarray(leaf) for leaf in aux]
 
+    inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
     closed = with_all_constants(closed, *jax.tree.leaves(inputs))
     trace = Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
+
+
+def _anywhere(leaf):
+    """The leaf without its place: a trace that knew of a mesh would not serve where the data lie otherwise."""
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer) or typed_sharding(leaf):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
 
 
 def _with_second(trace, static, x_static, inputs, second):
@@ -122,7 +131,7 @@ def _with_second(trace, static, x_static, inputs, second):
         product = _by_hand("hessp", hessp, x, x_static.only(along), *args)
         return _checked_gradient(product, leaves, x_static, "hessp", "product")
 
-    leaves, *rest = inputs
+    leaves, *rest = jax.tree.map(_anywhere, inputs)
     inputs = leaves, leaves, *rest
     closed = with_all_constants(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
     return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)

@@ -64,6 +64,7 @@ _ROWS = (
     Status(CALLBACK, "Stopped: callback asked for it."),
 )
 STATUS = {row.code: row for row in _ROWS}
+SUCCESSES = [row.code for row in _ROWS if row.success]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -123,10 +124,9 @@ class OptimizeResult:
     @property
     def success(self):
         """Whether the stopping test that the status names held at x."""
-        wins = [code for code, row in STATUS.items() if row.success]
         if isinstance(self.status, jax.core.Tracer):
-            return jnp.isin(self.status, jnp.asarray(wins))
-        won = np.isin(np.asarray(self.status), wins)
+            return jnp.isin(self.status, jnp.asarray(SUCCESSES))
+        won = np.isin(np.asarray(self.status), SUCCESSES)
         return bool(won) if won.ndim == 0 else won
 
     @property

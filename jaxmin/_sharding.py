@@ -28,7 +28,8 @@ def in_form(flat, problem, method):
     if flat is None:
         flat = not (able and any(map(_is_sharded, problem.leaves)))
     if flat:
-        if any(u.ndim + len(problem.leaves) > 2 and _is_sharded(u) and typed_sharding(u) for u in problem.leaves):
+        is_one_vector = len(problem.leaves) == 1 and problem.leaves[0].ndim <= 1  # which is not moved
+        if not is_one_vector and any(_is_sharded(u) and typed_sharding(u) for u in problem.leaves):
             raise ValueError(
                 "x0: leaves sharded over explicit axes of a mesh, and this method works on one flat vector of them; "
                 f"jax.sharding.reshard gathers them, {_those_that_do()} take them as they are"

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin._implicit import unknown
 from jaxmin._minimize import minimize, prepare
-from jaxmin._partition import Static, is_number, partition
+from jaxmin._partition import Static, is_array, is_count, is_number, partition
 from jaxmin._problem import as_argument
 from jaxmin._result import RUNNING
 from jaxmin._solve import inputs, stepwise
@@ -116,8 +117,8 @@ class Solver:
 
     A step is one evaluation of fun and its gradient: a new iterate, or a trial of a line search (of a second-order
     method, a product or a matrix). All methods work inside ``jit``, ``vmap`` and ``scan``; outside,
-    ``jax.jit(solver.step)`` saves each step the look at fun. There are no derivatives of a solution here:
-    ``minimize`` has them.
+    ``jax.jit(solver.step)`` saves each step the look at fun. The derivatives of a state are NaN: ``minimize`` has
+    those of a solution.
 
     The state holds the arrays of args, so that a step needs nothing else, and a state that was saved goes on in
     another process. What fun closes over stays with fun: data that should be in no saved state, or is
@@ -172,7 +173,10 @@ class Solver:
         call, steps = self._resumed(state), _steps(max_steps)
         watcher = call.watcher()
         fed = inputs(call.problem, call.box, watcher, call.traced)
-        carry = watched(watcher, self._parts(call, watcher).run, state.carry, fed, call.limits, steps)
+        run = self._parts(call, watcher).run
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((state.carry, fed, call.limits))):
+            run = unknown(run)
+        carry = watched(watcher, run, state.carry, fed, call.limits, steps)
         return dataclasses.replace(state, carry=carry)
 
     def result(self, state):
@@ -260,9 +264,11 @@ def _form(carry):
 def _steps(max_steps):
     if max_steps is None:
         return np.int32(_MOST)
+    if not is_count(max_steps) and not (is_array(max_steps) and max_steps.shape == () and max_steps.dtype.kind in "iu"):
+        raise TypeError(f"max_steps={max_steps!r}: a whole number, at least 0, or None")
     if isinstance(max_steps, jax.core.Tracer):
-        return max_steps.astype(jnp.int32)
-    if not is_number(max_steps) or max_steps != int(max_steps) or max_steps < 0:
+        return jnp.minimum(max_steps, _MOST).astype(jnp.int32)
+    if max_steps < 0:
         raise ValueError(f"max_steps={max_steps!r}: a whole number, at least 0, or None")
     return np.int32(min(int(max_steps), _MOST))
 
@@ -283,7 +289,7 @@ def _is_key(leaf):
 def _restored(path, found, like):
     """An array of a file as the state's; NumPy's files know no bfloat16 and no random keys."""
     if _is_key(like):
-        return jax.random.wrap_key_data(found, impl=jax.random.key_impl(like))
+        return jax.device_put(jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)), like.sharding)
     if found.dtype.kind == "V":
         found = found.view(like.dtype)
     if (found.shape, found.dtype) != (like.shape, like.dtype):
@@ -291,4 +297,4 @@ def _restored(path, found, like):
             f"{path!r}: holds {found.dtype} of shape {found.shape} where this solver's state has {like.dtype} of "
             f"shape {like.shape}: another x0, args, method or option"
         )
-    return jnp.asarray(found)
+    return jax.device_put(found, like.sharding)

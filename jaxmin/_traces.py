@@ -10,6 +10,7 @@ from jaxmin._frozen import WeaklySame
 from jaxmin._kept import Kept
 from jaxmin._partition import is_number
 from jaxmin._signature import Signature
+from jaxmin._vector import typed_sharding
 
 _traces = Kept(size=256)
 
@@ -66,7 +67,10 @@ def _shape_key(leaf):
     if isinstance(leaf, jax.core.Tracer):
         raise _frozen.Mutable  # inside an outer trace, which is kept as a whole
     weak = is_number(leaf) and not isinstance(leaf, np.generic)
-    return (type(leaf),) if weak else (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False))
+    if weak:
+        return (type(leaf),)
+    of_type = jax.typeof(leaf) if isinstance(leaf, jax.Array) and typed_sharding(leaf) else None
+    return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False), of_type
 
 
 @jax.jit

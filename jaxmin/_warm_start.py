@@ -35,16 +35,16 @@ def warm(earlier, method, variables):
         core = Dense(jnp.asarray(H))
     else:
         raise TypeError(f"{name}: a hess_inv that is a {type(H).__name__}, not an array or jaxmin.InverseHessian")
+    if core.size != variables.size:
+        raise ValueError(f"{name}: a result of {core.size} variables for an x0 of {variables.size}")
     shapes = [u.shape[1:] for u in jax.tree.leaves(core.S)] if isinstance(core, Compact) else None
     if isinstance(core, Unlimited):
         shapes = [(core.size,)]
-    if core.size == variables.size and shapes is not None:
+    if shapes is not None:
         like = jax.tree.leaves(variables.from_array(np.empty(variables.size, variables.dtype)))
         if shapes != [u.shape for u in like]:
             form = "a tuple of the leaves of x0" if not variables.flat else "one flat vector"
             raise ValueError(f"{name}: its curvature is of shapes {shapes}, and this solve works on {form}")
-    if core.size != variables.size:
-        raise ValueError(f"{name}: a result of {core.size} variables for an x0 of {variables.size}")
     return jax.tree.map(lambda u: u if jnp.issubdtype(u.dtype, jnp.integer) else u.astype(variables.dtype), core)
 
 

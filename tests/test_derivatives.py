@@ -11,6 +11,7 @@ from problems import FEATURES, LABELS, rosenbrock
 from jaxmin import Bounds, minimize
 from jaxmin._box import Box
 from jaxmin._implicit import _DENSE_MAX, Solution, implicit
+from jaxmin._loop import Limits
 from jaxmin._registry import entries
 
 TIGHT = {"gtol": 1e-10}
@@ -176,6 +177,20 @@ def test_value_and_aux_and_second_derivatives():
     assert_close(second, (-1 / 4, -1 / 2, 1 / 2), atol=1e-7)
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "nelder_mead"])
+def test_second_derivatives_of_the_value_by_a_bound(method):
+    """min of (x - t)^2 / 2 + x^4 / 4 up to u < t: the value at x = u."""
+
+    def value(u, t):
+        fun = lambda x, t: (x - t) ** 2 / 2 + x**4 / 4
+        return minimize(fun, 0.0, args=(t,), bounds=Bounds(-9.0, u), method=method).fun
+
+    u, t = 0.5, 2.0
+    first, second = jax.jit(lambda u, t: (jax.grad(value, (0, 1))(u, t), jax.hessian(value, (0, 1))(u, t)))(u, t)
+    assert_close(first, (u - t + u**3, t - u))
+    assert_close(second, ((1 + 3 * u**2, -1.0), (-1.0, 1.0)))
+
+
 @pytest.mark.parametrize("bounds", [None, Bounds(-9.0, 9.0)], ids=["free", "bounded"])
 def test_value_has_a_derivative_where_the_solution_has_none(bounds):
     """A valley without a slope: its floor has a height, but no one lowest point."""
@@ -275,6 +290,23 @@ def test_next_to_a_bound_is_at_the_bound():
     assert_close(jax.jacrev(solution)(-3.0), np.zeros(2), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_far_from_the_bounds_a_box_changes_no_derivative(dtype):
+    """However large the gradient is at which ftol, or rounding, ends the solve."""
+    at = jnp.linspace(0, 1, 20, dtype=dtype)
+    data = (0.6 * np.exp(-0.7 * np.asarray(at)) + 1e-3 * _rng.normal(size=20)).astype(dtype)
+
+    def solve(data, bounds):
+        misfit = lambda p: jnp.sum(((p[0] * jnp.exp(-p[1] * at) - data) / 1e-4) ** 2)
+        res = minimize(misfit, jnp.array([0.5, 0.5], dtype), bounds=bounds, tol=1e-6 if dtype == "float64" else None)
+        return res.x, (res.status, res.jac)
+
+    for bounds in (Bounds(0.0, 1.0), Bounds(-1.0, 0.8)):
+        J, (status, g) = jax.jacrev(lambda data, bounds=bounds: solve(data, bounds), has_aux=True)(data)
+        assert status in (2, 4, 7) and np.abs(g).max() > 1e-3
+        assert_close(J, jax.jacrev(lambda data: solve(data, None)[0])(data), rtol=1e-2 if dtype == "float32" else 1e-5)
+
+
 # ---- where there is no derivative
 
 
@@ -325,7 +357,8 @@ def test_what_rounding_stopped_has_a_derivative_near_a_minimum_and_none_far_away
             f, g, _ = evaluate(x, inputs)
             return Solution(x, f, g, (), jnp.full((), status, jnp.int32), None)
 
-        return lambda t: implicit(solve, evaluate)(jnp.zeros(n), (t, box), None).x
+        limits = Limits(1e-5, -1.0, -1.0, 100, 100)
+        return lambda t: implicit(solve, evaluate)(jnp.zeros(n), (t, box), limits).x
 
     for derivative in (jax.jacfwd, jax.jacrev):
         assert_close(derivative(stopped(2, 1e-3))(0.7), np.ones(n), rtol=1e-5)
@@ -340,6 +373,14 @@ def test_a_value_on_the_way_has_no_derivative():
         assert np.isnan(_stopped(2.0, np.array(x0), *map(float, rest))[1][1])
 
 
+@pytest.mark.parametrize("maxiter", [1, 15_000])
+def test_a_solve_that_failed_has_none_by_what_its_gradient_does_not_see(maxiter):
+    """At the kink x = t a gradient on either side knows nothing of t."""
+    solution = lambda t: minimize(lambda x, t: jnp.abs(x - t) + x / 2, 0.3, args=(t,), options={"maxiter": maxiter}).x
+    for derivative in both_modes(solution)(2.0):
+        assert np.isnan(derivative)
+
+
 @jax.jit
 @jax.jacrev
 def _along_a_valley(t, scale):
@@ -352,6 +393,34 @@ def test_a_singular_hessian_gives_nan(scale):
     assert np.isnan(_along_a_valley(1.5, scale)).all()
 
 
+@pytest.mark.parametrize("n", [_DENSE_MAX, _DENSE_MAX + 1])
+def test_a_singular_hessian_gives_nan_also_where_the_derivative_lies_outside_its_null_space(n):
+    solution = lambda t: minimize(lambda x, t: (jnp.sum(x) - t) ** 2, np.zeros(n), args=(t,)).x
+    for J in both_modes(solution)(2.0):
+        assert np.isnan(J).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_many_variables_of_an_ill_conditioned_hessian(dtype):
+    """Conjugate gradients are as good as factors, or give NaN."""
+    n = _DENSE_MAX + 50
+    Q = jnp.asarray(np.linalg.qr(_rng.normal(size=(n, n)))[0], dtype)
+    v = jnp.asarray(_rng.normal(size=n), dtype)
+
+    @jax.jit
+    def x_dot(condition):
+        scales = condition ** jnp.linspace(0, 1, n, dtype=dtype)
+        fun = lambda x, t: jnp.sum(scales * (Q @ (x - t)) ** 2) / 2
+        solution = lambda t: minimize(fun, jnp.ones(n, dtype), args=(t,)).x
+        return jax.jvp(solution, (jnp.ones(n, dtype),), (v,))[1]
+
+    eps = jnp.finfo(dtype).eps
+    for condition in (1e2, 1e4, 1e6, 1e8, 1e14):
+        error = np.abs(x_dot(condition) - v).max()
+        assert error < 10 * condition * eps or np.isnan(error)
+        assert np.isnan(error) == (condition * n * eps > 1)
+
+
 @pytest.mark.parametrize("n", [2, _DENSE_MAX + 1])
 def test_a_saddle_point_gives_nan(n):
     """The solve begins there, and finds no slope."""
@@ -359,7 +428,7 @@ def test_a_saddle_point_gives_nan(n):
     solution = lambda t: minimize(fun, np.ones(n), args=(t,)).x
     x, x_dot = jax.jit(lambda: jax.jvp(solution, (1.0,), (1.0,)))()
     np.testing.assert_array_equal(x, np.ones(n))
-    assert np.isnan(x_dot).all()
+    assert np.isnan(x_dot).all() and np.isnan(jax.jacrev(solution)(1.0)).all()
 
 
 # ---- the user's own rules

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmin
-from jaxmin import minimize, minimize_many
+from jaxmin import _many, minimize, minimize_many
 
 RNG = np.random.default_rng(0)
 STARTS = RNG.uniform(-2, 2, (60, 4))
@@ -174,6 +174,32 @@ def test_best_of(chunk):
     np.testing.assert_allclose(alone.x, best.x[:1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("chunk", (None, 8))
+def test_what_does_not_vary_of_the_best_start_comes_back(chunk):
+    """A flag of each start chooses its well."""
+    fun = lambda x, depth: (x["at"] - jnp.where(x["right"], 1, -1)) ** 2 + jnp.where(x["right"], depth, 0)
+    x0 = {"at": np.zeros(40), "right": np.tile([True, False], 20)}
+    depth = np.linspace(-1, 1, 20)
+    each = minimize_many(fun, x0, (np.repeat(depth, 2),), lanes=4, chunk=chunk)
+    np.testing.assert_array_equal(each.x["right"], x0["right"])
+    np.testing.assert_allclose(each.x["at"], np.where(x0["right"], 1, -1), atol=1e-4)
+    best = minimize_many(fun, x0, (depth,), best_of=2, lanes=4, chunk=chunk)
+    np.testing.assert_array_equal(best.x["right"], depth < 0)
+    np.testing.assert_allclose(best.x["at"], np.where(depth < 0, 1, -1), atol=1e-4)
+
+
+def test_lanes_go_on_from_chunk_to_chunk(capsys):
+    """In chunks of as many starts as there are lanes, with one slow one in each: none waits for it."""
+    x0 = np.tile([-1.2, 1.0, -1.2, 1.0], (64, 1))
+    steep = np.where(np.arange(64) % 8 == 0, 100.0, 0.1)
+    fun = lambda x, a: jnp.sum(a * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    res = minimize_many(fun, x0, (steep,), lanes=8, chunk=8, options={"disp": True})
+    assert res.success.all() and res.nfev.max() > 3 * np.median(res.nfev)
+    alone = sum(res.nfev[begin : begin + 8].max() for begin in range(0, 64, 8))
+    trips = int(capsys.readouterr().out.split(" trips")[0].split()[-1])
+    assert trips < 0.75 * alone
+
+
 def test_the_best_is_a_success_before_it_is_low():
     fun = lambda x: jnp.where(x > 5, -jnp.sqrt(jnp.abs(x) + 1), (x - 1) ** 2)
     best = minimize_many(fun, [0.0, 10.0, np.nan, np.nan], best_of=2, options={"maxiter": 20})
@@ -190,6 +216,19 @@ def test_under_jit_and_vmap():
     np.testing.assert_allclose(folded.x.reshape(60, 4), many.x, atol=1e-4)
 
 
+def test_under_jit_all_starts_go_at_once_however_many_bytes_they_have(monkeypatch):
+    monkeypatch.setattr(_many, "_CHUNK_BYTES", 64)
+    many = jax.jit(lambda a: minimize_many(valley, STARTS, (a,), lanes=8))(1.5)
+    check(many, minimize_many(valley, STARTS, (1.5,), lanes=8))
+
+
+def test_a_whole_history_has_room_for_the_largest_maxiter_of_all():
+    maxiter = np.where(np.arange(60) == 7, 40, 3)
+    res = minimize_many(valley, STARTS, (1.0,), options={"maxiter": maxiter, "history": True})
+    assert res.history.fun.shape == (60, 41) and res.nit[7] > 3
+    assert res.history.nit[7, int(res.nit[7])] == res.nit[7]
+
+
 def test_derivatives_are_refused_and_vmap_has_them():
     def solution(shift):
         return minimize_many(valley, STARTS[:3], (shift * jnp.ones(3),)).x.sum()
@@ -202,14 +241,20 @@ def test_derivatives_are_refused_and_vmap_has_them():
     assert again(1.0).nfev.tolist() == [1, 1, 1]
 
 
+def _compiled(caplog):
+    return [record.message for record in caplog.records if record.message.startswith(("Compiling", "Finished XLA"))]
+
+
 def test_a_second_call_compiles_nothing(caplog):
     call = lambda k: minimize_many(
-        lambda x, a: valley(x, a), STARTS + k, (SHIFTS - k,), options={"gtol": 1e-5 * (k + 1)}
+        lambda x, a: valley(x, a), STARTS + k, (SHIFTS - k,), options={"gtol": 1e-5 * (k + 1)}, lanes=13
     )
-    call(0.0)
     with jax.log_compiles(), caplog.at_level("WARNING"):
+        call(0.0)
+        assert any("work" in message for message in _compiled(caplog))
+        caplog.clear()
         call(0.1)
-    assert not [r for r in caplog.records if "Compiling solve" in r.message or "Compiling work" in r.message]
+    assert not _compiled(caplog)
 
 
 def test_report_and_bar(capsys):
@@ -235,6 +280,7 @@ WRONG = {
     ),
     "in_axes: True is no axis": lambda: minimize_many(valley, STARTS, (1.0,), in_axes=True),
     r"devices=\[\]: .* jax.devices": lambda: minimize_many(valley, STARTS, (1.0,), devices=[]),
+    "devices: .* more than once": lambda: minimize_many(valley, STARTS, (1.0,), devices=jax.devices()[:1] * 2),
     "devices='cpu': .* jax.devices": lambda: minimize_many(valley, STARTS, (1.0,), devices="cpu"),
     "tol: an array with 3 rows": lambda: minimize_many(valley, STARTS, (1.0,), tol=np.ones(3)),
     r"options\['gtol'\]: an array with 3 rows": lambda: minimize_many(
@@ -255,7 +301,7 @@ def test_what_is_wrong_is_said(message):
 
 
 DEVICES = """
-import jax, jax.numpy as jnp, numpy as np
+import jax, jax.numpy as jnp, jaxmin, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jaxmin import minimize_many
 assert len(jax.devices()) == 8
@@ -268,6 +314,16 @@ for chunk in (None, 40):
     assert all.success.all() and all.x.shape == (45, 2)
     np.testing.assert_allclose(all.x, one.x, atol=1e-4)
     print(chunk, len(all.x.devices()) if chunk is None else type(all.x).__name__)
+# Data that lie on a mesh of the user's: whole or in parts, before plain ones and after.
+from jax.sharding import NamedSharding, PartitionSpec
+mesh = jax.make_mesh((8,), ("mine",), axis_types=(jax.sharding.AxisType.Auto,))
+y = np.arange(64.0)
+mean = lambda x, y: jnp.sum((x - jnp.mean(jnp.where(y > 3, y, 0))) ** 2)
+for data in (jax.device_put(y, NamedSharding(mesh, PartitionSpec("mine"))),
+             jax.device_put(y, NamedSharding(mesh, PartitionSpec())), y):
+    assert jaxmin.minimize(mean, x0[0], (data,)).success
+    assert minimize_many(mean, x0, (data,), in_axes=(0, None)).success.all()
+    assert minimize_many(mean, x0[:64], (data,)).success.all()
 """
 
 

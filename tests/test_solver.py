@@ -236,7 +236,12 @@ def test_callbacks_are_called_in_a_run_too():
         (TypeError, "fun=3", lambda: Solver(3).init(START)),
         (TypeError, "state=3: what solver.init gave", lambda: Solver(valley).step(3)),
         (ValueError, "max_steps=-1", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=-1)),
-        (ValueError, "max_steps=2.5", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=2.5)),
+        (
+            TypeError,
+            "max_steps=.*float.*whole number",
+            lambda: jax.jit(Solver(valley).run)(Solver(valley).init(START, 1.0), 2.5),
+        ),
+        (TypeError, "max_steps=2.5", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=2.5)),
         (
             ValueError,
             "state: of another solver, with another method",
@@ -284,3 +289,35 @@ def test_what_is_held_still_may_be_stepped_inside_a_derivative():
         np.testing.assert_allclose(jax.grad(total)(1.0), 2 * np.sum(still(1.0)), rtol=1e-9)
         value, _ = jax.linearize(still, 1.0)
         np.testing.assert_allclose(value, still(1.0), rtol=1e-9)
+
+
+def test_steps_may_be_counted_by_an_array():
+    solver = Solver(valley)
+    state = solver.init(START, 1.0)
+    expected = solver.run(state, 3)
+    assert identical(solver.run(state, jnp.int32(3)), expected)
+    assert identical(jax.jit(solver.run)(state, np.int32(3)), expected)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "nelder_mead", "adam"])
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_steps_have_no_derivatives(method, derivative):
+    """Those of the numbers on the way are not those of a solution."""
+    solver = Solver(valley, method, options={"learning_rate": 0.1} if method == "adam" else {})
+    state = solver.init(START, 1.0)
+    for steps in (solver.run, solver.step, jax.jit(solver.step)):
+        slope = derivative(lambda a, steps=steps: solver.result(steps(solver.init(START, a))).x)(1.0)
+        assert np.isnan(slope).all()
+    # Of what else goes on around it there are.
+    fun = solver.run(state).fun
+    assert derivative(lambda a: a * solver.run(state).fun)(1.0) == fun
+
+
+def test_a_state_is_loaded_to_where_x0_and_args_are(tmp_path):
+    device = jax.devices()[-1]
+    x0, a = jax.device_put((jnp.array(START), 1.0), device)
+    solver = Solver(valley)
+    solver.save(tmp_path / "state.npz", solver.step(solver.init(x0, a)))
+    loaded = solver.load(tmp_path / "state.npz", x0, a)
+    for leaf, like in zip(*map(jax.tree.leaves, (loaded, solver.init(x0, a))), strict=True):
+        assert leaf.sharding == like.sharding

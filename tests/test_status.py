@@ -68,6 +68,24 @@ def test_trouble_at_the_start_returns_the_start(name, dtype):
     np.testing.assert_array_equal(res.fun, fun(x0))
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "cg", "trust_ncg", "adam"])
+@pytest.mark.parametrize("lanes", [None, 1000])
+def test_one_gradient_of_nan_among_very_many_numbers_is_no_success(method, lanes):
+    """XLA's maximum of very many numbers, on a CPU, may leave out NaN."""
+    n = 30_000 if lanes is None else 10
+    x0 = np.zeros(n) if lanes is None else np.zeros((lanes, n))
+    x0[..., n // 2] = 0.3
+    options = {"learning_rate": 0.1, "maxfun": 9} if method == "adam" else {}
+    solve = lambda x0: jaxmin.minimize(square_without_slope_there, x0, method=method, options=options)
+    res = solve(x0) if lanes is None else jax.vmap(solve)(x0)
+    assert np.all(res.status == NAN) and not np.any(res.success) and np.all(np.isfinite(res.fun))
+
+
+def square_without_slope_there(x):
+    """sum(x^2), of which the gradient is NaN where x is 0.3."""
+    return square_without_slope(jnp.where(x == 0.3, x, 1)) + jnp.sum(jnp.where(x == 0.3, 0, x**2))
+
+
 INSIDE = {  # the first trial of the first search is outside the domain
     "nan": (lambda x: 10 * jnp.sum(x - jnp.sqrt(x)), [0.5, 0.6], 0.25),
     "inf": (lambda x: jnp.sum(jnp.where(x < 0.1, jnp.inf, 4 * (x - 0.2) ** 2)), [0.3, 0.9], 0.2),
