@@ -171,10 +171,10 @@ def _solve_linear(hessian, b):
         residual = vec.norm(vec.sub(b, matvec(v)))
         solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
         regular = least > flat * most
-        if not isinstance(
-            b, tuple
-        ):  # b may miss a direction in which H is flat or falls; what has a bit of all does not
-            _, least, most = conjugate_gradients(matvec, jnp.cos(jnp.arange(size) ** 2).astype(b.dtype))
+        if not isinstance(b, tuple):
+            # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
+            probe = jnp.cos(jnp.arange(size) ** 2).astype(b.dtype)
+            _, least, most = conjugate_gradients(matvec, probe)
             regular &= least > flat * most
         return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
 

@@ -134,6 +134,8 @@ def minimize_many(
     chunk = min(best_of * math.ceil(chunk / best_of), starts)
     in_order = chunk == starts and not progress
     mesh = Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
+    if mesh is not None:
+        _check_closed_over(call.problem.trace)
     if not is_traced:  # what is shared goes along, wherever it is now
         everywhere = devices[0] if mesh is None else NamedSharding(mesh, PartitionSpec())
         feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
@@ -163,6 +165,16 @@ def _whole_history(maxiter):
     if isinstance(maxiter, jax.core.Tracer):
         raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
     return {"history": int(np.max(maxiter)) + 1}
+
+
+def _check_closed_over(trace):
+    """Refuse arrays on a mesh, which the trace knows of, and which is not that of the lanes."""
+    for leaf in jax.tree.leaves((trace.constants, trace.second_constants)):
+        if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
+            raise ValueError(
+                f"fun: it closes over an array on a mesh, of shape {leaf.shape}; among args it may be anywhere (and so "
+                "it may with one device, devices=jax.devices()[:1])"
+            )
 
 
 def _chunk(feed, starts, lanes, progress):

@@ -324,6 +324,15 @@ for data in (jax.device_put(y, NamedSharding(mesh, PartitionSpec("mine"))),
     assert jaxmin.minimize(mean, x0[0], (data,)).success
     assert minimize_many(mean, x0, (data,), in_axes=(0, None)).success.all()
     assert minimize_many(mean, x0[:64], (data,)).success.all()
+    closed = lambda x: mean(x, data)
+    assert minimize_many(closed, x0, devices=jax.devices()[:1]).success.all()
+    if data is not y:
+        try:
+            minimize_many(closed, x0)
+        except ValueError as error:
+            assert "closes over an array on a mesh, of shape (64,)" in str(error)
+        else:
+            assert False
 """
 
 
