@@ -132,8 +132,8 @@ def _pair(bounds, variables, x_static):
         raise TypeError("bounds: x0 is a pytree; its bounds come as Bounds(lower, upper), built like it, not as pairs")
     pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
     for pair in pairs:
-        if len(pair) != 2:
-            raise ValueError(f"bounds: {pair!r} is no (low, high) pair")
+        if len(pair) != 2 or any(np.ndim(bound) for bound in pair):
+            raise ValueError(f"bounds: {pair!r} is no (low, high) pair of numbers")
     shape = variables.shapes[0][0]
     if len(pairs) != int(np.prod(shape)):
         raise ValueError(f"bounds: {len(pairs)} pairs for {int(np.prod(shape))} variables")

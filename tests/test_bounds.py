@@ -520,6 +520,7 @@ WRONG = {
     "too few pairs": ([(0, 1)] * 1, "1 pairs for 2"),
     "too many pairs": ([(0, 1)] * 3, "3 pairs for 2"),
     "one pair, bare": ((0, 1), "pair"),
+    "an array in a pair": ([(0, np.ones(3)), (None, None)], "pair of numbers"),
     "triples": (np.zeros((2, 3)), "pair"),
     "a longer array": (Bounds(np.zeros(3), 1), r"\(3,\).*\(2,\)"),
     "a column": (Bounds(0, np.ones((2, 1))), r"\(2, 1\).*\(2,\)"),
