@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._partition import is_array, is_number
+from jaxmin import _vector as vec
+from jaxmin._partition import any_traced, is_array, is_number
 
 
 class Bounds(NamedTuple):
@@ -98,6 +99,13 @@ class EVERYWHERE:
     differ = staticmethod(lambda x, y: jnp.zeros((), bool))
 
 
+def gradient_norm(x, g, box=None):
+    """The norm that gtol is compared with: infinity's, in a ``Box`` of the projected gradient; None without g."""
+    if g is None:
+        return None
+    return vec.max_abs(g if box is None else box.projected(x, g))
+
+
 def box(bounds, variables, x_static):
     """The user's bounds as a ``Box``, or None.
 
@@ -140,20 +148,16 @@ def _pair(bounds, variables, x_static):
     none = (-np.inf, np.inf)
     sides = [[none[i] if pair[i] is None else pair[i] for pair in pairs] for i in (0, 1)]
     return [
-        jnp.stack([jnp.asarray(v) for v in side]).reshape(shape) if _traced(side) else np.reshape(side, shape)
+        jnp.stack([jnp.asarray(v) for v in side]).reshape(shape) if any_traced(side) else np.reshape(side, shape)
         for side in sides
     ]
-
-
-def _traced(values):
-    return any(isinstance(value, jax.core.Tracer) for value in values)
 
 
 def _spread(name, side, none, variables, x_static):
     """One side's bound for each leaf that varies, in the leaf's shape."""
     like = x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
     if jax.tree_util.treedef_is_leaf(x_static.treedef) and isinstance(side, (list, tuple)):
-        side = jnp.stack(list(map(jnp.asarray, side))) if _traced(side) else np.asarray(side)
+        side = jnp.stack(list(map(jnp.asarray, side))) if any_traced(side) else np.asarray(side)
     above, tree = jax.tree.flatten(side, is_leaf=lambda node: node is None)
     try:
         below = tree.flatten_up_to(like)
@@ -187,7 +191,7 @@ def _rounded(lower, upper, dtype):
     """
     if dtype.kind == "c":
         raise TypeError("bounds: x0 has complex leaves, and no order to bound them by")
-    if not _traced((lower, upper)) and not bool(np.all(np.asarray(lower) <= np.asarray(upper))):
+    if not any_traced((lower, upper)) and not bool(np.all(np.asarray(lower) <= np.asarray(upper))):
         raise ValueError(f"bounds: a lower bound above its upper one, or a NaN: lower {lower}, upper {upper}")
     empty = ~(jnp.asarray(lower) <= jnp.asarray(upper))
     low, high = _inward(lower, dtype, up=True), _inward(upper, dtype, up=False)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin import _vector as vec
+from jaxmin._box import EVERYWHERE
 from jaxmin._result import FTOL, PRECISION_LOSS, SUCCESSES, XTOL
 from jaxmin._seldom import anywhere
 
@@ -64,6 +65,7 @@ def implicit(solve, evaluate):
         x = solution.x
 
         box, box_dot = inputs[-1], inputs_dot[-1]
+        edge = EVERYWHERE if box is None else box
 
         def gradient(x, inputs):
             g = evaluate(x, inputs)[1]
@@ -77,10 +79,10 @@ def implicit(solve, evaluate):
             return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
 
         def among_free(v):
-            return hessian(v) if box is None else box.only(free, hessian(box.only(free, v)), v)
+            return edge.only(free, hessian(edge.only(free, v)), v)
 
         def is_near():
-            step = _solve_linear(among_free, g if box is None else box.only(free, g))
+            step = _solve_linear(among_free, edge.only(free, g))
             return vec.max_abs(step) <= _NEAR * jnp.maximum(vec.max_abs(x), 1)
 
         g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
@@ -163,19 +165,17 @@ def _solve_linear(hessian, b):
 
         begin = vec.zeros(b), b, b, 0, jnp.full_like(bb, jnp.inf), jnp.zeros_like(bb)
         v, *_, least, most = jax.lax.while_loop(goes_on, step, begin)
-        return v, least, most
+        return v, most, least > flat * most
 
     def solve(matvec, b):
-        v, least, most = conjugate_gradients(matvec, b)
+        v, most, regular = conjugate_gradients(matvec, b)
         # As good as by factors: the residual, not as the steps carry it on, is what rounding of H would make.
         residual = vec.norm(vec.sub(b, matvec(v)))
         solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
-        regular = least > flat * most
         if not isinstance(b, tuple):
             # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
             probe = jnp.cos(jnp.arange(size) ** 2).astype(b.dtype)
-            _, least, most = conjugate_gradients(matvec, probe)
-            regular &= least > flat * most
+            regular &= conjugate_gradients(matvec, probe)[2]
         return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
 
     return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)

@@ -11,6 +11,7 @@ from jax import lax
 from jaxmin import _history
 from jaxmin import _result as status_of
 from jaxmin import _vector as vec
+from jaxmin._box import gradient_norm
 from jaxmin._hessian import SECOND_ORDER, beside, nothing_kept
 from jaxmin._lookup import reuse, searches
 from jaxmin._result import RUNNING
@@ -92,7 +93,7 @@ def trip(evaluate, rounded, method, limits, box, watch, old, **told):
     accepted = (new.state.nit > old.state.nit) & (old.status == RUNNING)
     if old.history is None and watch is None:
         return new
-    gnorm = _gradient_norm(new.state.iterate, box)
+    gnorm = gradient_norm(new.state.iterate.x, new.state.iterate.g, box)
     if old.history is not None:
         new = new._replace(history=_history.record(old.history, accepted, old.state, new.state, gnorm, new.nfev))
     if watch is not None:
@@ -218,18 +219,10 @@ def _status(before, after, nfev, limits, box):
     return status
 
 
-def _gradient_norm(iterate, box):
-    """The norm that gtol is compared with: infinity's, in a box of the projected gradient; None without a gradient."""
-    x, _, g = iterate
-    if g is None:
-        return None
-    return vec.max_abs(g if box is None else box.projected(x, g))
-
-
 def _tests(before, after, limits, box):
     """Of the gradient, and of the change of f and of x between two iterates."""
-    x, f, _ = after.iterate
-    gnorm = _gradient_norm(after.iterate, box)
+    x, f, g = after.iterate
+    gnorm = gradient_norm(x, g, box)
     moved = (after.nit > before.nit) & (after.nit > 0)
 
     scale = jnp.maximum(jnp.maximum(jnp.abs(before.iterate.f), jnp.abs(f)), 1)

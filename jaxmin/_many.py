@@ -13,8 +13,8 @@ from jaxmin._implicit import refused
 from jaxmin._lanes import Plan, worker
 from jaxmin._minimize import prepare, result_of
 from jaxmin._models import as_model
-from jaxmin._options import OWN_SEARCH, of_what_is_given
-from jaxmin._partition import is_count
+from jaxmin._options import OWN_SEARCH, history_length, of_what_is_given
+from jaxmin._partition import any_traced, is_count
 from jaxmin._progress import Bar
 from jaxmin._result import SUCCESSES
 from jaxmin._rows import fed, given
@@ -108,8 +108,8 @@ def minimize_many(
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
-    if options.get("history") is True and np.ndim(options.get("maxiter")) == 1:
-        options |= _whole_history(options["maxiter"])
+    if options.get("history") is True:  # the first problem's maxiter says nothing of the others
+        options |= {"history": history_length(dict(options))["history"]}
     rows = given(x0, args, bounds, tol, options, in_axes, best_of)
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
     call = prepare(
@@ -120,7 +120,7 @@ def minimize_many(
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
     feed = fed(call, rows, method, linesearch, best_of)
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (*feed.problems, *feed.shared))
+    is_traced = any_traced((feed.problems, feed.shared))
     if is_traced:
         for name, asked in {"progress": progress, "chunk": chunk, "devices": devices, "disp": disp}.items():
             if asked is not None and asked is not False:
@@ -158,13 +158,6 @@ def _checked_devices(devices):
     if len(set(devices)) < len(devices):
         raise ValueError(f"devices: {devices} has one more than once")
     return list(devices)
-
-
-def _whole_history(maxiter):
-    """What ``history_length`` makes of ``options["history"]=True``, for the largest of these limits."""
-    if isinstance(maxiter, jax.core.Tracer):
-        raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
-    return {"history": int(np.max(maxiter)) + 1}
 
 
 def _check_closed_over(trace):

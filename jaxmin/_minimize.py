@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmin import _hessian, _problem
 from jaxmin import _vector as vec
-from jaxmin._box import box
+from jaxmin._box import box, gradient_norm
 from jaxmin._implicit import check_mode
 from jaxmin._inverse_hessian import Dense, InverseHessian
 from jaxmin._method import Method
@@ -244,8 +244,8 @@ def bounded(variables, within, solution):
     """The ``Bounded`` of a solution."""
     x, g = solution.x, solution.g
     if within is None:  # a sharded gradient would have to be gathered for its norm to be told
-        return Bounded(None if variables.flat or g is None else vec.max_abs(g))
-    gnorm = None if g is None else vec.max_abs(within.projected(x, g))
+        return Bounded(None if variables.flat else gradient_norm(x, g))
+    gnorm = gradient_norm(x, g, within)
     g = vec.zeros(x) if g is None else g  # without a gradient: where x is at a bound
     return Bounded(gnorm, variables.parts(within.active(x, g)))
 

@@ -205,7 +205,7 @@ def history_length(options):
         length = options.get("maxiter", _LIMITS["maxiter"])
         if isinstance(length, jax.core.Tracer):
             raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
-        length = int(length) + 1
+        length = int(np.max(length)) + 1  # of many problems each may have its own
     elif length is None or length is False:
         length = 0
     elif not is_count(length) or length < 1:

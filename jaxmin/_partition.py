@@ -24,6 +24,11 @@ def is_count(leaf):
     return isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool)
 
 
+def any_traced(tree):
+    """Whether a leaf of it is a tracer."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 class Static:
     """What is left of a pytree without some groups of leaves: its structure and its other leaves; hashable.
 

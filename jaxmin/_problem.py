@@ -131,7 +131,7 @@ def _with_second(trace, static, x_static, inputs, second):
         product = _by_hand("hessp", hessp, x, x_static.only(along), *args)
         return _checked_gradient(product, leaves, x_static, "hessp", "product")
 
-    leaves, *rest = jax.tree.map(_anywhere, inputs)
+    leaves, *rest = inputs
     inputs = leaves, leaves, *rest
     closed = with_all_constants(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
     return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)

@@ -79,7 +79,7 @@ def given(x0, args, bounds, tol, options, in_axes, best_of):
     lengths = [(name, leaf.shape[0]) for name, of in rows.items() for leaf, split in zip(of.leaves, of.split) if split]
     paths, tree = jax.tree_util.tree_flatten_with_path((tol, options))
     settings = Rows(tree, [leaf for _, leaf in paths], [np.ndim(leaf) == 1 for _, leaf in paths])
-    lengths += [(_setting(path), leaf.shape[0]) for path, leaf in paths if np.ndim(leaf) == 1]
+    lengths += [(_setting(path), leaf.shape[0]) for (path, leaf), split in zip(paths, settings.split) if split]
 
     starts = problems = None
     for name, size in lengths:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin._partition import any_traced
 from jaxmin._result import CALLBACK, RUNNING, OptimizeResult
 from jaxmin._signature import Signature, with_all_constants
 
@@ -194,7 +195,7 @@ def watched(watcher, solve, *arguments, **settings):
     try:
         solved = solve(*arguments, **settings)
         values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
-        if any(isinstance(value, jax.core.Tracer) for value in values):
+        if any_traced(values):
             watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
             return solved
         jax.block_until_ready(values)
