@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmin._implicit import unknown
 from jaxmin._minimize import minimize, prepare
-from jaxmin._partition import Static, is_array, is_count, is_number, partition
+from jaxmin._partition import Static, any_traced, is_array, is_count, is_number, partition
 from jaxmin._problem import as_argument
 from jaxmin._result import RUNNING
 from jaxmin._solve import inputs, stepwise
@@ -152,7 +152,8 @@ class Solver:
         call = prepare(self._fun, x0, args, **self._settings)
         if call.whole is not None:
             raise TypeError("x0: a Flax NNX module; a Solver takes its parameters (nnx.split, and nnx.merge in fun)")
-        problem, carry = call.problem, self._begun(call)
+        problem = call.problem
+        carry = self._begun(call, problem.leaves)
         arrays, static = partition(jax.tree.map(as_argument, args), problem.is_argument)
         weak = tuple(_is_weak(leaf) for leaf in arrays)
         arrays = [_strong(leaf) if is_weak else jnp.asarray(leaf) for leaf, is_weak in zip(arrays, weak)]
@@ -174,7 +175,7 @@ class Solver:
         watcher = call.watcher()
         fed = inputs(call.problem, call.box, watcher, call.traced)
         run = self._parts(call, watcher).run
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((state.carry, fed, call.limits))):
+        if any_traced((state.carry, fed, call.limits)):
             run = unknown(run)
         carry = watched(watcher, run, state.carry, fed, call.limits, steps)
         return dataclasses.replace(state, carry=carry)
@@ -221,11 +222,9 @@ class Solver:
     def _parts(self, call, watcher=None):
         return stepwise(call.problem, call.method, watcher, call.traced, **call.history)
 
-    def _begun(self, call):
-        """The loop's carry at the start."""
-        problem = call.problem
-        fed = inputs(problem, call.box, None, call.traced, call.curvature)
-        return self._parts(call).begin(problem.leaves, fed)
+    def _begun(self, call, leaves):
+        """The loop's carry at the start, from the leaves of x0."""
+        return self._parts(call).begin(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
 
     def _resumed(self, state):
         """The call that the state is in the middle of."""
@@ -250,7 +249,11 @@ class Solver:
         call = call._replace(problem=problem._replace(arrays=fed))
         form = state.structure, _form(state.carry)
         if form not in self._known:
-            if form[1] != _form(jax.eval_shape(lambda: self._begun(call))):
+            # From the state's own x, since the form may go by how x is sharded.
+            begun = jax.eval_shape(
+                lambda x: self._begun(call, structure.variables.unravel(x)), state.carry.state.iterate.x
+            )
+            if form[1] != _form(begun):
                 raise ValueError("state: of another solver, with another method or other options")
             self._known.add(form)
         return call

@@ -313,11 +313,15 @@ def test_steps_have_no_derivatives(method, derivative):
     assert derivative(lambda a: a * solver.run(state).fun)(1.0) == fun
 
 
-def test_a_state_is_loaded_to_where_x0_and_args_are(tmp_path):
-    device = jax.devices()[-1]
-    x0, a = jax.device_put((jnp.array(START), 1.0), device)
+@pytest.mark.parametrize("axes", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_a_state_is_loaded_to_where_x0_and_args_are(tmp_path, axes):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(axes,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    x0, a = jax.device_put((jnp.array(START), 1.0), everywhere)
     solver = Solver(valley)
     solver.save(tmp_path / "state.npz", solver.step(solver.init(x0, a)))
     loaded = solver.load(tmp_path / "state.npz", x0, a)
     for leaf, like in zip(*map(jax.tree.leaves, (loaded, solver.init(x0, a))), strict=True):
         assert leaf.sharding == like.sharding
+    assert everywhere in [leaf.sharding for leaf in jax.tree.leaves(loaded)]
+    assert identical(solver.run(loaded), solver.run(solver.init(x0, a)))
