@@ -35,7 +35,7 @@ for library, needed_by in {
         collect_ignore += needed_by
 
 # Pages and examples that promise the same bits, or show what rounding does.
-_OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_solver.py")}
+_OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_api/solver.py")}
 # XLA's older emitters for a CPU write slower code, in half the time.
 _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmin
-from jaxmin import _nist
+from jaxmin.datasets import nist
 
 STARTS = {"from zeros": "", "from the last": "x", "and its curvature": "xH"}
 
@@ -44,7 +44,7 @@ def main():
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
 
-    data = _nist.load("Chwirut2")
+    data = nist.load("Chwirut2")
     distance = 2 * (data.x - data.x.min()) / (data.x.max() - data.x.min()) - 1
     response = jnp.asarray((data.y - data.y.mean()) / data.y.std())
     weights = np.geomspace(1, 1e-4, 25)

@@ -13,7 +13,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import jaxmin
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
 
 project = "jaxmin"
 author = "the authors of jaxmin"
@@ -115,15 +115,14 @@ class Names(Generated):
 
 
 class Statuses(Generated):
-    """``.. statuses::``: the rows of jaxmin.STATUS, as a table."""
+    """``.. statuses::``: the members of jaxmin.Status, as a table."""
 
     def lines(self):
-        yield from (".. py:data:: jaxmin.STATUS", "", "   Code to :class:`jaxmin.Status`:", "")
-        yield from ("   .. list-table::", "      :header-rows: 1", "")
-        for cells in (("code", "success", "message"), *jaxmin.STATUS.values()):
-            code, success, text = cells if cells[0] == "code" else (cells.code, cells.success, cells.sentence)
+        yield from (".. list-table::", "   :header-rows: 1", "")
+        rows = [(f"{status:d}", status.name, status.success, status.sentence) for status in jaxmin.Status]
+        for code, name, success, text in (("code", "name", "success", "message"), *rows):
             text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", text).replace("|", r"\|")
-            yield from (f"      * - {code}", f"        - {success}", f"        - {text}")
+            yield from (f"   * - {code}", f"     - {name}", f"     - {success}", f"     - {text}")
         yield ""
 
 

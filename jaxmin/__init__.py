@@ -1,27 +1,43 @@
 """jaxmin: scipy.optimize.minimize for JAX, as one compiled loop."""
 
-from jaxmin._as_optax import as_optax
-from jaxmin._box import Bounds
-from jaxmin._descent import descend
-from jaxmin._history import History
-from jaxmin._inverse_hessian import InverseHessian
-from jaxmin._lookup import iterate, value_and_grad_from_state
-from jaxmin._many import minimize_many
-from jaxmin._method import Direction, Iterate, LineSearch, Method, Start
-from jaxmin._minimize import minimize
-from jaxmin._plot import plot
-from jaxmin._registry import entries as _entries
-from jaxmin._result import STATUS, OptimizeResult, Status
-from jaxmin._solver import Solver, SolverState
-from jaxmin._watch import traced
+from jaxmin import datasets, extend, linesearches, methods, transforms
+from jaxmin._api.minimize import minimize
+from jaxmin._api.minimize_many import minimize_many
+from jaxmin._api.plot import plot
+from jaxmin._api.solver import Solver, SolverState
+from jaxmin._core.inverse_hessian import InverseHessian
+from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
+from jaxmin._core.result import OptimizeResult
+from jaxmin._core.status import Status
+from jaxmin._driver.callbacks import traced
+from jaxmin._driver.history import History
+from jaxmin._interop.as_optax import as_optax
+from jaxmin._problem.bounds import Bounds
+from jaxmin.linesearches.backtracking import backtracking
+from jaxmin.linesearches.fixed import fixed
+from jaxmin.linesearches.hager_zhang import hager_zhang
+from jaxmin.linesearches.wolfe import wolfe
+from jaxmin.methods._descend import descend
+from jaxmin.methods.bfgs import bfgs
+from jaxmin.methods.cg import cg
+from jaxmin.methods.dogleg import dogleg
+from jaxmin.methods.gradient_descent import gradient_descent
+from jaxmin.methods.lbfgs import lbfgs
+from jaxmin.methods.nelder_mead import nelder_mead
+from jaxmin.methods.newton_cg import newton_cg
+from jaxmin.methods.powell import powell
+from jaxmin.methods.trust_exact import trust_exact
+from jaxmin.methods.trust_krylov import trust_krylov
+from jaxmin.methods.trust_ncg import trust_ncg
+from jaxmin.transforms._lookup import iterate, value_and_grad_from_state
 
-_builders = {name: entry.build for package in ("methods", "linesearches") for name, entry in _entries(package).items()}
-globals().update(_builders)
-
-__all__ = [
-    "STATUS", "Bounds", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
+__all__ = [  # noqa: RUF022  # by what they are
+    "Bounds", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
     "Solver", "SolverState", "Start", "Status",
-    "as_optax", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
-    "value_and_grad_from_state", *_builders,
+    "as_optax", "descend", "iterate", "minimize", "minimize_many", "plot", "traced", "value_and_grad_from_state",
+    "bfgs", "cg", "dogleg", "gradient_descent", "lbfgs", "nelder_mead", "newton_cg", "powell", "trust_exact",
+    "trust_krylov", "trust_ncg",
+    "backtracking", "fixed", "hager_zhang", "wolfe",
+    "datasets", "extend", "linesearches", "methods", "transforms",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmin
-from jaxmin import _nist
+from jaxmin.datasets import nist
 
 WIDTH = 100
 ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
@@ -133,7 +133,7 @@ def one_lane(result, i):
 
 def show_batch(name, n, seed=0):
     """Fits `n` noisy copies of the certified curve in one vmapped solve and prints how parameters spread."""
-    data = _nist.load(name)
+    data = nist.load(name)
     noise = data.rsd * np.random.default_rng(seed).standard_normal((n, data.y.size))
     y = np.asarray(MODELS[name](data.certified, data.x)) + noise
     scale = data.starts[1]
@@ -161,9 +161,9 @@ def show_batch(name, n, seed=0):
 def main(argv=None):
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
-    known: dict[str, Any] = {"choices": _nist.NAMES, "metavar": "NAME"}
-    listed = f"data sets to fit, of {', '.join(_nist.NAMES)} (default: all)"
-    parser.add_argument("--problems", nargs="+", default=_nist.NAMES, help=listed, **known)
+    known: dict[str, Any] = {"choices": nist.NAMES, "metavar": "NAME"}
+    listed = f"data sets to fit, of {', '.join(nist.NAMES)} (default: all)"
+    parser.add_argument("--problems", nargs="+", default=nist.NAMES, help=listed, **known)
     parser.add_argument("--batch", type=int, default=1000, metavar="N", help="fits at once (default: 1000)")
     parser.add_argument("--batch-problem", default="Misra1a", help="of what data (default: Misra1a)", **known)
     options = parser.parse_args(argv)
@@ -174,7 +174,7 @@ def main(argv=None):
     print(f"f = 1 - R^2, parameters in units of the start, gtol = {OPTIONS['gtol']:g}\n")
     verdicts = []
     for name in options.problems:
-        fits = show_regression(_nist.load(name))
+        fits = show_regression(nist.load(name))
         verdicts += [(f"{name} start {i + 1}", one.verdict) for i, one in enumerate(fits)]
     if options.batch > 0:
         show_batch(options.batch_problem, options.batch)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
 
 # Every method with every search, or with None where it takes none.
 PAIRS = [

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxmin
-from jaxmin import Bounds, _batches, minimize
+from jaxmin import Bounds, minimize
+from jaxmin._driver import batch as _batches
 
 STARTS = np.random.default_rng(5).uniform(-2, 2, (8, 2))
 

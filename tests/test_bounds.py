@@ -15,10 +15,9 @@ import scipy.optimize
 from problems import like, recorded, rosenbrock, wood
 
 import jaxmin
-from jaxmin import Bounds, minimize
-from jaxmin._registry import entries
+from jaxmin import Bounds, Status, minimize
+from jaxmin._cache.registry import entries
 
-CONVERGED, MAXITER, PRECISION_LOSS, SEARCH_FAILED = 0, 1, 2, 8
 INF = np.inf
 GTOL = 1e-5
 
@@ -176,10 +175,13 @@ def test_there_is_something_to_enumerate():
 @each_solve_by(DESCENTS)
 def test_solutions_are_scipys(name, method, dtype):
     res, _ = solved(name, method, dtype)
-    if method == "gradient_descent" and name in SLOW and res.status == MAXITER:
+    if method == "gradient_descent" and name in SLOW and res.status == Status.MAXITER:
         return
     reference, exact = scipys(name), dtype == "float64"
-    by_rounding = not exact and res.status in (PRECISION_LOSS, SEARCH_FAILED)  # the answer must be right all the same
+    by_rounding = not exact and res.status in (
+        Status.PRECISION_LOSS,
+        Status.SEARCH_FAILED,
+    )  # the answer must be right all the same
     assert res.success or by_rounding, res.message
     if name in LOWER and res.fun < LOWER[name] + 1e-6:
         return
@@ -205,7 +207,7 @@ def test_converged_means_that_the_projected_gradient_is_small(name, method, dtyp
     k, _, lower, upper = _padded(name)
     g = value_and_grad(jnp.asarray(res.x, float), k)[1]
     rounding = 0 if dtype == "float64" else 1e3 * np.finfo(dtype).eps  # of g and of the bounds
-    if res.status == CONVERGED:
+    if res.status == Status.CONVERGED:
         assert np.abs(projected(res.x, g, lower, upper)).max() <= GTOL + rounding
 
 
@@ -292,7 +294,7 @@ SPELLINGS = {
 def test_bounds_may_be_said_as(name):
     bounds, lower, upper = SPELLINGS[name]
     res = minimize(squares, [5.0, 5.0], bounds=bounds)
-    assert res.status == CONVERGED
+    assert res.status == Status.CONVERGED
     np.testing.assert_allclose(res.x, np.clip(TARGET, lower, upper), atol=1e-6)
     if bounds is None:
         assert res.active_mask is None and "active_mask" not in res
@@ -304,7 +306,7 @@ def test_bounds_may_be_said_as(name):
 
 def test_all_fixed_takes_one_evaluation():
     res = minimize(squares, [5.0, 5.0], bounds=[(1, 1), (3, 3)])
-    assert (int(res.status), int(res.nfev), int(res.nit)) == (CONVERGED, 1, 0)
+    assert (int(res.status), int(res.nfev), int(res.nit)) == (Status.CONVERGED, 1, 0)
 
 
 def test_bounds_of_a_matrix_and_of_a_number():
@@ -376,7 +378,7 @@ def test_float32_stays_inside_bounds_that_it_cannot_hold(x64):
 def test_a_variable_fixed_at_a_number_that_float32_cannot_hold():
     """The two neighbours of 1000.1 are further apart than gtol."""
     res = minimize(lambda x: (x[1] - 2) ** 2, np.zeros(2, np.float32), bounds=[(1000.1, 1000.1), (None, None)])
-    assert res.status == CONVERGED, res.message
+    assert res.status == Status.CONVERGED, res.message
     np.testing.assert_allclose(res.x, [1000.1, 2], rtol=1e-6)
     assert res.active_mask[0] != 0
 
@@ -444,7 +446,7 @@ def test_no_success_in_a_box_that_is_empty(offset):
 def test_message_gives_the_projected_gradient():
     """Close to a bound and not at it: f may fall no further than that."""
     res = minimize(lambda x: 5 * jnp.sum(x), [1e-6, 5e-6], bounds=Bounds(0, None))
-    assert res.status == CONVERGED
+    assert res.status == Status.CONVERGED
     assert "5e-06" in res.message
 
 
@@ -480,7 +482,7 @@ def test_transformations_are_projected(name):
     lower, upper = np.array([0.0, -9]), np.array([0.7, 9])
     res = minimize(fun, [5.0, 5.0], bounds=Bounds(lower, upper), **TRANSFORMATIONS[name])
     jax.effects_barrier()
-    assert res.status == CONVERGED
+    assert res.status == Status.CONVERGED
     np.testing.assert_allclose(res.x, [0.7, -3], atol=1e-5)
     assert res.active_mask.tolist() == [1, 0]
     assert len(points) == res.nfev

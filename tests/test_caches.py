@@ -19,7 +19,8 @@ import pytest
 from numpy.random import normal
 from test_compilation import START, Traced, compilations, unlike, valley
 
-from jaxmin import _traces, minimize
+from jaxmin import minimize
+from jaxmin._cache import traces as _traces
 
 # ---- a function is traced anew wherever it may come to see something else
 
@@ -144,7 +145,7 @@ FROZEN = {
 def test_a_function_that_cannot_change_is_not_traced_again(name, monkeypatch):
     minimize(FROZEN[name], START)
     traced = []
-    monkeypatch.setattr("jaxmin._problem._trace", lambda *args: traced.append(args))
+    monkeypatch.setattr("jaxmin._problem.objective._trace", lambda *args: traced.append(args))
     minimize(FROZEN[name], START)
     assert not traced
 
@@ -268,7 +269,7 @@ def test_rules_are_told_apart(name):
 
 
 def _signature(fun, *args):
-    from jaxmin._problem import build
+    from jaxmin._problem.objective import build
 
     return build(fun, START, args, None, False).trace.signature
 
@@ -406,7 +407,7 @@ def test_rules_over_arrays_keep_a_few(rule):
 
 
 def test_traces_are_bounded_and_leave_no_finalizers():
-    from jaxmin._kept import Kept
+    from jaxmin._cache.lru import Kept
 
     kept = Kept(size=4)
     owners = [lambda: None for _ in range(20)]
@@ -422,7 +423,7 @@ def test_traces_are_bounded_and_leave_no_finalizers():
 
 
 def test_a_slot_keeps_the_versions_used_last():
-    from jaxmin._kept import Kept
+    from jaxmin._cache.lru import Kept
 
     kept = Kept(size=2, versions=2)
     for seen in "aba":
@@ -433,7 +434,7 @@ def test_a_slot_keeps_the_versions_used_last():
 
 
 def test_owners_that_die_while_the_cache_is_at_work():
-    from jaxmin._kept import Kept
+    from jaxmin._cache.lru import Kept
 
     kept = Kept(size=64)
 

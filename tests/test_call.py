@@ -19,7 +19,7 @@ from problems import rosenbrock
 
 import jaxmin
 from jaxmin import minimize
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
 
 X0 = (3.0, -2.0)
 START = (-1.2, 1.0)

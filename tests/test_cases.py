@@ -12,8 +12,8 @@ import pytest
 from problems import barrier, like, recorded, rosenbrock, zakharov
 
 import jaxmin
+from jaxmin import Status
 
-CONVERGED, MAXITER, PRECISION_LOSS, NAN, PRECISION_FLOOR, SEARCH_FAILED = 0, 1, 2, 3, 7, 8
 START = (-1.2, 1.0)
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
@@ -23,7 +23,7 @@ each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_rosenbrock_converges_by_default(dtype):
     res = jaxmin.minimize(rosenbrock, jnp.asarray(START, dtype))
     assert res.success
-    assert res.status == CONVERGED
+    assert res.status == Status.CONVERGED
     np.testing.assert_allclose(res.x, (1, 1), atol=1e-3)
     assert np.abs(jax.grad(rosenbrock)(res.x)).max() <= 1e-5
     assert res.nit <= 60
@@ -98,7 +98,7 @@ def test_a_tight_gtol_ends_in_success(method, dtype):
         lambda x: jnp.sum(x**2) + jnp.exp(jnp.sum(x)), jnp.zeros(1, dtype), method=method, options={"gtol": 1e-10}
     )
     assert res.success
-    assert res.status in (CONVERGED, PRECISION_FLOOR)
+    assert res.status in (Status.CONVERGED, Status.PRECISION_FLOOR)
     np.testing.assert_allclose(res.x, [-0.35173371], rtol=1e-6 if dtype == "float32" else 2e-8)
 
 
@@ -106,7 +106,7 @@ def test_a_tight_gtol_ends_in_success(method, dtype):
 def test_a_nan_lane_is_its_own_trouble(dtype):
     starts = jnp.asarray([START, (0.5, 2.0), (np.nan, 1.0), (2.0, 2.0), (0.0, 0.0)], dtype)
     res = jax.vmap(lambda x0: jaxmin.minimize(rosenbrock, x0))(starts)
-    assert res.status.tolist() == [CONVERGED, CONVERGED, NAN, CONVERGED, CONVERGED]
+    assert res.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.NAN, Status.CONVERGED, Status.CONVERGED]
     assert res.success.tolist() == [True, True, False, True, True]
     np.testing.assert_allclose(res.x[res.success], 1, atol=1e-3)
 
@@ -115,7 +115,7 @@ def test_a_nan_lane_is_its_own_trouble(dtype):
 def test_nan_at_the_start_is_said_and_x_returned(dtype):
     x0 = jnp.asarray([1.0, 2.0], dtype)
     res = jaxmin.minimize(lambda x: jnp.sum(jnp.sqrt(x - 10)), x0)
-    assert res.status == NAN
+    assert res.status == Status.NAN
     assert not res.success
     assert np.array_equal(res.x, x0)
     assert (int(res.nit), int(res.nfev)) == (0, 1)
@@ -222,10 +222,16 @@ def test_a_failed_search_never_goes_up(maxls, start, dtype):
                 lambda x: 5e5 * jnp.sum(x**2), x0, method=method, options={"maxls": maxls, "maxiter": maxiter}
             )
             fun.append(float(res.fun))
-            assert res.status in (CONVERGED, MAXITER, PRECISION_LOSS, PRECISION_FLOOR, SEARCH_FAILED)
+            assert res.status in (
+                Status.CONVERGED,
+                Status.MAXITER,
+                Status.PRECISION_LOSS,
+                Status.PRECISION_FLOOR,
+                Status.SEARCH_FAILED,
+            )
         noise = 4 * float(np.finfo(dtype).eps)
         assert all(new <= old * (1 + noise) for old, new in itertools.pairwise(fun))
-        assert res.status != MAXITER
+        assert res.status != Status.MAXITER
 
 
 @each_dtype
@@ -237,13 +243,13 @@ def test_all_lanes_of_a_batch_end_at_a_stationary_point(dtype):
     moved = 4 * np.finfo(dtype).eps * (jnp.abs(jax.vmap(jax.hessian(rosenbrock))(x)) @ jnp.abs(x)[:, :, None])
     assert np.all(gnorm <= 1e-5 + moved.max(axis=(1, 2)))
     # In float32 the gradient at the local minimum, f = 3.70, need not come below gtol.
-    assert np.all(res.success | ((res.status == PRECISION_LOSS) & (dtype == "float32")))
+    assert np.all(res.success | ((res.status == Status.PRECISION_LOSS) & (dtype == "float32")))
 
 
 @each_dtype
 @pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg", "gradient_descent"))
 def test_maxiter_counts_iterations(method, dtype):
     res = jaxmin.minimize(rosenbrock, jnp.asarray(START, dtype), method=method, options={"maxiter": 10})
-    assert (int(res.nit), int(res.status)) == (10, MAXITER)
+    assert (int(res.nit), int(res.status)) == (10, Status.MAXITER)
     assert res.nfev > 10
     assert not res.success

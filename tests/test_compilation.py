@@ -15,7 +15,7 @@ from problems import PAIRS, rosenbrock
 
 import jaxmin
 from jaxmin import minimize
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
 
 START = (-1.2, 1.0)
 DTYPES = (jnp.float32, jnp.float64)

@@ -9,9 +9,8 @@ import pytest
 from problems import PAIRS, like, recorded
 
 import jaxmin
-from jaxmin._registry import entries
-
-CONVERGED, MAXITER, NAN, MAXFUN, SPREAD = 0, 1, 3, 6, 10
+from jaxmin import Status
+from jaxmin._cache.registry import entries
 
 # Curvatures on both sides of 1, all below 2: a fixed step of 1 contracts.
 _Q = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
@@ -89,7 +88,7 @@ def test_there_is_something_to_enumerate():
 def test_a_convex_problem_is_solved(method, linesearch, dtype):
     res = solve(method, linesearch, dtype)
     assert res.success
-    assert res.status == (CONVERGED if has_gradient(method) else SPREAD)
+    assert res.status == (Status.CONVERGED if has_gradient(method) else Status.SPREAD)
     np.testing.assert_allclose(res.x, TARGET, atol=5e-5)
     exact = value_and_grad(res.x, jnp.asarray(TARGET, dtype))
     rounding = 32 * np.finfo(dtype).eps
@@ -121,7 +120,7 @@ def test_fun_is_the_value_at_x_wherever_the_solve_stops(method, linesearch, dtyp
 def test_maxfun_is_respected(method, linesearch, dtype):
     for maxfun in (1, 2, 3, 4):
         res = solve(method, linesearch, dtype, FAR, maxfun=maxfun)
-        assert (int(res.nfev), int(res.status)) == (maxfun, MAXFUN)
+        assert (int(res.nfev), int(res.status)) == (maxfun, Status.MAXFUN)
         assert res.nit < maxfun
 
 
@@ -129,7 +128,7 @@ def test_maxfun_is_respected(method, linesearch, dtype):
 def test_maxiter_is_respected(method, linesearch, dtype):
     for maxiter in (0, 1, 3):
         res = solve(method, linesearch, dtype, FAR, maxiter=maxiter)
-        assert (int(res.nit), int(res.status)) == (maxiter, MAXITER)
+        assert (int(res.nit), int(res.status)) == (maxiter, Status.MAXITER)
 
 
 @each_solver
@@ -141,7 +140,7 @@ def test_a_second_run_is_identical(method, linesearch, dtype):
 def test_nan_at_the_start_returns_the_start(method, linesearch, dtype):
     x0 = jnp.asarray([1, np.nan, 0, 2], dtype)
     res = solve(method, linesearch, dtype, x0)
-    assert (int(res.status), int(res.nit), int(res.nfev)) == (NAN, 0, 1)
+    assert (int(res.status), int(res.nit), int(res.nfev)) == (Status.NAN, 0, 1)
     assert identical(res.x, x0)
     assert not res.success
 

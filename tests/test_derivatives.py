@@ -11,10 +11,11 @@ import pytest
 from problems import FEATURES, LABELS, rosenbrock
 
 from jaxmin import Bounds, minimize
-from jaxmin._box import Box
-from jaxmin._implicit import _DENSE_MAX, Solution, implicit
-from jaxmin._loop import Limits
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
+from jaxmin._core.box import Box
+from jaxmin._driver.implicit import _DENSE_MAX, implicit
+from jaxmin._driver.loop import Limits
+from jaxmin._driver.solution import Solution
 
 TIGHT = {"gtol": 1e-10}
 

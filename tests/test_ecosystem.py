@@ -22,10 +22,9 @@ from flax import linen, nnx
 from problems import OPTIMIZERS, recorded, rosenbrock
 
 import jaxmin
-from jaxmin import minimize, transforms
+from jaxmin import Status, minimize, transforms
 from jaxmin.transforms import Transformation, from_triple
 
-CONVERGED, MAXITER = 0, 1
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
@@ -90,10 +89,10 @@ def test_descent_with_optaxs_search_rule_takes_the_known_steps(dtype):
 
     for k, value in enumerate(VALUES):
         res = solve(maxiter=k)
-        assert (res.nit, res.nfev, res.status) == (k, 1 + 2 * k, MAXITER)
+        assert (res.nit, res.nfev, res.status) == (k, 1 + 2 * k, Status.MAXITER)
         np.testing.assert_allclose(res.fun, value, atol=1e-4)
     res = solve(maxiter=50, gtol=1e-5)
-    assert res.status == CONVERGED and res.nit <= 31 and res.nfev <= 2 * res.nit + 1
+    assert res.status == Status.CONVERGED and res.nit <= 31 and res.nfev <= 2 * res.nit + 1
     np.testing.assert_allclose(res.x, -SHIFT, atol=1e-5)
 
 
@@ -377,7 +376,7 @@ def test_extra_gradient_finds_a_saddle_point(way):
     np.testing.assert_allclose(r[:5], [1.40720, 1.40021, 1.10279, 0.117566, 0.0097734], rtol=1e-5)
     assert r[3] < 0.12
     assert res.nit.tolist()[:5] == counts[:5] and res.nfev.tolist() == res.njev.tolist() == (res.nit + 1).tolist()
-    assert res.status.tolist() == [MAXITER] * 5 + [CONVERGED]
+    assert res.status.tolist() == [Status.MAXITER] * 5 + [Status.CONVERGED]
     assert max(abs(res.x["x"][-1]), abs(res.x["y"][-1])) <= 1e-5  # the gradient norm, which the stop is by
 
 
@@ -402,7 +401,7 @@ def test_what_one_group_does_depends_on_its_own_leaves_alone(way):
 def test_extra_gradient_minimizes_too_at_two_gradients_a_step(dtype):
     fun = lambda x: jnp.sum((x - 1) ** 2 * jnp.arange(1, 4, dtype=dtype))
     res = minimize(fun, jnp.zeros(3, dtype), method="extra_gradient", options={"learning_rate": 0.1})
-    assert res.status == CONVERGED and res.njev == res.nfev == res.nit + 1
+    assert res.status == Status.CONVERGED and res.njev == res.nfev == res.nit + 1
     x = np.zeros(3)
     for _ in range(res.nit // 2):
         x -= 0.2 * np.arange(1, 4) * (x - 0.2 * np.arange(1, 4) * (x - 1) - 1)

@@ -9,7 +9,7 @@ import pytest
 
 import jaxmin
 from jaxmin import minimize
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
 
 X0 = (3.0, -2.0)
 

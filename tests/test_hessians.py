@@ -12,7 +12,7 @@ from problems import recorded, rosenbrock
 
 import jaxmin
 from jaxmin import minimize
-from jaxmin._registry import entries
+from jaxmin._cache.registry import entries
 
 START = np.array([-1.2, 1.0, 0.5])
 _BUILT = {name: entry.build() for name, entry in entries("methods").items()}
@@ -383,7 +383,7 @@ def test_nan_in_it_ends_the_solve_at_the_last_iterate(method, given):
     res = minimize(rosenbrock, START, method=method, **{given: by_hand})
     assert res.status == 3 and res.nfev <= 3
     np.testing.assert_array_equal(res.x, START)
-    assert jaxmin.STATUS[int(res.status)].success is False
+    assert jaxmin.Status(res.status).success is False
 
 
 # ---- chosen by what is given

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmin import bfgs, lbfgs, minimize
-from jaxmin._inverse_hessian import Compact, Pair, Unlimited
+from jaxmin._core.inverse_hessian import Compact, Pair, Unlimited
 
 
 def two_loops(pairs, v):

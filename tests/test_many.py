@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxmin
-from jaxmin import _many, minimize, minimize_many
+from jaxmin import minimize, minimize_many
+from jaxmin._api import minimize_many as _many
 
 RNG = np.random.default_rng(0)
 STARTS = RNG.uniform(-2, 2, (60, 4))

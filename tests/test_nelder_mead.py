@@ -8,10 +8,9 @@ import scipy.optimize
 from problems import barrier, like, recorded, rosenbrock, shifted
 
 import jaxmin
-from jaxmin._box import Box
+from jaxmin import Status
+from jaxmin._core.box import Box
 from jaxmin.methods.nelder_mead import _first_simplex
-
-NAN, MAXFUN, SPREAD = 3, 6, 10
 
 
 def waves(x):
@@ -137,7 +136,7 @@ def test_a_built_method_has_the_same_limits():
     for tol in (None, 1e-2):
         built = jaxmin.minimize(fun, x0, method=jaxmin.nelder_mead(), tol=tol)
         assert figures(built) == figures(solve(fun, x0, tol=tol))
-        assert built.status == SPREAD
+        assert built.status == Status.SPREAD
 
 
 SIMPLEX = np.array([[-1.2, 1.0], [0.0, 2.0], [1.0, 3.0]])
@@ -240,7 +239,7 @@ def test_nan_is_as_bad_as_infinity(fun, x0, known):
     res, oracle = solve(recording, x0, xatol=1e-7), solve(guarded, x0, xatol=1e-7)
     jax.effects_barrier()
     assert np.min(points) < 0  # where it is NaN
-    assert res.status == SPREAD
+    assert res.status == Status.SPREAD
     assert figures(res) == figures(oracle)
     np.testing.assert_allclose(res.x, oracle.x, rtol=1e-12)
     if known is not None:
@@ -249,7 +248,7 @@ def test_nan_is_as_bad_as_infinity(fun, x0, known):
 
 def test_a_constant_function_leaves_x0():
     res = solve(lambda x: 0 * jnp.sum(x) + 5, [1.0, -2.0])
-    assert res.status == SPREAD
+    assert res.status == Status.SPREAD
     np.testing.assert_array_equal(res.x, [1.0, -2.0])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmin import __main__ as demo
-from jaxmin import _nist
+from jaxmin.datasets import nist
 
 SIZES = {  # observations and parameters, as NIST's index of data sets gives them
     "Misra1a": (14, 2),
@@ -24,9 +24,9 @@ SIZES = {  # observations and parameters, as NIST's index of data sets gives the
 TEN = [(name, start) for name in ("Misra1a", "Thurber", "MGH09", "Rat43", "BoxBOD") for start in (0, 1)]
 
 
-@pytest.mark.parametrize("name", _nist.NAMES)
+@pytest.mark.parametrize("name", nist.NAMES)
 def test_file_is_read_whole(name):
-    data = _nist.load(name)
+    data = nist.load(name)
     n, p = SIZES[name]
     assert data.name == name
     assert data.x.shape == data.y.shape == (n,)
@@ -37,28 +37,28 @@ def test_file_is_read_whole(name):
     assert {f"b{i + 1}" for i in range(p)} == set(re.findall(r"b\d", data.formula))
 
 
-@pytest.mark.parametrize("name", _nist.NAMES)
+@pytest.mark.parametrize("name", nist.NAMES)
 def test_certified_residual_follows_from_data_and_model(name):
-    data = _nist.load(name)
+    data = nist.load(name)
     squares = (data.y - np.asarray(demo.MODELS[name](data.certified, data.x))) ** 2
     freedom = data.y.size - data.certified.size
     np.testing.assert_allclose(squares.sum(), data.rss, rtol=1e-10)
     np.testing.assert_allclose(np.sqrt(squares.sum() / freedom), data.rsd, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", _nist.NAMES)
+@pytest.mark.parametrize("name", nist.NAMES)
 def test_certified_deviations_follow_from_data_and_model(name):
     """The linearised covariance rsd^2 (J'J)^-1 gives NIST's standard deviations."""
-    data = _nist.load(name)
+    data = nist.load(name)
     jacobian = np.asarray(jax.jit(jax.jacobian(demo.MODELS[name]))(data.certified, data.x))
     triangle = np.linalg.qr(jacobian * data.certified, mode="r")  # unit-free columns keep it well conditioned
     deviation = data.rsd * np.linalg.norm(np.linalg.inv(triangle), axis=1) * np.abs(data.certified)
     np.testing.assert_allclose(deviation, data.deviation, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", _nist.NAMES)
+@pytest.mark.parametrize("name", nist.NAMES)
 def test_formula_in_the_file_is_the_model_that_is_fitted(name):
-    data = _nist.load(name)
+    data = nist.load(name)
     names = {f"b{i + 1}": value for i, value in enumerate(data.starts[1])} | {"x": data.x, "exp": np.exp}
     printed = eval(data.formula.replace("[", "(").replace("]", ")"), names)
     np.testing.assert_allclose(np.asarray(demo.MODELS[name](data.starts[1], data.x)), printed, rtol=1e-12)
@@ -66,7 +66,7 @@ def test_formula_in_the_file_is_the_model_that_is_fitted(name):
 
 def test_unknown_name_is_refused_with_the_choices():
     with pytest.raises(ValueError, match=r"Misra1z.*Misra1a"):
-        _nist.load("Misra1z")
+        nist.load("Misra1z")
 
 
 def test_agreeing_digits():
@@ -79,21 +79,21 @@ def test_agreeing_digits():
 def fits():
     """Every shipped data set from both starts: {(name, start): (result, Fit)}."""
     answers = {}
-    for name in _nist.NAMES:
-        data = _nist.load(name)
+    for name in nist.NAMES:
+        data = nist.load(name)
         for start in (0, 1):
             result = demo.solve(data, data.starts[start], data.y)
             answers[name, start] = result, demo.judge(data, start, result)
     return answers
 
 
-@pytest.mark.parametrize("name, start", [(name, start) for name in _nist.NAMES for start in (0, 1)])
+@pytest.mark.parametrize("name, start", [(name, start) for name in nist.NAMES for start in (0, 1)])
 def test_fit_is_the_certified_one_or_an_honest_other(fits, name, start):
     result, fit = fits[name, start]
     assert fit.verdict in (demo.CERTIFIED, demo.ELSEWHERE)
     if fit.verdict == demo.CERTIFIED:
         assert fit.digits.min() >= 6
-        np.testing.assert_allclose(fit.rss, _nist.load(name).rss, rtol=1e-9)
+        np.testing.assert_allclose(fit.rss, nist.load(name).rss, rtol=1e-9)
     else:
         assert result.success
         assert np.max(np.abs(np.asarray(result.jac))) <= demo.OPTIONS["gtol"]

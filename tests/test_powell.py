@@ -8,10 +8,9 @@ import scipy.optimize
 from problems import ALL, barrier, beale, like, logistic_regression, recorded, rosenbrock, shifted, wood
 
 import jaxmin
+from jaxmin import Status
 from jaxmin.methods import _brent
 from jaxmin.methods.powell import _worth
-
-MAXITER, NAN, MAXFUN, UNBOUNDED, SPREAD = 1, 3, 6, 9, 10
 
 CASES = (
     "rosen2", "beale", "powell4", "barrier", "illcond", "zakharov6", "helical", "wood", "logreg", "expfit", "cosh",
@@ -127,7 +126,7 @@ def test_ends_and_costs_are_scipys():
     for case in CASES:
         fun, x0, *_ = ALL[case]
         res, oracle = solve(fun, x0), scipy_solve(fun, x0)
-        assert res.status == SPREAD, case
+        assert res.status == Status.SPREAD, case
         np.testing.assert_allclose(res.fun, oracle.fun, rtol=1e-5, atol=1e-11, err_msg=case)
         assert res.jac is res.njev is None
         ours, scipys = ours + int(res.nfev), scipys + oracle.nfev
@@ -167,7 +166,12 @@ def test_one_variable(x0):
 
 @pytest.mark.parametrize(
     ("limits", "status"),
-    (({"maxiter": 3}, MAXITER), ({"maxfev": 57}, MAXFUN), ({"tol": 1e-2}, SPREAD), ({"ftol": 1e-12}, SPREAD)),
+    (
+        ({"maxiter": 3}, Status.MAXITER),
+        ({"maxfev": 57}, Status.MAXFUN),
+        ({"tol": 1e-2}, Status.SPREAD),
+        ({"ftol": 1e-12}, Status.SPREAD),
+    ),
 )
 def test_limits(limits, status):
     res = solve(wood, [-3.0, -1.0, -3.0, -1.0], **limits)
@@ -183,7 +187,7 @@ def test_limits(limits, status):
 def test_limits_by_default_are_scipys():
     for n in (1, 3):
         res = solve(lambda x: jnp.sum(jnp.abs(x - 0.5)), np.zeros(n), ftol=-1, xtol=-1)  # no test of convergence
-        assert figures(res)[0] in (MAXITER, MAXFUN)
+        assert figures(res)[0] in (Status.MAXITER, Status.MAXFUN)
         assert max(figures(res)[1:]) == 1000 * n
 
 
@@ -297,7 +301,7 @@ def test_bounds(name, dtype):
     low, high = np.nan_to_num(low, nan=-np.inf).astype(dtype), np.nan_to_num(high, nan=np.inf).astype(dtype)
     res = solve(fun, np.asarray(x0, dtype), jaxmin.Bounds(low, high))
     jax.effects_barrier()
-    assert res.status == SPREAD
+    assert res.status == Status.SPREAD
     assert len(points) == int(res.nfev)
     assert np.all(low <= points)
     assert np.all(points <= high)
@@ -317,7 +321,7 @@ def test_bounds_cost_no_more_than_scipys():
 def test_float32_ends_near_float64(case):
     fun, x0, minima, _ = ALL[case]
     res = solve(fun, np.asarray(x0, "float32"))
-    assert res.status == SPREAD
+    assert res.status == Status.SPREAD
     assert (res.x.dtype, res.fun.dtype) == ("float32",) * 2
     lowest = min(minima, key=lambda f: abs(f - float(res.fun)))
     np.testing.assert_allclose(res.fun, lowest, rtol=1e-5, atol=1e-5)
@@ -328,7 +332,7 @@ def test_float32_ends_near_float64(case):
 def test_tolerances_out_of_reach_end_all_the_same(case, dtype):
     fun, x0, *_ = ALL[case]
     res = solve(fun, np.asarray(x0, dtype), tol=0)
-    assert res.status == SPREAD
+    assert res.status == Status.SPREAD
     assert res.nfev < 1000
 
 
@@ -342,7 +346,7 @@ def test_nan_is_as_bad_as_infinity(fun, x0):
     res, oracle = solve(recording, x0), solve(lambda x: jnp.where(jnp.isnan(fun(x)), jnp.inf, fun(x)), x0)
     jax.effects_barrier()
     assert np.min(points) < 0  # where it is NaN
-    assert res.status == SPREAD
+    assert res.status == Status.SPREAD
     assert figures(res) == figures(oracle)
     np.testing.assert_allclose(res.x, oracle.x, rtol=1e-12)
 
@@ -351,17 +355,17 @@ def test_nan_is_as_bad_as_infinity(fun, x0):
 @pytest.mark.parametrize(
     ("fun", "x0", "status"),
     (
-        (lambda x: -x[0] - 2 * x[1] ** 3, [0.0, 0.0], UNBOUNDED),
-        (lambda x: jnp.log(jnp.abs(x[0] - 1)) + x[1] ** 2, [0.0, 0.0], UNBOUNDED),  # -inf at the first trial
-        (lambda x: jnp.where(x[0] > 0, x[0], jnp.inf) + x[1] ** 2, [-1.0, 0.0], NAN),
-        (lambda x: 0 * jnp.sum(x) + 5, [1.0, -2.0], SPREAD),
+        (lambda x: -x[0] - 2 * x[1] ** 3, [0.0, 0.0], Status.UNBOUNDED),
+        (lambda x: jnp.log(jnp.abs(x[0] - 1)) + x[1] ** 2, [0.0, 0.0], Status.UNBOUNDED),  # -inf at the first trial
+        (lambda x: jnp.where(x[0] > 0, x[0], jnp.inf) + x[1] ** 2, [-1.0, 0.0], Status.NAN),
+        (lambda x: 0 * jnp.sum(x) + 5, [1.0, -2.0], Status.SPREAD),
     ),
 )
 def test_odd_functions(fun, x0, status, dtype):
     res = solve(fun, np.asarray(x0, dtype))
     assert res.status == status
     assert res.nfev < 400
-    if status in (NAN, SPREAD):
+    if status in (Status.NAN, Status.SPREAD):
         np.testing.assert_array_equal(res.x, x0)
 
 

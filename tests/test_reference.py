@@ -7,11 +7,11 @@ import pytest
 from problems import ALL, recorded
 
 import jaxmin
+from jaxmin import Status
 
 GTOL = 1e-5  # the default
 # Evaluations: two rows of six iterates that gain nothing, before and after the one retry, and trials that fail.
 HANDFUL = 32
-CONVERGED, PRECISION_LOSS, PRECISION_FLOOR, SEARCH_FAILED = 0, 2, 7, 8
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 each_problem = pytest.mark.parametrize("name", ALL)
@@ -37,10 +37,10 @@ def test_the_default_method_finds_a_minimum(name, dtype):
     gap = min(abs(f - least) for least in problem.minima)
     assert gap <= 1e-5 * max(1, abs(f))
     if res.success:
-        assert res.status in (CONVERGED, PRECISION_FLOOR)
-        assert gnorm <= GTOL * (max(1, abs(f)) if res.status == PRECISION_FLOOR else 1) + moved
+        assert res.status in (Status.CONVERGED, Status.PRECISION_FLOOR)
+        assert gnorm <= GTOL * (max(1, abs(f)) if res.status == Status.PRECISION_FLOOR else 1) + moved
     else:  # no neighbour of x in this dtype is sure to be better
-        assert res.status in (PRECISION_LOSS, SEARCH_FAILED)
+        assert res.status in (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
         assert GTOL * max(1, abs(f)) < gnorm <= moved
 
 
@@ -49,7 +49,7 @@ def test_in_float64_every_problem_is_a_success(name):
     problem = ALL[name]
     res = jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, jnp.float64))
     assert res.success
-    assert res.status == CONVERGED
+    assert res.status == Status.CONVERGED
 
 
 @each_dtype
@@ -76,6 +76,6 @@ def test_a_float32_solve_ends_when_rounding_hides_what_is_left(name):
         assert f[0] <= np.nanmin(f) + 2 * noise  # the best point, as far as float32 can tell
         first = int(np.argmax(f[1:] <= np.nanmin(f) + noise)) + 1
         assert res.nfev - first <= HANDFUL
-        assert res.status in (CONVERGED, PRECISION_LOSS, PRECISION_FLOOR, SEARCH_FAILED)
+        assert res.status in (Status.CONVERGED, Status.PRECISION_LOSS, Status.PRECISION_FLOOR, Status.SEARCH_FAILED)
         bound = np.float32(GTOL) * max(1, abs(res.fun))
         assert (np.abs(res.jac).max() <= bound) == res.success

@@ -15,7 +15,7 @@ import scipy.optimize
 from problems import rosenbrock
 
 import jaxmin
-from jaxmin import STATUS, OptimizeResult, minimize
+from jaxmin import OptimizeResult, Status, minimize
 
 START = (-1.2, 1.0)
 DTYPES = (jnp.float32, jnp.float64)
@@ -46,7 +46,7 @@ def test_attributes_and_items_are_the_same(res):
         if key not in ("success", "message"):  # made when they are asked for
             assert res[key] is getattr(res, key)
     assert res["success"] is res.success is True
-    assert res["message"] == res.message == STATUS[0].sentence.format(gnorm=float(abs(res.jac).max()))
+    assert res["message"] == res.message == Status(0).sentence.format(gnorm=float(abs(res.jac).max()))
 
 
 def test_keys_are_scipys(dense):
@@ -99,11 +99,11 @@ def test_shapes_and_dtypes(dtype):
     np.testing.assert_allclose(res.jac, jax.grad(rosenbrock)(res.x), atol=1e-5)
 
 
-@pytest.mark.parametrize("code", STATUS)
+@pytest.mark.parametrize("code", Status)
 def test_success_is_what_the_status_says(res, code):
     ended = dataclasses.replace(res, status=jnp.int32(code))
-    assert ended.success is STATUS[code].success is (code in (0, 4, 5, 7, 10))
-    assert ended.message.split()[0] == STATUS[code].sentence.split()[0]
+    assert ended.success is Status(code).success is (code in (0, 4, 5, 7, 10))
+    assert ended.message.split()[0] == Status(code).sentence.split()[0]
     assert ended.success == ended.message.startswith("Converged")
 
 
@@ -157,7 +157,7 @@ def test_the_gradient_norm_in_words_is_the_one_that_gtol_is_compared_with(dtype,
     for gtol, code in ((1.0, 0), (0.999, 1)):
         res = stopped(gtol)
         assert np.ravel(res.status).tolist() == [code] * int(np.prod(lanes))
-        assert set(np.ravel(res.message)) == {STATUS[code].sentence.format(gnorm=1.0)}
+        assert set(np.ravel(res.message)) == {Status(code).sentence.format(gnorm=1.0)}
 
 
 def test_message_of_a_known_result_can_be_read_inside_jit(res):
@@ -168,7 +168,7 @@ def test_message_of_a_known_result_can_be_read_inside_jit(res):
 
 def test_message_of_a_batch_without_numbers():
     res = jax.vmap(lambda a: minimize(lambda x: a, {"p": jnp.zeros(0)}))(jnp.arange(2.0))
-    assert res.message == [STATUS[0].sentence.format(gnorm=0.0)] * 2
+    assert res.message == [Status(0).sentence.format(gnorm=0.0)] * 2
 
 
 # ---- it is a pytree
@@ -381,8 +381,8 @@ def test_message_and_success_are_per_lane(batch):
     assert batch.status.tolist() == [0, 0, 3]
     assert batch.success.tolist() == [True, True, False] and batch.success.dtype == bool
     gnorm = float(abs(batch.jac[0]).max())
-    assert batch.message[0] == STATUS[0].sentence.format(gnorm=gnorm)
-    assert batch.message[2] == STATUS[3].sentence
+    assert batch.message[0] == Status(0).sentence.format(gnorm=gnorm)
+    assert batch.message[2] == Status(3).sentence
     assert len(batch.message) == 3
     lane = jax.tree.map(lambda leaf: leaf[2], batch)
     assert lane.message == batch.message[2] and lane.success is False
@@ -393,7 +393,7 @@ def test_batch_of_batches():
     res = jax.vmap(jax.vmap(lambda x: minimize(rosenbrock, x)))(starts)
     assert res.success.tolist() == [[True, True, False], [True, True, True]]
     assert [len(row) for row in res.message] == [3, 3]
-    assert res.message[0][2] == STATUS[3].sentence and res.message[1][2] == res.message[0][0]
+    assert res.message[0][2] == Status(3).sentence and res.message[1][2] == res.message[0][0]
 
 
 def test_batch_of_a_pytree():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._seldom import seldom
+from jaxmin._core.batch_cond import seldom
 
 
 def root(x, shift):

@@ -10,11 +10,10 @@ import pytest
 from problems import rosenbrock
 
 import jaxmin
-from jaxmin import Solver, minimize
-from jaxmin._registry import entries
+from jaxmin import Solver, Status, minimize
+from jaxmin._cache.registry import entries
 
 START = [-1.2, 1.0, -1.2, 1.0]
-RUNNING, MAXITER, MAXFUN, CALLBACK = -1, 1, 6, 99
 # Every native method, a transformation by name, one of another library, and one with a search inside.
 METHODS = {name: (name, {}) for name in entries("methods")} | {
     "adam by name": ("adam", {"learning_rate": 0.1}),
@@ -169,10 +168,10 @@ def test_before_the_first_step_nothing_is_known():
     solver = Solver(fun)
     state = solver.init([3.0, 4.0])
     jax.effects_barrier()
-    assert not calls and (int(state.nit), int(state.nfev), int(state.status)) == (-1, 0, RUNNING)
+    assert not calls and (int(state.nit), int(state.nfev), int(state.status)) == (-1, 0, Status.RUNNING)
     assert np.isnan(state.fun) and state.x.tolist() == [3.0, 4.0] and not state.done
     res = solver.result(state)
-    assert np.isnan(res.fun) and res.status == RUNNING and not res.success and "not ended" in res.message
+    assert np.isnan(res.fun) and res.status == Status.RUNNING and not res.success and "not ended" in res.message
     jax.effects_barrier()
     assert not calls
     state = solver.step(state)
@@ -215,7 +214,7 @@ def test_callbacks_are_called_in_a_run_too():
     seen = []
     solver = Solver(rosenbrock, callback=lambda x: seen.append(x) or len(seen) == 3)
     state = solver.run(solver.init(START))
-    assert state.status == CALLBACK and len(seen) == 3 and np.array_equal(seen[-1], state.x)
+    assert state.status == Status.CALLBACK and len(seen) == 3 and np.array_equal(seen[-1], state.x)
     solver = Solver(rosenbrock, callback=jaxmin.traced(lambda intermediate_result: intermediate_result.nit == 3))
     assert identical(solver.run(solver.init(START)).x, state.x)
 

@@ -9,10 +9,8 @@ import pytest
 from problems import ALL, like, recorded, rosenbrock
 
 import jaxmin
-from jaxmin._registry import entries
-
-CONVERGED, MAXITER, PRECISION_LOSS, NAN, FTOL, XTOL, MAXFUN = range(7)
-PRECISION_FLOOR, SEARCH_FAILED, UNBOUNDED, SPREAD = 7, 8, 9, 10
+from jaxmin import Status
+from jaxmin._cache.registry import entries
 
 each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 # Those that search: what their searches meet is what this file is about. By default one with a scale of its own and one
@@ -46,13 +44,13 @@ def _(primals, tangents):
 # ---- NaN and infinity
 
 AT_THE_START = {
-    "nan": (lambda x: jnp.sum(jnp.sqrt(x - 10)), [1.0, 20.0], NAN),
-    "inf": (lambda x: jnp.sum(1 / x), [0.0, 1.0], NAN),
-    "nan in x0": (lambda x: jnp.sum(x**2), [1.0, np.nan], NAN),
-    "inf in x0": (lambda x: jnp.sum(x**2), [1.0, np.inf], NAN),
-    "nan in the gradient only": (square_without_slope, [0.3, 2.0], NAN),
-    "inf in the gradient only": (lambda x: jnp.sum(jnp.sqrt(x)), [0.0, 1.0], NAN),
-    "-inf": (lambda x: jnp.sum(jnp.log(x)), [0.0, 1.0], UNBOUNDED),
+    "nan": (lambda x: jnp.sum(jnp.sqrt(x - 10)), [1.0, 20.0], Status.NAN),
+    "inf": (lambda x: jnp.sum(1 / x), [0.0, 1.0], Status.NAN),
+    "nan in x0": (lambda x: jnp.sum(x**2), [1.0, np.nan], Status.NAN),
+    "inf in x0": (lambda x: jnp.sum(x**2), [1.0, np.inf], Status.NAN),
+    "nan in the gradient only": (square_without_slope, [0.3, 2.0], Status.NAN),
+    "inf in the gradient only": (lambda x: jnp.sum(jnp.sqrt(x)), [0.0, 1.0], Status.NAN),
+    "-inf": (lambda x: jnp.sum(jnp.log(x)), [0.0, 1.0], Status.UNBOUNDED),
 }
 
 
@@ -78,7 +76,7 @@ def test_one_gradient_of_nan_among_very_many_numbers_is_no_success(method, lanes
     options = {"learning_rate": 0.1, "maxfun": 9} if method == "adam" else {}
     solve = lambda x0: jaxmin.minimize(square_without_slope_there, x0, method=method, options=options)
     res = solve(x0) if lanes is None else jax.vmap(solve)(x0)
-    assert np.all(res.status == NAN) and not np.any(res.success) and np.all(np.isfinite(res.fun))
+    assert np.all(res.status == Status.NAN) and not np.any(res.success) and np.all(np.isfinite(res.fun))
 
 
 def square_without_slope_there(x):
@@ -99,7 +97,7 @@ INSIDE = {  # the first trial of the first search is outside the domain
 def test_a_search_that_meets_nan_or_inf_takes_a_shorter_step(name, method, dtype):
     fun, x0, best = INSIDE[name]
     res = jaxmin.minimize(fun, jnp.asarray(x0, dtype), method=method)
-    assert res.success or (dtype == "float32" and res.status == PRECISION_LOSS)
+    assert res.success or (dtype == "float32" and res.status == Status.PRECISION_LOSS)
     np.testing.assert_allclose(res.x, best, rtol=1e-3)
     assert res.nfev < 200
 
@@ -119,7 +117,7 @@ def test_a_minimum_at_the_border_of_the_domain_is_no_success(method, dtype):
     """The gradient is NaN where f still falls: the last good point comes back."""
     res = jaxmin.minimize(square_without_slope, jnp.asarray([3.0, 2.0], dtype), method=method)
     assert not res.success
-    assert res.status in (PRECISION_LOSS, SEARCH_FAILED)
+    assert res.status in (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
     assert np.all(res.x > 0.5)
     assert res.fun < 3
     assert np.isfinite(res.jac).all()
@@ -139,7 +137,7 @@ WRONG = {
 def test_a_wrong_gradient_is_a_failed_search(name, method, dtype):
     x0 = jnp.asarray([1.0, 2.0], dtype)
     res = jaxmin.minimize(lambda x: jnp.sum(x**2), x0, method=method, jac=WRONG[name])
-    assert res.status == SEARCH_FAILED
+    assert res.status == Status.SEARCH_FAILED
     assert not res.success
     assert res.nfev <= 200
     assert "gradient right" in res.message
@@ -160,7 +158,7 @@ def test_a_kink_is_a_failed_search_at_the_lowest_point(method, dtype):
     fun = lambda x: jnp.sum(jnp.abs(x - 1 / 3)) + 1
     res = jaxmin.minimize(fun, jnp.asarray([1.0, 2.0], dtype), method=method)
     assert not res.success
-    assert res.status in (SEARCH_FAILED, PRECISION_LOSS)
+    assert res.status in (Status.SEARCH_FAILED, Status.PRECISION_LOSS)
     np.testing.assert_array_equal(res.fun, jax.jit(fun)(res.x))
     assert res.fun < 1.5
 
@@ -186,11 +184,11 @@ def test_an_unbounded_problem_is_no_success(name, method, dtype):
     res = jaxmin.minimize(fun, x0, method=method)
     assert not res.success
     # Down a pole of the logarithm the square of the gradient overflows before f does.
-    pole = (PRECISION_LOSS,) if name == "logarithm" else ()
-    assert res.status in (UNBOUNDED, MAXFUN, SEARCH_FAILED, *pole)
+    pole = (Status.PRECISION_LOSS,) if name == "logarithm" else ()
+    assert res.status in (Status.UNBOUNDED, Status.MAXFUN, Status.SEARCH_FAILED, *pole)
     assert res.fun < fun(x0) - 10
     assert not np.isnan(res.x).any()
-    if res.status == UNBOUNDED:
+    if res.status == Status.UNBOUNDED:
         assert "unbounded" in res.message
 
 
@@ -199,7 +197,7 @@ def test_minus_infinity_ends_the_solve_at_once(dtype):
     fun, points = recorded(FALLING["cliff"])
     res = jaxmin.minimize(fun, jnp.asarray([0.6, 0.5], dtype))
     jax.effects_barrier()
-    assert res.status == UNBOUNDED
+    assert res.status == Status.UNBOUNDED
     assert res.fun == -jnp.inf
     np.testing.assert_array_equal(res.x, points[-1])
     assert sum(np.isinf(FALLING["cliff"](jnp.asarray(x))) for x in points) == 1
@@ -213,7 +211,7 @@ def test_minus_infinity_ends_the_solve_at_once(dtype):
 def test_no_variables_are_converged(x0, method, dtype):
     x0 = jax.tree.map(lambda u: jnp.asarray(u, dtype), x0, is_leaf=lambda u: isinstance(u, list))
     res = jaxmin.minimize(lambda x: sum(map(jnp.sum, jax.tree.leaves(x))) + 7.0, x0, method=method)
-    assert figures(res) == (CONVERGED, 0, 1)
+    assert figures(res) == (Status.CONVERGED, 0, 1)
     assert res.success
     assert res.fun == 7
     assert jax.tree.map(jnp.shape, res.x) == jax.tree.map(jnp.shape, x0)
@@ -222,7 +220,7 @@ def test_no_variables_are_converged(x0, method, dtype):
 @each_solver
 def test_a_start_at_the_minimum_is_converged(method, dtype):
     res = jaxmin.minimize(rosenbrock, jnp.ones(2, dtype), method=method)
-    assert figures(res) == (CONVERGED, 0, 1)
+    assert figures(res) == (Status.CONVERGED, 0, 1)
     assert res.success
 
 
@@ -230,7 +228,7 @@ def test_a_start_at_the_minimum_is_converged(method, dtype):
 def test_maxiter_0_evaluates_the_start_only(method, dtype):
     x0 = jnp.asarray([-1.2, 1.0], dtype)
     res = jaxmin.minimize(rosenbrock, x0, method=method, options={"maxiter": 0})
-    assert figures(res) == (MAXITER, 0, 1)
+    assert figures(res) == (Status.MAXITER, 0, 1)
     np.testing.assert_array_equal(res.x, x0)
     np.testing.assert_allclose(res.jac, [-215.6, -88.0], rtol=1e-5)
 
@@ -239,8 +237,8 @@ def test_maxiter_0_evaluates_the_start_only(method, dtype):
 def test_tol_0_goes_on_until_nothing_is_left(method, dtype):
     fun = lambda x: jnp.sum(jnp.cosh(like(x, [1, 2]) * x - 0.1))
     res = jaxmin.minimize(fun, jnp.asarray([0.3, -0.4], dtype), method=method, tol=0)
-    assert res.status in (CONVERGED, PRECISION_LOSS, FTOL)
-    assert (res.status == PRECISION_LOSS) == (np.abs(res.jac).max() > 0 and res.status != FTOL)
+    assert res.status in (Status.CONVERGED, Status.PRECISION_LOSS, Status.FTOL)
+    assert (res.status == Status.PRECISION_LOSS) == (np.abs(res.jac).max() > 0 and res.status != Status.FTOL)
     np.testing.assert_allclose(res.x, [0.1, 0.05], atol=4 * np.sqrt(np.finfo(dtype).eps))
     assert res.nfev < 300
 
@@ -249,14 +247,16 @@ def test_tol_0_goes_on_until_nothing_is_left(method, dtype):
 def test_gtol_0_is_a_success_only_where_the_gradient_is_0(dtype):
     logreg = ALL["logreg"]
     res = jaxmin.minimize(logreg.fun, jnp.asarray(logreg.x0, dtype), options={"gtol": 0})
-    assert res.status in (CONVERGED, PRECISION_LOSS)
+    assert res.status in (Status.CONVERGED, Status.PRECISION_LOSS)
     assert res.success == (np.abs(res.jac).max() == 0)
     assert np.abs(res.jac).max() < 100 * np.finfo(dtype).eps
 
 
 @each_dtype
 @pytest.mark.parametrize(
-    ("option", "status"), [({"ftol": 1e-3, "gtol": 0}, FTOL), ({"xtol": 1e-3, "gtol": 0}, XTOL)], ids=("ftol", "xtol")
+    ("option", "status"),
+    [({"ftol": 1e-3, "gtol": 0}, Status.FTOL), ({"xtol": 1e-3, "gtol": 0}, Status.XTOL)],
+    ids=("ftol", "xtol"),
 )
 def test_ftol_and_xtol_compare_the_last_two_iterates(option, status, dtype):
     """The last two points that an exact count of the iterations gives are as near as the status says."""
@@ -264,10 +264,10 @@ def test_ftol_and_xtol_compare_the_last_two_iterates(option, status, dtype):
     res = solve()
     assert (int(res.status), res.success) == (status, True)
     before, two_before = solve(maxiter=res.nit - 1), solve(maxiter=res.nit - 2)
-    assert before.status == two_before.status == MAXITER
+    assert before.status == two_before.status == Status.MAXITER
 
     def near(old, new):
-        if status == FTOL:
+        if status == Status.FTOL:
             return old.fun - new.fun <= 1e-3 * max(1, abs(old.fun))
         return np.abs(new.x - old.x).max() <= 1e-3 * max(1, np.abs(new.x).max())
 
@@ -286,8 +286,8 @@ def steep_and_flat(x, offset):
 @pytest.mark.parametrize("offset", (1e6, -1e6))
 def test_a_large_offset_in_float32_ends_in_a_true_word(offset, method):
     res = jaxmin.minimize(steep_and_flat, jnp.zeros(3, jnp.float32), np.float32(offset), method=method)
-    assert res.status in (CONVERGED, PRECISION_FLOOR)
-    assert np.abs(res.jac).max() <= (1e-5 if res.status == CONVERGED else 1e-5 * abs(res.fun))
+    assert res.status in (Status.CONVERGED, Status.PRECISION_FLOOR)
+    assert np.abs(res.jac).max() <= (1e-5 if res.status == Status.CONVERGED else 1e-5 * abs(res.fun))
     left = float(steep_and_flat(res.x.astype(jnp.float64), offset)) - offset
     assert left <= 8 * np.finfo(np.float32).eps * 1e6  # nothing that f shows
     assert res.nfev < 100
@@ -306,7 +306,7 @@ def test_the_noise_of_a_sum_ends_in_a_true_word(method):
     best = np.linalg.lstsq(DATA, np.cos(np.arange(2000)))[0]
     res = jaxmin.minimize(noisy_sum, jnp.ones(4, jnp.float32), method=method)
     exact = jnp.asarray(best)
-    assert res.status in (CONVERGED, PRECISION_LOSS, PRECISION_FLOOR)
+    assert res.status in (Status.CONVERGED, Status.PRECISION_LOSS, Status.PRECISION_FLOOR)
     assert res.success == bool(np.abs(res.jac).max() <= np.float32(1e-5) * max(1, res.fun))
     left = float(noisy_sum(res.x.astype(jnp.float64)) - noisy_sum(exact))
     assert left <= 8 * np.finfo(np.float32).eps * float(noisy_sum(exact))
@@ -329,7 +329,7 @@ def test_the_floor_is_a_success_only_within_gtol_times_f():
     fun = lambda x: noisy_sum(x) + 1e4
     loose, tight = (jaxmin.minimize(fun, jnp.ones(4, jnp.float32), options={"gtol": gtol}) for gtol in (1e-6, 1e-12))
     assert loose.success
-    assert tight.status == PRECISION_LOSS
+    assert tight.status == Status.PRECISION_LOSS
     assert not tight.success
     assert np.abs(tight.jac).max() <= 1e-6 * tight.fun
 
@@ -338,11 +338,15 @@ def test_the_floor_is_a_success_only_within_gtol_times_f():
 
 
 MESSAGES = {  # how to get it, and the figures that the message has to name
-    CONVERGED: (rosenbrock, {}, "gnorm"),
-    MAXITER: (rosenbrock, {"options": {"maxiter": 3}}, "gnorm"),
-    MAXFUN: (rosenbrock, {"options": {"maxfun": 3}}, "gnorm"),
-    PRECISION_LOSS: (lambda x: noisy_sum(jnp.tile(x, 2)) + 1e4, {"options": {"gtol": 1e-12}}, "gnorm fun"),
-    PRECISION_FLOOR: (lambda x: 1e6 + jnp.sum(like(x, [1, 100]) * x**2), {"method": "gradient_descent"}, "gnorm fun"),
+    Status.CONVERGED: (rosenbrock, {}, "gnorm"),
+    Status.MAXITER: (rosenbrock, {"options": {"maxiter": 3}}, "gnorm"),
+    Status.MAXFUN: (rosenbrock, {"options": {"maxfun": 3}}, "gnorm"),
+    Status.PRECISION_LOSS: (lambda x: noisy_sum(jnp.tile(x, 2)) + 1e4, {"options": {"gtol": 1e-12}}, "gnorm fun"),
+    Status.PRECISION_FLOOR: (
+        lambda x: 1e6 + jnp.sum(like(x, [1, 100]) * x**2),
+        {"method": "gradient_descent"},
+        "gnorm fun",
+    ),
 }
 
 
@@ -358,12 +362,11 @@ def test_a_message_names_the_figures(status):
 
 
 def test_every_status_has_a_sentence_of_its_own():
-    sentences = [row.sentence for row in jaxmin.STATUS.values()]
+    sentences = [status.sentence for status in Status]
     assert len(set(sentences)) == len(sentences)
-    assert {code for code, row in jaxmin.STATUS.items() if row.success} == {
-        CONVERGED, FTOL, XTOL, PRECISION_FLOOR, SPREAD,
+    assert {status for status in Status if status.success} == {
+        Status.CONVERGED, Status.FTOL, Status.XTOL, Status.PRECISION_FLOOR, Status.SPREAD,
     }  # fmt: skip
-    assert all(code == row.code for code, row in jaxmin.STATUS.items())
 
 
 @each_dtype
@@ -381,7 +384,7 @@ def test_each_lane_has_its_own_status_success_and_message(dtype):
 
     x0 = jnp.asarray([[-1.2, 1.0], [1.0, 2.0], [0.6, 0.5], [0.0, 0.0]], dtype)
     lanes = jax.jit(jax.vmap(lambda x0, kind: jaxmin.minimize(fun, x0, kind)))(x0, jnp.arange(4))
-    assert lanes.status.tolist() == [CONVERGED, NAN, UNBOUNDED, CONVERGED]
+    assert lanes.status.tolist() == [Status.CONVERGED, Status.NAN, Status.UNBOUNDED, Status.CONVERGED]
     assert lanes.success.tolist() == [True, False, False, True]
     starts = ("Converged", "Stopped: fun or its gradient", "Stopped: fun is unbounded", "Converged")
     assert [message.startswith(start) for message, start in zip(lanes.message, starts)] == [True] * 4

@@ -7,9 +7,8 @@ import pytest
 import scipy.optimize
 from problems import ALL, recorded
 
-from jaxmin import minimize, trust_ncg
+from jaxmin import Status, minimize, trust_ncg
 
-MAXITER, PRECISION_LOSS = 1, 2
 START = np.array([-1.2, 1.0])
 
 
@@ -18,7 +17,7 @@ START = np.array([-1.2, 1.0])
 def test_every_problem_ends_at_a_minimum(name, dtype):
     problem = ALL[name]
     res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method="trust-ncg")
-    assert res.success or (dtype == "float32" and res.status == PRECISION_LOSS)
+    assert res.success or (dtype == "float32" and res.status == Status.PRECISION_LOSS)
     f = float(problem.fun(jnp.asarray(res.x, jnp.float64)))
     assert min(abs(f - least) for least in problem.minima) <= 1e-5 * max(1, abs(f))
 
@@ -90,7 +89,7 @@ def test_a_solve_that_gains_nothing_ends():
 def test_a_function_without_a_minimum_is_followed_down():
     """Steps as long as numbers go, and no overflow of their squares on the way."""
     res = minimize(lambda x: 1e-12 * jnp.sum(x), np.zeros(2), method="trust-ncg", options={"maxiter": 600, "gtol": 0})
-    assert (res.nit, res.status) == (600, MAXITER)
+    assert (res.nit, res.status) == (600, Status.MAXITER)
     assert res.fun < -1e140
 
 

@@ -8,10 +8,10 @@ import scipy.optimize
 from problems import rosenbrock
 
 import jaxmin
-from jaxmin import _watch, minimize
+from jaxmin import Status, minimize
+from jaxmin._driver import callbacks as _watch
 
 START = [-1.2, 1.0]
-CALLBACK = 99
 
 
 @pytest.mark.parametrize("method", ["lbfgs", "bfgs", "cg", "gradient_descent", "trust_ncg", "nesterov"])
@@ -49,7 +49,7 @@ def stop_by_exception(x):
 @pytest.mark.parametrize("outer", [lambda solve: solve, jax.jit], ids=["alone", "jit"])
 def test_a_callback_ends_the_solve_at_the_iterate_it_was_shown(callback, outer):
     res = outer(lambda x0: minimize(rosenbrock, x0, callback=callback))(jnp.array(START))
-    assert (int(res.status), res.success) == (CALLBACK, False)
+    assert (int(res.status), res.success) == (Status.CALLBACK, False)
     assert res.x[0] > 0
     shorter = minimize(rosenbrock, START, options={"maxiter": int(res.nit) - 1})
     assert shorter.x[0] <= 0
@@ -69,7 +69,7 @@ def test_it_stops_where_scipy_stops():
     ):
         counts = []
         results.append(solve(told[0]))
-    assert [(int(r.nit), int(r.status)) for r in results] == [(2, CALLBACK)] * 2
+    assert [(int(r.nit), int(r.status)) for r in results] == [(2, Status.CALLBACK)] * 2
 
 
 @pytest.mark.parametrize("answer", [None, 1, "stop", np.array([True, True])])
@@ -98,7 +98,7 @@ def test_in_a_batch_a_callback_ends_its_own_lane():
     batch = jax.vmap(lambda x0: minimize(rosenbrock, x0, callback=callback))(starts)
     alone = [minimize(rosenbrock, x0, callback=lambda x: x[0] > 1.5) for x0 in starts]
     assert batch.status.tolist() == [int(res.status) for res in alone]
-    assert CALLBACK in batch.status.tolist() and 0 in batch.status.tolist()
+    assert Status.CALLBACK in batch.status.tolist() and 0 in batch.status.tolist()
     assert batch.nit.tolist() == [int(res.nit) for res in alone]
     assert len(seen) == int(batch.nit.sum())
 
@@ -210,7 +210,7 @@ def test_a_length_that_is_none_is_refused(length):
 
 
 def test_names_are_public():
-    assert jaxmin.STATUS[CALLBACK].success is False
+    assert Status.CALLBACK.success is False
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_traced_callback_ends_the_solve_where_one_on_the_host_does(method, out
         outer(lambda x0, c=c: minimize(rosenbrock, x0, method=method, callback=c, options=options))(jnp.array(START))
         for c in (jaxmin.traced(said), lambda intermediate_result: bool(said(intermediate_result)))
     ]
-    assert [int(res.status) for res in results] == [CALLBACK] * 2
+    assert [int(res.status) for res in results] == [Status.CALLBACK] * 2
     assert results[0].nit == results[1].nit and np.array_equal(results[0].x, results[1].x)
 
 
@@ -298,7 +298,7 @@ def test_a_traced_callback_sees_the_iterate():
 
     res = minimize(fun, x0, callback=jaxmin.traced(callback))
     assert res.success and res.nit == free.nit
-    assert minimize(fun, x0, callback=jaxmin.traced(lambda x: x["w"][0] > 0)).status == CALLBACK
+    assert minimize(fun, x0, callback=jaxmin.traced(lambda x: x["w"][0] > 0)).status == Status.CALLBACK
 
 
 def test_a_traced_callback_needs_no_host():
@@ -315,7 +315,10 @@ def test_a_traced_callback_under_vmap_and_grad():
     solve = lambda x0, a: minimize(rosenbrock, x0, callback=jaxmin.traced(lambda x: x[0] < a))
     batch = jax.vmap(solve)(starts, limit)
     alone = [solve(x0, a) for x0, a in zip(starts, limit)]
-    assert batch.status.tolist() == [int(res.status) for res in alone] and set(batch.status.tolist()) == {0, CALLBACK}
+    assert batch.status.tolist() == [int(res.status) for res in alone] and set(batch.status.tolist()) == {
+        0,
+        Status.CALLBACK,
+    }
     assert batch.nit.tolist() == [int(res.nit) for res in alone]
 
     def nearest(a, f):

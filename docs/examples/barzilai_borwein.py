@@ -4,10 +4,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._method import Iterate, Method
-from jaxmin._result import RUNNING
+from jaxmin.extend import Iterate, Method, Status, builder
+from jaxmin.extend import vector as vec
 
 names = ("bb", "two_point")
 
@@ -44,7 +42,7 @@ def barzilai_borwein(first_step=1.0):
 
     def init(x):
         zero = jnp.zeros((), vec.scalar_dtype(x))
-        nit, status = jnp.full((), -1, jnp.int32), jnp.full((), RUNNING, jnp.int32)
+        nit, status = jnp.full((), -1, jnp.int32), jnp.full((), Status.RUNNING, jnp.int32)
         return BarzilaiBorweinState(x, Iterate(x, zero, vec.zeros(x)), nit, status)
 
     def update(g, state, x, /, *, value, **_):

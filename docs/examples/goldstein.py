@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin._builder import builder
-from jaxmin._method import LineSearch
+from jaxmin.extend import LineSearch, builder
 
 
 class GoldsteinState(NamedTuple):

@@ -4,11 +4,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._descent import descend
-from jaxmin._method import Direction
-from jaxmin.linesearches.backtracking import backtracking
+from jaxmin import backtracking
+from jaxmin.extend import Direction, builder, descend
+from jaxmin.extend import vector as vec
 
 names = ("prp",)
 # Conjugacy wants a step near the minimiser along d.

@@ -16,11 +16,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxmin
-from jaxmin import _nist
+from jaxmin.datasets import nist
 
 jax.config.update("jax_enable_x64", True)
 
-data = _nist.load("Thurber")
+data = nist.load("Thurber")
 x, y = jnp.asarray(data.x), jnp.asarray(data.y)
 scale = jnp.asarray(data.starts[1])
 

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin._builder import builder
-from jaxmin._method import LineSearch
+from jaxmin._cache.builder import builder
+from jaxmin._core.protocol import LineSearch
 
 
 class FixedState(NamedTuple):

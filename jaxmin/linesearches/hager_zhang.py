@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmin._builder import builder
-from jaxmin._method import LineSearch
+from jaxmin._cache.builder import builder
+from jaxmin._core.protocol import LineSearch
 from jaxmin.linesearches._interpolate import Point, longest, secant, select
 
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._descent import descend
-from jaxmin._inverse_hessian import Dense, pair_between
-from jaxmin._method import Direction
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.inverse_hessian import Dense, pair_between
+from jaxmin._core.protocol import Direction
 from jaxmin.linesearches.backtracking import backtracking
+from jaxmin.methods._descend import descend
 
 options = {"scale_init": "initial_scale"}
 

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._descent import descend
-from jaxmin._method import Direction
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Direction
 from jaxmin.linesearches.backtracking import backtracking
+from jaxmin.methods._descend import descend
 
 names = ("ncg", "nonlinear_cg", "conjugate_gradient")
 # Conjugacy wants a step near the minimiser along d, whatever the search.

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmin import _trust_region
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._method import Iterate, Method
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Iterate, Method
+from jaxmin.methods import _trust_region
 
 options = _trust_region.OPTIONS
 

@@ -1,10 +1,10 @@
 """Gradient descent."""
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._descent import descend
-from jaxmin._method import Direction
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Direction
 from jaxmin.linesearches.backtracking import backtracking
+from jaxmin.methods._descend import descend
 
 names = ("gd", "steepest_descent")
 

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._descent import descend
-from jaxmin._inverse_hessian import Compact, Unlimited, pair_between
-from jaxmin._method import Direction, Iterate
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.inverse_hessian import Compact, Unlimited, pair_between
+from jaxmin._core.protocol import Direction, Iterate
 from jaxmin.linesearches.backtracking import backtracking
+from jaxmin.methods._descend import descend
 
 names = ("l-bfgs-b",)
 options = {"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"}

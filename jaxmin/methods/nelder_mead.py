@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin import _vector as vec
-from jaxmin._builder import once
-from jaxmin._method import Iterate, Method
-from jaxmin._result import RUNNING
+from jaxmin._cache.builder import once
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Iterate, Method
+from jaxmin._core.status import Status
 
 tol_sets = ("ftol", "xtol")
 limits = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 200 * n, "maxfun": lambda n: 200 * n}
@@ -102,7 +102,7 @@ def _build(adaptive, vertices):
             values=jnp.full(n + 1, jnp.inf, dtype),
             spread=(zero + jnp.inf, zero + jnp.inf),
             nit=jnp.full((), -1, jnp.int32),
-            status=jnp.full((), RUNNING, jnp.int32),
+            status=jnp.full((), Status.RUNNING, jnp.int32),
         )
 
     def update(grad, state, params, /, *, value, box=None, **_):

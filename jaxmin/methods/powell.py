@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin import _vector as vec
-from jaxmin._builder import once
-from jaxmin._floor import unit
-from jaxmin._method import Iterate, Method
-from jaxmin._result import RUNNING
+from jaxmin._cache.builder import once
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Iterate, Method
+from jaxmin._core.status import Status
 from jaxmin.methods import _brent
+from jaxmin.methods._noise_floor import unit
 
 tol_sets = ("ftol", "xtol")
 limits: dict = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 1000 * n, "maxfun": lambda n: 1000 * n}
@@ -117,7 +117,7 @@ def _build(direc):
             directions=jnp.eye(n, dtype=params.dtype) if direc is None else _as_array(direc, params),
             spread=(zero + jnp.inf, zero + jnp.inf),
             nit=count - 1,
-            status=count + RUNNING,
+            status=count + Status.RUNNING,
         )
 
     def update(grad, state, params, /, *, value, box=None, xtol=None, **_):

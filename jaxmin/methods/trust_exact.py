@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmin import _secular, _trust_region
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._method import Iterate, Method
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Iterate, Method
+from jaxmin.methods import _secular, _trust_region
 
 names = ("trust-exact", "more-sorensen")
 options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin import _trust_region
-from jaxmin import _vector as vec
-from jaxmin._box import EVERYWHERE
-from jaxmin._builder import builder
-from jaxmin._method import Iterate, Method
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.box import EVERYWHERE
+from jaxmin._core.protocol import Iterate, Method
+from jaxmin.methods import _trust_region
 
 names = ("trust-ncg", "steihaug", "newton-tr")
 options = _trust_region.OPTIONS

@@ -3,9 +3,9 @@
 A file's function of the same name builds the optimizer.
 """
 
-from jaxmin._lookup import value_and_grad_from_state
 from jaxmin.transforms._clipping import clip_by_global_norm, clip_grads, l2_norm
 from jaxmin.transforms._combine import apply_updates, chain, multi_transform, partition
+from jaxmin.transforms._lookup import value_and_grad_from_state
 from jaxmin.transforms._schedules import (
     constant,
     exponential_decay,

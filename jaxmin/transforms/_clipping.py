@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
 from jaxmin.transforms._transformation import Transformation
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmin._partition import check_tree
+from jaxmin._core.pytree import check_tree
 from jaxmin.transforms._transformation import Transformation, is_transformation, taken
 
 

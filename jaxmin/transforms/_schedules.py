@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._builder import builder
+from jaxmin._cache.builder import builder
 
 
 @builder

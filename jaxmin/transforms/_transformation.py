@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmin import _vector as vec
-from jaxmin._partition import check_tree
+from jaxmin._core import vector as vec
+from jaxmin._core.pytree import check_tree
 from jaxmin.transforms._schedules import make_schedule
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmin._partition import Static, is_array, is_number, partition
+from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin.transforms._transformation import Transformation
 
 

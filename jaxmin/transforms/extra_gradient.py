@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmin import _vector as vec
-from jaxmin._builder import builder
-from jaxmin._partition import check_tree
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.pytree import check_tree
 from jaxmin.transforms._schedules import make_schedule
 from jaxmin.transforms._transformation import Transformation, inexact_dtype, zeros
 

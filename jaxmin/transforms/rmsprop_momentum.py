@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin._builder import builder
+from jaxmin._cache.builder import builder
 from jaxmin.transforms._transformation import (
     abs2,
     check_averages,

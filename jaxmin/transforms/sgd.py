@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxmin._builder import builder
+from jaxmin._cache.builder import builder
 from jaxmin.transforms._transformation import leafwise
 
 

@@ -1,0 +1,304 @@
+"""Solver: the solve of minimize in the user's hands, step by step; saved and resumed."""
+
+import dataclasses
+import functools
+import inspect
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._api.minimize import minimize
+from jaxmin._api.prepare import prepare
+from jaxmin._core.pytree import Static, any_traced, is_array, is_count, is_number, partition
+from jaxmin._core.status import Status
+from jaxmin._core.variables import Variables
+from jaxmin._driver.callbacks import watched
+from jaxmin._driver.compiled import inputs, stepwise
+from jaxmin._driver.implicit import unknown
+from jaxmin._problem.objective import as_argument
+
+# What minimize takes, but for x0 and args, which are init's, and the bar: there is none in a loop of one's own.
+_SETTINGS = tuple(
+    name for name in inspect.signature(minimize).parameters if name not in ("fun", "x0", "args", "method", "progress")
+)
+_MOST = np.iinfo(np.int32).max
+
+
+class _Structure(NamedTuple):
+    """What of a state is no array."""
+
+    variables: Variables
+    x: Static  # x0 without its arrays
+    args: Static  # args without theirs
+    weak: tuple  # of the arrays of args: whether each is weakly typed, as Python's numbers are
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "fixed", "args"], meta_fields=["structure"])
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SolverState:
+    """Where a solve is: a pytree whose leaves are arrays, all that :class:`Solver` needs to go on.
+
+    A batch of them, out of ``vmap``, reads alike, with a leading axis everywhere.
+
+    - ``x``, ``fun``: the last iterate, built like x0, and the objective there; before the first step x0 and NaN.
+    - ``nit``: its number, int32, shape []; x0 is number 0, and before the first step it is -1.
+    - ``nfev``: evaluations so far, int32, shape [].
+    - ``status``: a :class:`~jaxmin.Status`, -1 while the solve can go on; int32, shape [].
+    - ``done``: whether it has ended; bool, shape [].
+    """
+
+    carry: Any  # the loop's
+    fixed: list  # arrays of x0 that do not vary
+    args: list  # arrays of args
+    structure: _Structure
+
+    @property
+    def x(self):
+        """The last iterate."""
+
+        def one(vector, fixed):
+            return self.structure.x.combine(self.structure.variables.unravel(vector), fixed)
+
+        for _ in range(self.status.ndim):
+            one = jax.vmap(one)
+        return one(self.carry.state.iterate.x, self.fixed)
+
+    @property
+    def fun(self):
+        """The objective there."""
+        return jnp.where(self.nit < 0, jnp.nan, self.carry.state.iterate.f)
+
+    @property
+    def nit(self):
+        """The number of the last iterate."""
+        return self.carry.state.nit
+
+    @property
+    def nfev(self):
+        """Evaluations so far."""
+        return self.carry.nfev
+
+    @property
+    def status(self):
+        """How the solve has ended, or -1."""
+        return self.carry.status
+
+    @property
+    def done(self):
+        """Whether the solve has ended."""
+        return self.status != Status.RUNNING
+
+    def __repr__(self):
+        if isinstance(self.status, jax.core.Tracer) or not isinstance(self.status, (jax.Array, np.ndarray)):
+            return "SolverState(...)"
+        shown = ("nit", "nfev", "status") if self.status.ndim else ("nit", "nfev", "status", "fun")
+        return f"SolverState({', '.join(f'{name}={np.asarray(getattr(self, name))}' for name in shown)})"
+
+
+class Solver:
+    """The solve of :func:`minimize` taken step by step: the same loop with the same results.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> rosen = lambda x, a: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (a - x[:-1]) ** 2)
+    >>> solver = jaxmin.Solver(rosen, method="bfgs")
+    >>> state = solver.init([-1.2, 1.0], 1.0)
+    >>> while not state.done:
+    ...     state = solver.step(state)
+    >>> res = jaxmin.minimize(rosen, [-1.2, 1.0], args=(1.0,), method="bfgs")
+    >>> bool(jnp.all(solver.result(state).x == res.x)), state.nfev == res.nfev
+    (True, Array(True, dtype=bool))
+
+    Steps by hand, runs of some steps and a run to the end give the numbers of ``minimize`` bit for bit. Those of
+    a transformation may differ in the last place, where XLA compiles its loop otherwise; a solve that was
+    saved and resumed by the same calls has the same numbers always.
+
+    A step is one evaluation of fun and its gradient: a new iterate, or a trial of a line search (of a second-order
+    method, a product or a matrix). All methods work inside ``jit``, ``vmap`` and ``scan``; outside,
+    ``jax.jit(solver.step)`` saves each step the look at fun. The derivatives of a state are NaN: ``minimize`` has
+    those of a solution.
+
+    The state holds the arrays of args, so that a step needs nothing else, and a state that was saved goes on in
+    another process. What fun closes over stays with fun: data that should be in no saved state, or is
+    the same in all lanes of a batch, is best closed over. The settings are the solver's: a state goes on under
+    the limits of the solver that takes it, which must have the same fun, method and options.
+
+    Args:
+      fun: as in ``minimize``.
+      method: as in ``minimize``.
+      settings: all other keywords of ``minimize`` but ``args`` and ``progress``, with its defaults: jac, bounds, tol,
+        callback, options, linesearch, has_aux, ....
+
+    Raises:
+      TypeError: for a keyword that is none. What ``minimize`` refuses is refused by ``init``.
+    """
+
+    def __init__(self, fun, method="lbfgs", **settings):
+        for name in settings:
+            if name not in _SETTINGS:
+                raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
+        self._fun, self._settings = fun, {"method": method, **settings}
+        self._known = set()  # forms of states of this solver
+
+    def init(self, x0, *args):
+        """The state at the start, before the first step; nothing is evaluated.
+
+        Args:
+          x0: the start, as in ``minimize``, but for Flax NNX modules.
+          args: further arguments of fun.
+        """
+        call = prepare(self._fun, x0, args, **self._settings)
+        if call.whole is not None:
+            raise TypeError("x0: a Flax NNX module; a Solver takes its parameters (nnx.split, and nnx.merge in fun)")
+        problem = call.problem
+        carry = self._begun(call, problem.leaves)
+        arrays, static = partition(jax.tree.map(as_argument, args), problem.is_argument)
+        weak = tuple(_is_weak(leaf) for leaf in arrays)
+        arrays = [_strong(leaf) if is_weak else jnp.asarray(leaf) for leaf, is_weak in zip(arrays, weak)]
+        fixed = [jnp.asarray(leaf) for leaf in problem.fixed]
+        return SolverState(carry, fixed, arrays, _Structure(problem.variables, problem.x_static, static, weak))
+
+    def step(self, state):
+        """The state after one evaluation more; one that has ended comes back as it is."""
+        return self.run(state, max_steps=1)
+
+    def run(self, state, max_steps=None):
+        """The state after ``max_steps`` steps, or fewer where it ends before.
+
+        Args:
+          state: a ``SolverState``.
+          max_steps: steps at most, a whole number >= 0, may be traced; None (default) goes on to the end.
+        """
+        call, steps = self._resumed(state), _steps(max_steps)
+        watcher = call.watcher()
+        fed = inputs(call.problem, call.box, watcher, call.traced)
+        run = self._parts(call, watcher).run
+        if any_traced((state.carry, fed, call.limits)):
+            run = unknown(run)
+        carry = watched(watcher, run, state.carry, fed, call.limits, steps)
+        return dataclasses.replace(state, carry=carry)
+
+    def result(self, state):
+        """The :class:`~jaxmin.OptimizeResult` of a state: that of ``minimize`` if it has ended, else of status -1."""
+        call = self._resumed(state)
+        x, jac, solution = self._parts(call).end(state.carry)
+        return call.result(x, jac, solution._replace(f=jnp.where(state.nit < 0, jnp.nan, solution.f)))
+
+    def save(self, path, state):
+        """Write a state to a file, NumPy's ``.npz``, which is replaced as a whole: never half of it is there.
+
+        Args:
+          path: the file, by that name.
+          state: a ``SolverState``, or a batch.
+        """
+        path = pathlib.Path(path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with open(part, "wb") as file:
+            np.savez(file, *(jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state)))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+
+    def load(self, path, x0, *args):
+        """The state that ``save`` wrote.
+
+        Args:
+          path: the file.
+          x0, args: what the solve began with, or anything of the same structures, shapes and dtypes: their numbers
+            come from the file. Nothing is evaluated.
+
+        Raises:
+          ValueError: where the file holds no state of this solver with such an x0 and args.
+        """
+        like, structure = jax.tree.flatten(self.init(x0, *args))
+        with np.load(path) as file:
+            found = [file[f"arr_{number}"] for number in range(len(file.files))]
+        if len(found) != len(like):
+            raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, where this solver's has {len(like)}")
+        return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
+
+    def _parts(self, call, watcher=None):
+        return stepwise(call.problem, call.method, watcher, call.traced, **call.history)
+
+    def _begun(self, call, leaves):
+        """The loop's carry at the start, from the leaves of x0."""
+        return self._parts(call).begin(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
+
+    def _resumed(self, state):
+        """The call that the state is in the middle of."""
+        if not isinstance(state, SolverState):
+            raise TypeError(f"state={state!r}: what solver.init gave")
+        if state.status.ndim:
+            raise ValueError(f"state: a batch of shape {state.status.shape}; jax.vmap(solver.step) takes each alone")
+        structure = state.structure
+        x0 = structure.x.combine([np.zeros(*shape) for shape in structure.variables.shapes], state.fixed)
+        like = [
+            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
+            for leaf, weak in zip(state.args, structure.weak)
+        ]
+        settings = self._settings | {"options": {**(self._settings.get("options") or {})}}
+        settings["options"].pop("warm_start", None)
+        settings["options"]["flat"] = structure.variables.flat
+        call = prepare(self._fun, x0, structure.args.combine(like), **settings)
+        problem, arrays = call.problem, iter(state.args)
+        if problem.variables != structure.variables:
+            raise ValueError("state: of another solver; x as its fun has it differs in dtype from that of this one's")
+        fed = [next(arrays) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in problem.arrays]
+        call = call._replace(problem=problem._replace(arrays=fed))
+        form = state.structure, _form(state.carry)
+        if form not in self._known:
+            # From the state's own x, since the form may go by how x is sharded.
+            begun = jax.eval_shape(
+                lambda x: self._begun(call, structure.variables.unravel(x)), state.carry.state.iterate.x
+            )
+            if form[1] != _form(begun):
+                raise ValueError("state: of another solver, with another method or other options")
+            self._known.add(form)
+        return call
+
+
+def _form(carry):
+    leaves, tree = jax.tree.flatten(carry)
+    return tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _steps(max_steps):
+    if max_steps is None:
+        return np.int32(_MOST)
+    if not is_count(max_steps) and not (is_array(max_steps) and max_steps.shape == () and max_steps.dtype.kind in "iu"):
+        raise TypeError(f"max_steps={max_steps!r}: a whole number, at least 0, or None")
+    if isinstance(max_steps, jax.core.Tracer):
+        return jnp.minimum(max_steps, _MOST).astype(jnp.int32)
+    if max_steps < 0:
+        raise ValueError(f"max_steps={max_steps!r}: a whole number, at least 0, or None")
+    return np.int32(min(int(max_steps), _MOST))
+
+
+def _is_weak(leaf):
+    return getattr(leaf, "weak_type", False) or (is_number(leaf) and not isinstance(leaf, np.generic))
+
+
+def _strong(leaf):
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _restored(path, found, like):
+    """An array of a file as the state's; NumPy's files know no bfloat16 and no random keys."""
+    if _is_key(like):
+        return jax.device_put(jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)), like.sharding)
+    if found.dtype.kind == "V":
+        found = found.view(like.dtype)
+    if (found.shape, found.dtype) != (like.shape, like.dtype):
+        raise ValueError(
+            f"{path!r}: holds {found.dtype} of shape {found.shape} where this solver's state has {like.dtype} of "
+            f"shape {like.shape}: another x0, args, method or option"
+        )
+    return jax.device_put(found, like.sharding)

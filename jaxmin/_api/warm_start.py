@@ -1,0 +1,54 @@
+"""The curvature of an earlier result, for a solve to begin with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._cache.registry import entries
+from jaxmin._core.inverse_hessian import Compact, Dense, InverseHessian, Unlimited
+
+
+def warm(earlier, method, variables):
+    """The inverse Hessian of an earlier result, as ``method.warm_start`` takes it.
+
+    Args:
+      earlier: what ``options["warm_start"]`` holds: anything with ``hess_inv``.
+      method: a ``Method`` or a ``Foreign``.
+      variables: the ``Variables`` of x0.
+
+    Raises:
+      TypeError, ValueError: naming options["warm_start"].
+    """
+    name = "options['warm_start']"
+    if getattr(method, "warm_start", None) is None:
+        raise ValueError(f"{name}: this method keeps no curvature; {those_with_curvature()} do")
+    if not hasattr(earlier, "hess_inv"):
+        raise TypeError(f"{name}={earlier!r}: a result of minimize")
+    H = earlier.hess_inv
+    if H is None:
+        raise ValueError(f"{name}: the result holds no hess_inv; those of {those_with_curvature()} do")
+    if isinstance(H, InverseHessian):
+        core = H.core(f"{name}: its hess_inv")
+    elif isinstance(H, (jax.Array, np.ndarray)):
+        if H.ndim != 2 or H.shape[0] != H.shape[1]:
+            raise ValueError(f"{name}: a hess_inv of shape {list(H.shape)}, not [n, n]; of a batch, vmap over results")
+        core = Dense(jnp.asarray(H))
+    else:
+        raise TypeError(f"{name}: a hess_inv that is a {type(H).__name__}, not an array or jaxmin.InverseHessian")
+    if core.size != variables.size:
+        raise ValueError(f"{name}: a result of {core.size} variables for an x0 of {variables.size}")
+    shapes = [u.shape[1:] for u in jax.tree.leaves(core.S)] if isinstance(core, Compact) else None
+    if isinstance(core, Unlimited):
+        shapes = [(core.size,)]
+    if shapes is not None:
+        like = jax.tree.leaves(variables.from_array(np.empty(variables.size, variables.dtype)))
+        if shapes != [u.shape for u in like]:
+            form = "a tuple of the leaves of x0" if not variables.flat else "one flat vector"
+            raise ValueError(f"{name}: its curvature is of shapes {shapes}, and this solve works on {form}")
+    return jax.tree.map(lambda u: u if jnp.issubdtype(u.dtype, jnp.integer) else u.astype(variables.dtype), core)
+
+
+def those_with_curvature():
+    """The methods whose results have ``hess_inv``, in words."""
+    has = [name for name, entry in entries("methods").items() if entry.build().warm_start is not None]
+    return " and ".join(map(repr, has))

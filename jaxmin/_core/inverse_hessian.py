@@ -1,0 +1,265 @@
+"""Approximations of the inverse Hessian: what a quasi-Newton method multiplies by, and hands out in the end."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._core import vector as vec
+
+
+class Pair(NamedTuple):
+    """A step and the change of the gradient along it."""
+
+    s: Any  # like x
+    y: Any  # like x
+    sy: Any  # [] s . y
+    yy: Any  # [] y . y
+    curved: Any  # [] bool: f curves upwards along s, by more than rounding
+
+
+def pair_between(previous, x, g):
+    r"""The pair from the previous iterate to x; ``curved`` where :math:`s^T y > \epsilon |s^T g|`."""
+    s, y = vec.sub(x, previous.x), vec.sub(g, previous.g)
+    sy, yy = vec.dot(s, y), vec.dot(y, y)
+    curved = (sy > jnp.finfo(sy.dtype).eps * jnp.abs(vec.dot(previous.g, s))) & (yy < jnp.inf)
+    # Whoever divides by them need not ask.
+    return Pair(s, y, jnp.where(curved, sy, 1), jnp.where(curved, yy, 1), curved)
+
+
+class Unlimited(NamedTuple):
+    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: what they leave of H_0 = gamma I, and what they add.
+
+    With :math:`V = I - \rho y s^T` each pair makes :math:`V^T W V` of W, and :math:`V^T Z V + \rho s s^T` of Z
+    (Nocedal & Wright, 2nd ed., eq. (7.19)).
+    """
+
+    WZ: Any  # [2, n, n]
+    gamma: Any  # []
+
+    @classmethod
+    def empty(cls, x):
+        """No pairs: W = I, and H = 0."""
+        W = jnp.eye(x.size, dtype=vec.scalar_dtype(x))
+        return cls(jnp.stack([W, jnp.zeros_like(W)]), jnp.zeros((), W.dtype))
+
+    @classmethod
+    def of(cls, H):
+        """Of a matrix that is known as it stands: Z."""
+        return cls(jnp.stack([jnp.zeros_like(H), H]), jnp.ones((), H.dtype))
+
+    @property
+    def size(self):
+        """How many variables it is of."""
+        return self.WZ.shape[-1]
+
+    def update(self, pair, store, forget):
+        """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
+        s, y, sy, yy, _ = pair
+        s, y, rho = s.astype(sy.dtype), y.astype(sy.dtype), 1 / sy
+        WZ = jnp.where(forget, Unlimited.empty(s).WZ, self.WZ)
+        # V^T A V + b rho s s^T = A + rho (s v^T + v s^T), v = (b + rho y.Ay) s / 2 - Ay; b = 0 for W, 1 for Z
+        Ay = times(WZ, y)
+        b = jnp.arange(2, dtype=s.dtype)
+        v = 0.5 * (b + rho * times(Ay, y))[:, None] * s[None, :] - Ay
+        change = rho * (s[None, :, None] * v[:, None, :] + v[:, :, None] * s[None, None, :])
+        return Unlimited(
+            WZ=jnp.where(store, WZ + change, WZ),
+            gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
+        )
+
+    def reopened(self):
+        """To go on with: H = 0 again where there are no pairs."""
+        return self._replace(gamma=jnp.where(jnp.any(self.WZ[1] != 0), self.gamma, 0))
+
+    def times(self, v):
+        """H v."""
+        Wv, Zv = times(self.WZ, v.astype(self.WZ.dtype))
+        return (self.gamma * Wv + Zv).astype(v.dtype)
+
+
+class Compact(NamedTuple):
+    r"""The L-BFGS matrix of m pairs,
+
+    .. math:: H = \gamma (I - Y R^{-1} S^T)^T (I - Y R^{-1} S^T) + S R^{-T} D R^{-1} S^T
+
+    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156: what their eq. (3.1) is when its brackets are
+    not multiplied out). The pairs stand in any order; an empty slot has zeros in R_inv, which keeps it out of every
+    product.
+    """
+
+    S: Any  # [m] rows like x
+    Y: Any  # [m] rows like x
+    R_inv: Any  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is not younger than pair j, else 0
+    D: Any  # [m] s_i . y_i
+    gamma: Any  # []
+    slot: Any  # [] int32: where the next pair goes, which is where the oldest one is
+
+    @classmethod
+    def empty(cls, m, x):
+        """No pairs: H = 0."""
+        square = jnp.zeros((m, m), vec.scalar_dtype(x))
+        rows = vec.rows(m, x)
+        return cls(rows, rows, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
+
+    @property
+    def size(self):
+        """How many variables it is of."""
+        return vec.size(self.S) // self.D.shape[0]
+
+    def pairs(self):
+        """(S, Y, which of their rows are pairs), the oldest first."""
+        rows = self.S, self.Y, jnp.diagonal(self.R_inv) != 0
+        return jax.tree.map(lambda u: jnp.roll(u, -self.slot, axis=0), rows)
+
+    def update(self, pair, store, forget):
+        """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
+        s, y, sy, yy, _ = pair
+        m = self.D.shape[0]
+        # The pair goes where the oldest one is; the others stay unless all are forgotten.
+        here = jnp.arange(m) == self.slot
+        S = vec.write_row(self.S, self.slot, s, store)
+        Y = vec.write_row(self.Y, self.slot, y, store)
+        stay = ~(here & store) & ~forget
+        R_inv = jnp.where(stay[:, None] & stay[None, :], self.R_inv, 0)
+
+        # R gains the column r = S y above s.y, and its inverse the column -R_inv r / s.y above 1 / s.y.
+        rho = 1 / sy
+        r = jnp.where(stay, vec.rows_dot(S, y), 0)
+        column = jnp.where(here, rho, -rho * times(R_inv, r))
+        return Compact(
+            S=S,
+            Y=Y,
+            R_inv=jnp.where(store & here[None, :], column[:, None], R_inv),
+            D=jnp.where(store & here, sy, self.D),
+            gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
+            slot=jnp.where(store, (self.slot + 1) % m, self.slot),
+        )
+
+    def times(self, v):
+        """H v."""
+        S, Y, R_inv, D, gamma, _ = self
+        p = times(R_inv, vec.rows_dot(S, v))
+        q = vec.sub(v, vec.rows_sum(p, Y))
+        a = times(R_inv.T, D * p - gamma * vec.rows_dot(Y, q))
+        return vec.axpy(gamma, q, vec.rows_sum(a, S))
+
+
+class Dense(NamedTuple):
+    """H as it stands."""
+
+    H: Any  # [n, n]
+
+    @property
+    def size(self):
+        """How many variables it is of."""
+        return self.H.shape[0]
+
+    def times(self, v):
+        """H v."""
+        return times(self.H, v)
+
+
+def times(A, v):
+    """A v for a matrix, or for each of several."""
+    return jnp.dot(A, v, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.tree_util.register_pytree_node_class
+class InverseHessian:
+    """The approximate inverse Hessian at the returned point: a symmetric operator on n numbers.
+
+    ``H @ v``, ``H.dot(v)`` and ``H.matvec(v)`` take v like x0 (or, where x0 is an array of shape [n], also
+    [n, k]) and give the same, in the dtypes of x0. ``todense()`` is the [n, n] matrix and ``diagonal()`` its
+    diagonal [n], both of dtype ``H.dtype``, over the numbers of x0 in the order of its leaves, a complex
+    number being its real part, then, after the leaf's others, its imaginary one.
+
+    Out of ``vmap`` it is a batch of operators, which only ``vmap`` can use:
+    ``jax.vmap(lambda H: H.todense())(res.hess_inv)``.
+
+    >>> import jax, jax.numpy as jnp, jaxmin
+    >>> def solve(x):
+    ...     return jaxmin.minimize(lambda x: jnp.sum(x**2), x)
+    >>> H = solve(jnp.ones(2)).hess_inv
+    >>> H.diagonal().round(2).tolist(), (H @ jnp.array([2.0, 4.0])).round(2).tolist()
+    ([0.5, 0.5], [1.0, 2.0])
+    >>> lanes = jax.vmap(solve)(jnp.ones((3, 2)))
+    >>> jax.vmap(lambda H: H.todense())(lanes.hess_inv).shape
+    (3, 2, 2)
+    """
+
+    def __init__(self, core, variables, x_static, axes=None):
+        self._core, self._variables, self._x_static = core, variables, x_static
+        self._axes = _axes(core) if axes is None else axes  # of one core's arrays; a batch has more
+
+    @property
+    def shape(self):
+        """(n, n), of each operator of a batch too."""
+        n = self._variables.size
+        return n, n
+
+    @property
+    def dtype(self):
+        """The dtype of the matrix."""
+        return self._variables.dtype
+
+    @property
+    def T(self):
+        """H itself, which is symmetric."""
+        return self
+
+    def __matmul__(self, v):
+        core = self.core()
+        if jax.tree_util.treedef_is_leaf(self._x_static.treedef):
+            v = jnp.asarray(v)
+            like = self._variables.shapes[0][0]
+            if v.ndim == 2 and len(like) == 1:
+                return jax.vmap(self.__matmul__, in_axes=1, out_axes=1)(v)
+            if v.shape != like:
+                raise ValueError(f"hess_inv @ v: v has the shape {v.shape}, x0 {like}")
+        leaves = [jnp.asarray(leaf) for leaf in self._x_static.pick(v)]
+        return self._x_static.only(self._variables.unravel(core.times(self._variables.ravel(leaves))))
+
+    def dot(self, v):
+        """``H @ v``."""
+        return self @ v
+
+    def matvec(self, v):
+        """``H @ v``."""
+        return self @ v
+
+    def todense(self):
+        """The matrix, [n, n]."""
+        core, variables = self.core(), self._variables
+        column = lambda e: variables.to_array(core.times(variables.from_array(e)))
+        return jax.vmap(column)(jnp.eye(self.shape[0], dtype=self.dtype))
+
+    def diagonal(self):
+        """The diagonal, [n]: the variances where fun is half a sum of squared residuals, each over its sigma."""
+        return jnp.diagonal(self.todense())
+
+    def core(self, name="hess_inv"):
+        """The matrix as the method made it: ``Unlimited``, ``Compact`` or ``Dense``; an error of a batch of them."""
+        if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
+            raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
+        return self._core
+
+    def __array__(self, dtype=None, copy=None):
+        del copy  # it is made anew
+        return np.asarray(self.todense(), dtype=dtype)
+
+    def __repr__(self):
+        return f"InverseHessian(shape={self.shape}, dtype={self.dtype})"
+
+    def tree_flatten(self):
+        return (self._core,), (self._variables, self._x_static, self._axes)
+
+    @classmethod
+    def tree_unflatten(cls, edge, children):
+        return cls(children[0], *edge)
+
+
+def _axes(core):
+    """How many axes each array of a core has."""
+    return tuple(map(jnp.ndim, jax.tree.leaves(core)))

@@ -1,0 +1,263 @@
+"""What a solve found: OptimizeResult."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._core import vector as vec
+from jaxmin._core.pytree import Static, is_array, is_number
+from jaxmin._core.status import SUCCESSES, WITHOUT_GRADIENT, Status
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class OptimizeResult:
+    """What a solve found: a pytree that reads like SciPy's result (``res.x``, ``res["x"]``, ``res.keys()``).
+
+    Fields (each with a leading batch axis under ``vmap``):
+
+    - ``x``: the point returned, like x0: its structure, shapes and dtypes.
+    - ``fun``: the objective there, a scalar of shape [] in the dtype that fun returns.
+    - ``jac``: the gradient there, like x0 (None for leaves that do not vary), in ``jax.grad``'s convention.
+    - ``nit``: iterations: points accepted after x0; int32, shape [].
+    - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape []. -1 where a
+      transformation's own search does not report its evaluations.
+    - ``history``: a :class:`~jaxmin.History`, with ``options={"history": N}``; else None.
+    - ``gnorm``: with bounds, the infinity norm of the projected gradient, which gtol is compared with; else None.
+    - ``nhev``: Hessian-vector products, for methods that use them, else None; int32, shape [].
+    - ``status``: a :class:`~jaxmin.Status`; int32, shape [].
+    - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
+      ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
+    - ``active_mask``: with bounds, int32 like x0: -1 where x is held at its lower bound, 1 at its upper one,
+      else 0; without, None.
+    - ``aux``: what fun returned beside its value at x (``has_aux=True``), else None.
+
+    ``success`` (bool) and ``message`` (str) follow from the status: one for a single solve, one a lane for
+    a batch: an array of bools, nested lists of sentences.
+
+    Its leaves, as JAX sees them, are the arrays. Leaves of x and of aux that are no arrays (an activation
+    function, a label) belong to its structure: they cross ``jit`` and ``vmap`` unchanged.
+
+    >>> import jax, jax.numpy as jnp, jaxmin
+    >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2))
+    >>> res.x.round(3).tolist(), res["success"], "aux" in res
+    ([1.0, 1.0], True, False)
+    >>> jax.tree.map(jnp.shape, res).jac
+    (2,)
+    """
+
+    x: Any
+    fun: Any
+    jac: Any
+    nit: Any
+    nfev: Any
+    njev: Any
+    status: Any
+    hess_inv: Any = None
+    aux: Any = None
+    active_mask: Any = None
+    gnorm: Any = None
+    nhev: Any = None
+    history: Any = None
+    # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
+    # a look at the leaves would not do, since JAX puts anything in the place of arrays.
+    _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
+
+    @property
+    def success(self):
+        """Whether the stopping test that the status names held at x."""
+        if isinstance(self.status, jax.core.Tracer):
+            return jnp.isin(self.status, jnp.asarray(SUCCESSES))
+        won = np.isin(np.asarray(self.status), SUCCESSES)
+        return bool(won) if won.ndim == 0 else won
+
+    @property
+    def message(self):
+        """The status in words, with the figures of the point returned; nested lists for a batch."""
+        if not self._is_known():
+            raise TypeError(
+                "res.message: text cannot come out of a traced function; read it outside jit and vmap, "
+                "where the result holds numbers"
+            )
+        status, sentence = np.asarray(self.status), self._sentences()
+
+        def nested(index, shape):
+            if not shape:
+                return sentence(index)
+            return [nested((*index, i), shape[1:]) for i in range(shape[0])]
+
+        return nested((), status.shape)
+
+    def _sentences(self):
+        """A lane's index -> its status in words."""
+        status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
+
+        def sentence(index):
+            f = fun[index]
+            ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
+            ended = Status(int(status[index]))
+            text = WITHOUT_GRADIENT[ended] if self.jac is None else ended.sentence
+            return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
+
+        return sentence
+
+    def _norms(self):
+        """What the stopping test compares with gtol, one a lane."""
+        shape = np.shape(self.status)
+        return _gradient_norm(self.jac, shape) if self.gnorm is None else np.asarray(self.gnorm, float)
+
+    def _summary(self):
+        """How many lanes of a batch ended how; in words for the one with the largest gradient norm of each kind."""
+        status, sentence = np.asarray(self.status), self._sentences()
+        norms = np.nan_to_num(self._norms(), nan=np.inf)
+        lines = []
+        for code, count in zip(*np.unique(status, return_counts=True)):
+            lanes = np.argwhere(status == code)
+            worst = tuple(lanes[np.argmax(norms[tuple(lanes.T)])])
+            lines.append(f"{count} of {status.size} lanes, status {code}, such as [{', '.join(map(str, worst))}]: ")
+            lines[-1] += sentence(worst)
+        return lines
+
+    def keys(self):
+        """The names of what there is: fields that are not None, ``success`` and ``message``."""
+        return [*(name for name in _FIELDS if getattr(self, name) is not None), "success", "message"]
+
+    def __getitem__(self, key):
+        if key not in self.keys():
+            raise KeyError(f"{key!r}: the result holds {', '.join(self.keys())}")
+        return getattr(self, key)
+
+    def __contains__(self, key):
+        return key in self.keys()
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def __len__(self):
+        return len(self.keys())
+
+    def get(self, key, default=None):
+        """``res[key]``, or the default where the result has no such entry."""
+        return self[key] if key in self else default
+
+    def values(self):
+        """The entries, in the order of ``keys()``."""
+        return [self[key] for key in self.keys()]
+
+    def items(self):
+        """(name, entry) pairs, in the order of ``keys()``."""
+        return [(key, self[key]) for key in self.keys()]
+
+    def __repr__(self):
+        order = [
+            "message",
+            "success",
+            "status",
+            "fun",
+            "x",
+            "nit",
+            "jac",
+            "nfev",
+            "njev",
+            "nhev",
+            "hess_inv",
+            "active_mask",
+            "gnorm",
+            "history",
+            "aux",
+        ]
+        if not self._is_known():
+            order = order[2:]
+        width = max(map(len, order))
+        lines = []
+        # A batch of many lanes is told in short.
+        lanes = np.size(self.status) if self._is_known() else 1
+        short = {"message": self._summary, "success": lambda: _count(self.success)} if lanes > _LANES_SHOWN else {}
+        for name in (name for name in order if name in short or getattr(self, name) is not None):
+            text = _readable(short[name]() if name in short else getattr(self, name))
+            text = text.replace("\n", "\n" + " " * (width + 2))
+            lines.append(f"{name:>{width}}: {text}")
+        return "\n".join(lines)
+
+    def _is_known(self):
+        """Whether there are numbers to put into words: no tracers, shapes or axes in their place."""
+        numbers = [self.status, self.fun, *jax.tree.leaves(self.jac)]
+        if any(isinstance(u, (jax.core.Tracer, jax.ShapeDtypeStruct)) for u in numbers):
+            return False
+        if not all(is_array(u) or is_number(u) for u in numbers):
+            return False
+        return jnp.issubdtype(np.asarray(self.fun).dtype, jnp.floating) and np.isin(self.status, list(Status)).all()
+
+    def tree_flatten_with_keys(self):
+        values = {name: getattr(self, name) for name in _FIELDS}
+        x, aux = self._static
+        values["x"], x = _take_out(values["x"], x)
+        values["aux"], aux = _take_out(values["aux"], aux)
+        return [(jax.tree_util.GetAttrKey(name), value) for name, value in values.items()], (x, aux)
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        values = dict(zip(_FIELDS, children))
+        for name, rest in zip(("x", "aux"), static):
+            if rest is not None:
+                values[name] = rest.combine(values[name])
+        return cls(**values, _static=static)
+
+
+_LANES_SHOWN = 6  # of a batch, each with its own message
+_FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if field.name != "_static")
+
+
+def _take_out(tree, static):
+    """The list of those leaves of a tree that are arrays, or stand for them, and what is left: as ``static`` has it.
+
+    A tree that is not built so (``dataclasses.replace`` brought it) is left whole.
+    """
+    if static is None:
+        return tree, None
+    treedef, groups = static.skeleton()
+    try:
+        leaves = list(zip(treedef.flatten_up_to(tree), groups))
+    except (ValueError, TypeError):
+        return tree, None
+    rest = [leaf for leaf, group in leaves if group is None]
+    groups = [None if group is None else 0 for group in groups]
+    return [leaf for leaf, group in leaves if group is not None], Static(treedef, rest, groups)
+
+
+def _advice(dtype):
+    """What helps where rounding is in the way."""
+    if dtype.itemsize < 8:
+        return "If rounding is in the way: float64, or a scaling of fun and x near 1."
+    return "If rounding is in the way: a scaling of fun and x near 1."
+
+
+def _gradient_norm(jac, lanes):
+    """The norm that the stopping test compares with gtol, one a lane: of a complex number, of its two parts."""
+    parts = [np.zeros(lanes, np.float32)]
+    for leaf in map(np.asarray, jax.tree.leaves(jac)):
+        parts += [leaf.real, leaf.imag] if np.iscomplexobj(leaf) else [leaf]
+    norm = vec.max_abs
+    for _ in lanes:
+        norm = jax.vmap(norm)
+    with jax.ensure_compile_time_eval():  # numbers, also where a known result is read in a traced function
+        return np.asarray(norm(parts), float)
+
+
+def _count(flags):
+    return f"{np.sum(flags)} of {np.size(flags)} lanes"
+
+
+def _readable(value):
+    """An entry as a person wants to read it."""
+    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        if not value.is_fully_addressable and not value.is_fully_replicated:  # of several processes
+            return f"{value.dtype}{list(value.shape)} on {len(value.sharding.device_set)} devices"
+        edge = max(4 // max(value.ndim, 1), 1)
+        return np.array2string(np.asarray(value), precision=6, threshold=12, edgeitems=edge)
+    if isinstance(value, list):
+        return "\n".join(map(str, value[:6])) + ("\n..." if len(value) > 6 else "")
+    return str(value)

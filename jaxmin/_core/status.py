@@ -1,0 +1,64 @@
+"""How a solve ended: the statuses, their sentences, and which of them are successes."""
+
+import enum
+
+
+class Status(enum.IntEnum):
+    """How a solve ended: ``res.status`` holds the number, and ``Status(res.status)`` is its name.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2))
+    >>> jaxmin.Status(res.status).name, bool(res.status == jaxmin.Status.CONVERGED)
+    ('CONVERGED', True)
+    """
+
+    RUNNING = -1
+    CONVERGED = 0
+    MAXITER = 1
+    PRECISION_LOSS = 2
+    NAN = 3
+    FTOL = 4
+    XTOL = 5
+    MAXFUN = 6
+    PRECISION_FLOOR = 7
+    SEARCH_FAILED = 8
+    UNBOUNDED = 9
+    SPREAD = 10
+    CALLBACK = 99
+
+    @property
+    def success(self) -> bool:
+        """Whether a stopping test held at the returned point."""
+        return self in SUCCESSES
+
+    @property
+    def sentence(self) -> str:
+        """The status in words; ``{gnorm}``, ``{fun}``, ``{ulp}`` and ``{advice}`` stand for the point's figures."""
+        return _SENTENCES[self]
+
+
+SUCCESSES = (Status.CONVERGED, Status.FTOL, Status.XTOL, Status.PRECISION_FLOOR, Status.SPREAD)
+
+_SENTENCES = {
+    Status.RUNNING: "The solve has not ended.",
+    Status.CONVERGED: "Converged: the gradient norm {gnorm:.3g} is within gtol.",
+    Status.MAXITER: "Stopped: maxiter iterations were made; the gradient norm is {gnorm:.3g}.",
+    Status.PRECISION_LOSS: "Stopped by rounding with the gradient norm at {gnorm:.3g}, above what gtol asks for: "
+    "fun = {fun:.8g}, rounded to about {ulp:.1g}, shows no more decrease. {advice}",
+    Status.NAN: "Stopped: fun or its gradient is NaN or infinite at the returned point, or where the method went next.",
+    Status.FTOL: "Converged: the relative decrease of fun is within ftol.",
+    Status.XTOL: "Converged: the relative change of x is within xtol.",
+    Status.MAXFUN: "Stopped: maxfun evaluations were made; the gradient norm is {gnorm:.3g}.",
+    Status.PRECISION_FLOOR: "Converged to rounding: the gradient norm {gnorm:.3g} is within gtol * max(1, |fun|), and "
+    "the decrease still to be expected is below the rounding of fun = {fun:.8g}, about {ulp:.1g}.",
+    Status.SEARCH_FAILED: "Stopped: the line search found no lower point, along steepest descent neither; the gradient "
+    "norm is {gnorm:.3g}. Is the gradient right and fun smooth here? {advice}",
+    Status.UNBOUNDED: "Stopped: fun is unbounded below; it reached -inf.",
+    Status.SPREAD: "Converged: the spread of f is within ftol, and that of x within xtol.",
+    Status.CALLBACK: "Stopped: callback asked for it.",
+}
+# Of methods that know no gradient.
+WITHOUT_GRADIENT = _SENTENCES | {
+    Status.MAXITER: "Stopped: maxiter iterations were made.",
+    Status.MAXFUN: "Stopped: maxfun evaluations were made.",
+}

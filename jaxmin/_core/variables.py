@@ -1,0 +1,170 @@
+"""x0 as leaves that vary: which they are, and the edge between them and the vector that is solved for."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._core.pytree import is_array, is_number
+
+
+class Variables:
+    """The leaves of x that vary, as one flat real vector: its dtype, and the way there and back.
+
+    A complex leaf is its real and its imaginary part, side by side. The vector's dtype is the widest of
+    the leaves' and of fun's own, float32 at least; ``rounded`` is what each leaf can hold of it.
+    """
+
+    flat = True
+
+    def __init__(self, leaves, wide=jnp.float32):
+        self.shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
+        real = [jnp.finfo(dtype).dtype for _, dtype in self.shapes]
+        with jax.numpy_dtype_promotion("standard"):
+            self.dtype = jnp.result_type(*real, wide, jnp.float32)
+        self._exact = all(dtype == self.dtype for dtype in real)
+        self.size = sum(math.prod(shape) * (1 + (dtype.kind == "c")) for shape, dtype in self.shapes)
+
+    def __hash__(self):
+        return hash((type(self), self.shapes, self.dtype))
+
+    def __eq__(self, other):
+        return type(other) is type(self) and (self.shapes, self.dtype) == (other.shapes, other.dtype)
+
+    def ravel(self, leaves):
+        """The leaves, end to end."""
+        return self._joined(self._halves(leaves))
+
+    def unravel(self, vector):
+        """The leaves back, each in its own shape and dtype."""
+        return self._whole(self.parts(vector))
+
+    def rounded(self, vector):
+        """The vector as the leaves hold it."""
+        return vector if self._exact else self.ravel(self.unravel(vector))
+
+    def parts(self, vector):
+        """The vector in pieces, each in the shape of its leaf."""
+        pieces, start = [], 0
+        for shape, dtype in self.shapes:
+            for _ in range(1 + (dtype.kind == "c")):
+                stop = start + math.prod(shape)
+                pieces.append(vector[start:stop].reshape(shape))
+                start = stop
+        return pieces
+
+    def to_array(self, vector):
+        """The vector as one array [n]."""
+        return vector
+
+    def from_array(self, array):
+        """The vector of an array [n]."""
+        return array
+
+    def _joined(self, parts):
+        parts = [part.reshape(-1) for part in parts]
+        return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
+
+    def _halves(self, leaves):
+        """The leaves in the vector's dtype, of a complex one the real and the imaginary part."""
+        halves = []
+        for leaf in leaves:
+            parts = [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
+            halves += [part.astype(self.dtype) for part in parts]
+        return halves
+
+    def _whole(self, halves):
+        halves = iter(halves)
+        leaves = []
+        for _, dtype in self.shapes:
+            real = jnp.finfo(dtype).dtype
+            leaf = next(halves).astype(real)
+            leaves.append(jax.lax.complex(leaf, next(halves).astype(real)) if dtype.kind == "c" else leaf)
+        return leaves
+
+
+class ApartVariables(Variables):
+    """The leaves of x that vary, each an array of its own: what :class:`Variables` joins is a tuple of them.
+
+    So a leaf that is spread over several devices stays where it is.
+    """
+
+    flat = False
+
+    def ravel(self, leaves):
+        """The leaves as real arrays of one dtype."""
+        return tuple(self._halves(leaves))
+
+    def parts(self, vector):
+        """The arrays of the tuple."""
+        return list(vector)
+
+    def to_array(self, vector):
+        """The tuple as one array [n]."""
+        return self._joined(vector)
+
+    def from_array(self, array):
+        """The tuple of an array [n]."""
+        return tuple(super().parts(array))
+
+
+def canonical_x0(x0):
+    """x0 with every leaf that is to vary an inexact array.
+
+    A list or tuple of plain numbers, and anything with ``__array__``, is one array. Integers become the
+    default float dtype, but not inside a node of a class of its own (a module): there a whole number is
+    a setting.
+    """
+    if isinstance(x0, range):
+        x0 = list(x0)
+    if type(x0) in (list, tuple) and all(is_number(number) or isinstance(number, bool) for number in x0):
+        return _as_variable(np.asarray(x0, dtype=None if x0 else float))
+    if not isinstance(x0, jax.Array) and hasattr(x0, "__array__"):
+        x0 = native(np.asarray(x0))
+    if is_array(x0):
+        if jnp.issubdtype(x0.dtype, jax.dtypes.extended):
+            raise TypeError(f"x0={x0!r}: a random key cannot vary; give numbers")
+        return _as_variable(x0)
+
+    def in_plain_containers(node):
+        if _is_node(node):  # a class of its own
+            return jax.tree.map(lambda leaf: _as_variable(leaf) if is_inexact(leaf) else leaf, node)
+        number = is_number(node) or (is_array(node) and not _is_flag(node))
+        return _as_variable(node) if number else node
+
+    def is_own_class(node):
+        return _is_node(node) and not isinstance(node, (dict, list, tuple))
+
+    return jax.tree.map(in_plain_containers, x0, is_leaf=is_own_class)
+
+
+def _is_node(tree):
+    return tree is not None and not jax.tree_util.all_leaves([tree])
+
+
+def _is_flag(leaf):
+    """Booleans and random keys: arrays, but never variables."""
+    return leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def is_inexact(leaf):
+    if isinstance(leaf, (float, complex)):
+        return True
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _as_variable(leaf):
+    try:
+        array = jnp.asarray(leaf)
+    except TypeError as error:
+        raise TypeError(f"x0: {leaf!r} is no array of numbers") from error
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return array.astype(jnp.result_type(float))
+    # A Python number is weakly typed; a variable has the dtype it shows.
+    return jax.lax.convert_element_type(array, array.dtype)
+
+
+def native(array):
+    """The array in this machine's byte order: JAX knows no other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

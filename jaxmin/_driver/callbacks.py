@@ -1,0 +1,230 @@
+"""Watching a solve: callbacks in its graph or on the host, printed lines, a bar; called from inside the loop."""
+
+import inspect
+import itertools
+import threading
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._cache.computation import Signature, with_all_constants
+from jaxmin._core.pytree import any_traced
+from jaxmin._core.result import OptimizeResult
+from jaxmin._core.status import Status
+
+_GO_ON, _STOP = 0, 1
+_watchers: dict = {}  # number -> what is to be called; the compiled solve knows the number alone
+_numbers = itertools.count(1)
+_lock = threading.Lock()
+
+
+class Traced(NamedTuple):
+    """A callback that becomes a part of the compiled loop."""
+
+    function: Any
+
+
+def traced(function):
+    """A callback that is traced with the solve, and needs no call of the host: ``callback=jaxmin.traced(function)``.
+
+    Args:
+      function: ``function(x)``, or ``function(intermediate_result)`` by that name, with tracers: x, fun, jac, nit
+        and nfev of each iterate after x0. It is written with ``jax.numpy``. It returns None, or one boolean: True
+        ends the solve with status 99 and this iterate.
+
+    Returns:
+      What ``minimize`` and ``Solver`` take as callback, under ``jit``, ``vmap`` and ``grad`` too. Of a batch each
+      lane is asked at each trip, and its answer counts where it has a new iterate.
+
+    Raises:
+      TypeError: where it is not callable; in the solve, where it returns something else.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> near = jaxmin.traced(lambda intermediate_result: intermediate_result.fun < 1e-2)
+    >>> res = jaxmin.minimize(lambda x: jnp.sum(jnp.cosh(x) - 1), jnp.full(3, 2.0), callback=near)
+    >>> res.status.item(), bool(res.fun < 1e-2)
+    (99, True)
+    """
+    if not callable(function):
+        raise TypeError(f"traced({function!r}): a function of x, or of intermediate_result")
+    return Traced(function)
+
+
+class TracedCallback(NamedTuple):
+    """A traced callback as a computation, and the arrays that it closed over."""
+
+    signature: Signature  # constants, x leaves, other arrays of x0, f, gradient leaves, nit, nfev -> [] bool
+    constants: list
+
+
+def trace(callback, problem, whole, gradient):
+    """Trace a ``Traced`` for a ``Problem``: a ``TracedCallback``.
+
+    Args:
+      whole: x as minimize made it -> the user's x.
+      gradient: whether the method knows one.
+    """
+    takes_result, static = _takes_result(callback.function), problem.x_static
+
+    def asked(leaves, fixed, f, g, nit, nfev):
+        x = whole(static.combine(leaves, fixed))
+        if takes_result:
+            jac = static.only(g) if gradient else None
+            njev = nfev if gradient else None
+            status = jnp.full((), Status.RUNNING, jnp.int32)
+            result = OptimizeResult(x=x, fun=f, jac=jac, nit=nit, nfev=nfev, njev=njev, status=status)
+            answer = callback.function(intermediate_result=result)
+        else:
+            answer = callback.function(x)
+        answer = False if answer is None else answer
+        flag = isinstance(answer, bool) or (hasattr(answer, "dtype") and np.issubdtype(answer.dtype, np.bool_))
+        if not flag or np.shape(answer) != ():
+            raise TypeError(f"callback: the traced function returned {answer!r}; None or one boolean")
+        return jnp.asarray(answer)
+
+    leaves = [jax.ShapeDtypeStruct(*shape) for shape in problem.variables.shapes]
+    f, count = jax.ShapeDtypeStruct((), problem.trace.value_dtype), jax.ShapeDtypeStruct((), jnp.int32)
+    shown = leaves, problem.fixed, f, leaves if gradient else [], count, count
+    closed = jax.make_jaxpr(asked)(*shown)
+    closed = with_all_constants(closed, *jax.tree.leaves(shown))
+    return TracedCallback(Signature(closed.jaxpr), closed.consts)
+
+
+def stopped(asked, constants, accepted, x, f, g, nit, nfev, status):
+    """The status after a traced callback was told of an iterate: Status.CALLBACK where it asks for an end."""
+    due = accepted & (nit > 0)
+    told = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
+    stop = jax.lax.cond(due, lambda: asked(*told)[0], lambda: jnp.zeros((), bool))
+    return jnp.where(due & stop, Status.CALLBACK, status).astype(jnp.int32)
+
+
+def ask(number, accepted, x, f, gnorm, nit, nfev, status):
+    """The status after the watcher was shown an iterate: Status.CALLBACK where it asks for an end.
+
+    The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, all lanes in one
+    call, and every trip waits for it, so that the calls come in order. Only new iterates, and ends, are shown.
+    """
+    due, ended = accepted & (nit > 0), status != Status.RUNNING
+    answer = jax.ShapeDtypeStruct((), jnp.int32)
+    shown = (number, due, ended, x, f, gnorm, nit, nfev)
+
+    def call():
+        return jax.pure_callback(_show, answer, *shown, vmap_method="broadcast_all")
+
+    asked = jax.lax.cond(due | ended, call, lambda: jnp.zeros((), jnp.int32))
+    return jnp.where(due & (asked == _STOP), Status.CALLBACK, status).astype(jnp.int32)
+
+
+def _show(number, due, ended, *shown):
+    due, ended = np.asarray(due), np.asarray(ended)
+    watcher = _watchers.get(int(np.ravel(number)[0])) if due.size else None
+    if watcher is None:
+        return np.full(due.shape, _STOP, np.int32)
+    shown = jax.tree.map(np.asarray, shown)
+    answers = np.full(due.shape, _GO_ON, np.int32)
+    for lane in zip(*np.nonzero(due)) if due.ndim else [()] * int(due):
+        if watcher.show(lane, *jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), shown)):
+            answers[lane] = _STOP
+    watcher.after(due, ended | (answers == _STOP), *shown[1:])
+    return answers
+
+
+class Watcher:
+    """The user's callback, the printed lines and the bar of one call of minimize.
+
+    Args:
+      callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name; or None.
+      disp: whether each iterate is printed.
+      combine: the arrays of x, those that vary and those that do not -> the user's x.
+      bar: a ``Bar``, or None.
+    """
+
+    def __init__(self, callback, disp, combine, bar=None):
+        self._callback, self._disp, self._combine, self._bar = callback, disp, combine, bar
+        self._whole = callback is not None and _takes_result(callback)
+        self.error = None
+        self.compiled = False
+        with _lock:
+            self.number = next(_numbers)
+            _watchers[self.number] = self
+
+    def close(self):
+        """Forget it: nothing will call it any more."""
+        _watchers.pop(self.number, None)
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, lane, x, f, gnorm, nit, nfev):
+        """Tell of an iterate; whether the solve is to end. The lane is its index in a batch, () where there is none."""
+        if self.error is not None:  # of another lane
+            return True
+        if self._disp:
+            gradient = "" if gnorm is None else f"|g| = {float(gnorm):<10.3g} "
+            of = f"lane {', '.join(f'{i:4d}' for i in lane)}   " if lane else ""
+            line = f"{of}iteration {int(nit):5d}   f = {float(f):<15.8g} {gradient}evaluations = {int(nfev)}"
+            (print if self._bar is None else self._bar.write)(line)
+        if self._callback is None:
+            return False
+        try:
+            x = self._combine(*x)
+            if not self._whole:
+                return _says_stop(self._callback(x))
+            result = OptimizeResult(
+                x=x, fun=f[()], jac=None, nit=nit[()], nfev=nfev[()], njev=None, status=np.int32(Status.RUNNING)
+            )
+            return _says_stop(self._callback(intermediate_result=result))
+        except StopIteration:
+            return True
+        except BaseException as error:  # it is raised by minimize, with its own traceback
+            if self.compiled:
+                raise
+            self.error = self.error or error
+            return True
+
+    def after(self, due, ended, f, gnorm, nit, nfev):
+        """Show how far all lanes are, once those with a new iterate were told of."""
+        if self._bar is not None:
+            self._bar.show(due, ended, f, gnorm, nit, nfev)
+
+
+def watched(watcher, solve, *arguments, **settings):
+    """What the solve gives; an exception of the user's callback is raised as it was."""
+    if watcher is None:
+        return solve(*arguments, **settings)
+    try:
+        solved = solve(*arguments, **settings)
+        values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
+        if any_traced(values):
+            watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
+            return solved
+        jax.block_until_ready(values)
+    finally:
+        if not watcher.compiled:
+            watcher.close()
+    if watcher.error is not None:
+        raise watcher.error
+    return solved
+
+
+def _value(leaf):
+    """The array below the tracers of ``grad`` and ``vmap``, or the tracer of ``jit`` below them."""
+    below = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
+    while type(leaf).__name__ in below:
+        leaf = getattr(leaf, below[type(leaf).__name__])
+    return leaf
+
+
+def _says_stop(answer):
+    """True, of Python, NumPy or JAX; another answer is none."""
+    array = isinstance(answer, (bool, np.generic, np.ndarray, jax.Array))
+    return array and np.ndim(answer) == 0 and np.asarray(answer).dtype == np.bool_ and bool(answer)
+
+
+def _takes_result(callback):
+    """Whether it wants SciPy's newer form: a sole parameter of the name intermediate_result."""
+    try:
+        return list(inspect.signature(callback).parameters) == ["intermediate_result"]
+    except (TypeError, ValueError):
+        return False

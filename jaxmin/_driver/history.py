@@ -1,0 +1,59 @@
+"""How a solve went: the last iterates' figures, kept in a ring of fixed length inside the loop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmin._core import vector as vec
+
+
+class History(NamedTuple):
+    """The last N iterates of a solve, the oldest first; x0 is iterate 0.
+
+    Of fewer than N the rest is NaN, and -1 where the numbers are whole. Under ``vmap`` a leading batch axis.
+
+    - ``nit`` [N] int32: the iterate's number.
+    - ``fun`` [N]: the objective.
+    - ``gnorm`` [N]: the infinity norm of the gradient, with bounds of the projected one; NaN for methods without.
+    - ``step`` [N]: the largest change of x since the iterate before; NaN at x0.
+    - ``nfev`` [N] int32: evaluations so far.
+    - ``x``: the iterates, like x0 with a leading axis N (None for leaves that do not vary), with
+      ``options={"history_x": True}``; else None.
+    """
+
+    nit: Any
+    fun: Any
+    gnorm: Any
+    step: Any
+    nfev: Any
+    x: Any = None
+
+
+def empty(length, dtype, x=None):
+    """A history of nothing yet; of points like the vector x too, unless that is None."""
+    whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
+    points = jax.tree.map(lambda u: jnp.full((length, *u.shape), jnp.nan, u.dtype), x)
+    return History(whole, real, real, real, whole, points)
+
+
+def record(history, accepted, before, after, gnorm, nfev):
+    """The history with the iterate of the state ``after``, where a trip accepted one."""
+    x, f, _ = after.iterate
+    moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
+    gnorm = jnp.nan if gnorm is None else gnorm
+    row = History(after.nit, f, gnorm, moved, nfev, None if history.x is None else x)
+    length = history.nit.shape[0]
+    here = (jnp.arange(length) == after.nit % length) & accepted
+
+    def put(kept, new):
+        return jnp.where(here.reshape(-1, *[1] * (kept.ndim - 1)), jnp.asarray(new, kept.dtype), kept)
+
+    return jax.tree.map(put, history, row)
+
+
+def in_order(history, nit):
+    """The ring, its oldest entry first."""
+    length = history.nit.shape[0]
+    start = jnp.where(nit + 1 > length, (nit + 1) % length, 0)
+    return jax.tree.map(lambda kept: jnp.roll(kept, -start, axis=0), history)

@@ -1,0 +1,202 @@
+"""Derivatives of a solution, by the implicit function theorem."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._core import vector as vec
+from jaxmin._core.batch_cond import anywhere
+from jaxmin._core.box import EVERYWHERE
+from jaxmin._core.status import SUCCESSES, Status
+
+# Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
+# gradients.
+_DENSE_MAX = 100
+_STEPS_MAX = 10_000  # of conjugate gradients
+# Statuses that are no success, but whose point is a minimum as far as the tolerances, or the dtype, can tell.
+_AT_A_MINIMUM = sorted({Status.PRECISION_LOSS, Status.FTOL, Status.XTOL, *SUCCESSES})
+# What rounding stopped is at a minimum if Newton's step from there is shorter than so much of x.
+_NEAR = 1e-2
+
+
+def implicit(solve, evaluate):
+    r"""The solve with the derivatives of its solution with respect to the inputs.
+
+    At a minimum :math:`g(x, \theta) = 0`, hence
+
+    .. math:: \nabla_x g \; \dot x = -\nabla_\theta g \; \dot\theta.
+
+    Along it the value changes as if x stood still (the envelope theorem); the aux with both; the gradient not
+    at all. Variables held at a bound go with the bound. x0 and the limits have no influence on where a minimum
+    is. Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x
+    are NaN.
+
+    Args:
+      solve: (x0, inputs, limits) -> ``Solution``.
+      evaluate: (x, inputs) -> (value, grad, aux). The last of the inputs is the ``Box``, or None.
+
+    Returns:
+      A function like ``solve`` with forward- and reverse-mode derivatives of any order.
+
+    References:
+      A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed., 2008, Section 15.1.
+    """
+    solved = jax.custom_jvp(solve)
+
+    @solved.defjvp
+    def rule(primals, tangents):
+        x0, inputs, limits = primals
+        inputs_dot = tangents[1]
+        solution = solved(x0, inputs, limits)
+        x = solution.x
+
+        box, box_dot = inputs[-1], inputs_dot[-1]
+        edge = EVERYWHERE if box is None else box
+
+        def gradient(x, inputs):
+            g = evaluate(x, inputs)[1]
+            return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
+
+        g = gradient(x, inputs) if solution.g is None else solution.g
+        held = None if box is None else box.binding(x, g, limits.gtol)
+        free = jax.tree.map(lambda held: held == 0, held)
+
+        def hessian(v):
+            return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
+
+        def among_free(v):
+            return edge.only(free, hessian(edge.only(free, v)), v)
+
+        def is_near():
+            step = _solve_linear(among_free, edge.only(free, g))
+            return vec.max_abs(step) <= _NEAR * jnp.maximum(vec.max_abs(x), 1)
+
+        g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
+        # Reverse mode leaves out an input that the gradient does not see: by nothing it sees them all, and so does NaN.
+        nothing = _nothing(inputs_dot)
+        b = jax.tree.map(lambda g_dot: nothing.astype(g_dot.dtype) - g_dot, g_dot)
+        x_dot = vec.zeros(x)
+        f_bounds: Any = 0
+        if box is not None:  # what is held at a bound goes with it, and moves the others
+            x_dot = jax.tree.map(
+                lambda held, lower, upper: jnp.where(held < 0, lower, jnp.where(held > 0, upper, 0)), held, *box_dot
+            )
+            b = box.only(free, vec.sub(b, hessian(x_dot)))
+            # What the value loses or gains with the bounds. Not by the g at hand, which has no derivatives itself.
+            f_bounds = vec.dot(gradient(x, inputs), x_dot)
+        at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
+        by_rounding = solution.status == Status.PRECISION_LOSS
+        at_minimum &= ~by_rounding | jax.lax.cond(anywhere(by_rounding), is_near, lambda: jnp.ones((), bool))
+        valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
+        x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(among_free, b)))
+        f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
+        f_dot = (f_dot + f_bounds) * valid
+        aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
+        still = jax.tree.map(_no_tangent, solution)
+        return solution, still._replace(x=x_dot, f=f_dot.astype(solution.f.dtype), aux=aux_dot)
+
+    return solved
+
+
+def refused(solve, reason):
+    """The solve without derivatives: an error where they are asked for, and not a wrong number."""
+    solved = jax.custom_jvp(solve)
+
+    @solved.defjvp
+    def rule(primals, tangents):
+        raise NotImplementedError(reason)
+
+    return solved
+
+
+def unknown(solve):
+    """The solve, with NaN for its derivatives: it may be called where they are not wanted of it."""
+    solved = jax.custom_jvp(solve)
+
+    @solved.defjvp
+    def rule(primals, tangents):
+        out, nan = solved(*primals), jnp.nan * _nothing(tangents)
+        inexact = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return out, jax.tree.map(lambda leaf: jnp.full_like(leaf, nan) if inexact(leaf) else _no_tangent(leaf), out)
+
+    return solved
+
+
+def _solve_linear(hessian, b):
+    """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
+    eps, size = float(jnp.finfo(vec.scalar_dtype(b)).eps), vec.size(b)
+    flat = 10 * size * eps  # less curvature than that, beside the largest, is rounding
+    if size <= _DENSE_MAX and not isinstance(b, tuple):
+        H = jax.vmap(hessian)(jnp.eye(size, dtype=b.dtype))
+        L = jnp.linalg.cholesky((H + H.T) / 2)
+        pivots = jnp.diagonal(L) ** 2 / jnp.maximum(jnp.diagonal(H), jnp.finfo(b.dtype).tiny)
+        regular = jnp.all(pivots > flat)
+        return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
+
+    def conjugate_gradients(matvec, b):
+        bb = vec.dot(b, b)
+
+        def goes_on(carry):
+            _, r, _, k, least, most = carry
+            return (least > flat * most) & (vec.dot(r, r) > (10 * eps) ** 2 * bb) & (k < _STEPS_MAX)
+
+        def step(carry):
+            v, r, d, k, least, most = carry
+            rr, Hd = vec.dot(r, r), matvec(d)
+            dHd = vec.dot(d, Hd)
+            alpha, curvature = rr / dHd, dHd / vec.dot(d, d)
+            v, r = vec.axpy(alpha, d, v), vec.axpy(-alpha, Hd, r)
+            d = vec.axpy(vec.dot(r, r) / rr, d, r)
+            return v, r, d, k + 1, jnp.minimum(least, curvature), jnp.maximum(most, curvature)
+
+        begin = vec.zeros(b), b, b, 0, jnp.full_like(bb, jnp.inf), jnp.zeros_like(bb)
+        v, *_, least, most = jax.lax.while_loop(goes_on, step, begin)
+        return v, most, least > flat * most
+
+    def solve(matvec, b):
+        v, most, regular = conjugate_gradients(matvec, b)
+        # As good as by factors: the residual, not as the steps carry it on, is what rounding of H would make.
+        residual = vec.norm(vec.sub(b, matvec(v)))
+        solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
+        if not isinstance(b, tuple):
+            # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
+            probe = jnp.cos(jnp.arange(size) ** 2).astype(b.dtype)
+            regular &= conjugate_gradients(matvec, probe)[2]
+        return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
+
+    return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)
+
+
+def _nothing(tangents):
+    """0, which depends on all of them."""
+    parts = [leaf for leaf in jax.tree.leaves(tangents) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return functools.reduce(jnp.add, (jnp.real(jnp.sum(0 * part)) for part in parts), jnp.zeros(()))
+
+
+def _no_tangent(leaf):
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+
+
+_MODES = {
+    "implicit": implicit,
+    "unroll": lambda solve, evaluate: solve,  # its trips have derivatives of their own
+    "none": lambda solve, evaluate: refused(
+        solve, "options['diff']='none': the solution has no derivatives; 'implicit' gives them"
+    ),
+}
+
+
+def check_mode(diff):
+    """Raise unless ``options["diff"]`` is one of the modes."""
+    if not isinstance(diff, str) or diff not in _MODES:
+        raise ValueError(f"options['diff']={diff!r}: one of {', '.join(map(repr, _MODES))}")
+
+
+def mode(diff):
+    """What ``options["diff"]`` chooses: (solve, evaluate) -> solve."""
+    return _MODES[diff]

@@ -1,0 +1,71 @@
+"""A method as an Optax transformation, where Optax asks for its own types."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Method
+from jaxmin.transforms._lookup import iterate
+from jaxmin.transforms._transformation import is_transformation
+
+
+class AsOptaxState(NamedTuple):
+    value: Any  # [] inf: f at params, the next trial, is not known yet
+    grad: Any  # like params: the gradient at the last accepted point
+    inner: Any  # the method's state
+
+
+def as_optax(method):
+    """A method, or a transformation of this package, as an ``optax.GradientTransformationExtraArgs``.
+
+    Optax's ``chain`` and ``partition`` hand the value only to what is of that type. The state has a ``value``
+    and a ``grad`` for Optax's own look-ups: the value is always infinite, so that
+    ``optax.value_and_grad_from_state`` evaluates at the trial it is given; the gradient is that of the last
+    accepted point, for a test of its norm. In ``optax.partition`` that is one group's only: evaluate with
+    ``jax.value_and_grad`` there. A method goes last in a chain.
+
+    Args:
+      method: a ``Method`` (``jaxmin.lbfgs()``), or a transformation (``jaxmin.transforms.adam(0.1)``).
+
+    Returns:
+      An ``optax.GradientTransformationExtraArgs``. A method's ``update`` needs ``value=``, the objective at
+      params, and is a TypeError without; other keyword arguments are ignored.
+
+    Raises:
+      TypeError: where ``method`` is neither, or asks for more or less than value and gradient (``trust_ncg``,
+        ``nelder_mead``).
+      ImportError: where Optax is not installed.
+
+    >>> import jax, jax.numpy as jnp, jaxmin, optax
+    >>> f = lambda x: jnp.sum((x - 3) ** 2)
+    >>> tx, x = optax.chain(optax.identity(), jaxmin.as_optax(jaxmin.lbfgs())), jnp.zeros(2)
+    >>> state = tx.init(x)
+    >>> for _ in range(5):
+    ...     value, grad = optax.value_and_grad_from_state(f)(x, state=state)
+    ...     updates, state = tx.update(grad, state, x, value=value)
+    ...     x = optax.apply_updates(x, updates)
+    >>> jaxmin.iterate(state).x.round(3).tolist()
+    [3.0, 3.0]
+    """
+    import optax
+
+    if not is_transformation(method):
+        raise TypeError(f"method={method!r}: a method or a transformation, such as jaxmin.lbfgs()")
+    if getattr(method, "wants", "gradient") != "gradient":
+        raise TypeError(f"method={method!r}: it asks for a {method.wants}; Optax's loops have value and gradient")
+    if not isinstance(method, Method):
+        return optax.GradientTransformationExtraArgs(method.init, method.update)
+
+    def init(params):
+        value = jnp.full((), jnp.inf, vec.scalar_dtype(params))
+        return AsOptaxState(value, vec.zeros(params), method.init(params))
+
+    def update(grads, state, params=None, *, value=None, **extra):
+        del extra
+        if value is None or params is None:
+            raise TypeError("value, params: a method is told both: tx.update(grads, state, params, value=value)")
+        updates, inner = method.update(grads, state.inner, params, value=value)
+        return updates, AsOptaxState(state.value, iterate(inner).g, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,139 @@
+"""Transformations of other libraries, and triples of functions, as methods."""
+
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Iterate, LineSearch, Method
+from jaxmin._core.pytree import check_tree
+from jaxmin._core.status import Status
+from jaxmin.methods._descend import descend
+from jaxmin.transforms._lookup import stored
+from jaxmin.transforms._transformation import is_transformation, taken
+from jaxmin.transforms._triple import from_triple, is_triple
+
+_OFFERED = ("value", "grad", "value_fn")
+
+
+class ForeignState(NamedTuple):
+    trial: Any  # [n] the point to evaluate next
+    iterate: Iterate  # the point evaluated last (the last finite one): every one is an iterate
+    nit: Any  # [] int32; -1 before x0
+    status: Any  # [] int32: Status.RUNNING, or Status.NAN
+    inner: Any  # the transformation's own state
+
+
+class Foreign(NamedTuple):
+    """A transformation chosen as a method; it becomes one when it is told how params are built."""
+
+    transformation: Any
+    linesearch: LineSearch | None = None
+    kept: bool = False  # it is the same object whenever it does the same
+    wants = "gradient"  # type: ignore[misc]
+    trees = True  # type: ignore[misc]
+
+    def bind(self, to_params, to_vector):
+        """The ``Method`` on flat vectors; the transformation itself sees ``to_params(vector)``."""
+        transformation = _on_vectors(self.transformation, to_params, to_vector)
+        if self.linesearch is not None:
+            return descend(transformation, self.linesearch)
+        return _as_method(transformation, to_params, to_vector)
+
+
+def foreign(thing, **fields):
+    """``thing`` as a ``Foreign``: a transformation, or a triple (init, update, get_params)."""
+    return Foreign(from_triple(thing) if is_triple(thing) else thing, **fields)
+
+
+def is_foreign(thing):
+    """Whether it has Optax's two functions, or is a triple."""
+    return is_triple(thing) or (is_transformation(thing) and not isinstance(thing, type))
+
+
+class _OnVectors(NamedTuple):
+    init: Any
+    update: Any
+
+
+def _on_vectors(transformation, to_params, to_vector):
+    _check_wishes(transformation.update)
+
+    def init(x):
+        return _explained(transformation.init, to_params(x))
+
+    def update(g, state, x, /, **extra):
+        if "grad" in extra:
+            extra["grad"] = to_params(extra["grad"])
+        params, extra = to_params(x), taken(transformation.update, extra)
+        updates, new = _explained(transformation.update, to_params(g), state, params, **extra)
+        check_tree("method: the updates of this transformation", updates, params)
+        shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (updates, params)]
+        if shapes[0] != shapes[1]:
+            raise TypeError(f"method: its updates have the shapes {shapes[0]}, params {shapes[1]}")
+        found, wanted = jax.tree.structure(new), jax.tree.structure(state)
+        if found != wanted:
+            raise TypeError(f"method: the state of this transformation changes its tree: {found} against {wanted}")
+        return to_vector(updates), new
+
+    return _OnVectors(init, update)
+
+
+def _check_wishes(update):
+    """Raise where an update requires a keyword argument that minimize does not offer."""
+    for parameter in inspect.signature(update).parameters.values():
+        required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if required and parameter.name not in _OFFERED:
+            raise TypeError(
+                f"method: its update asks for {parameter.name!r}, which nobody offers; "
+                f"minimize passes {', '.join(_OFFERED)}"
+            )
+
+
+def _explained(function, *args, **kwargs):
+    """What it returns; where it cannot be traced, why the transformation is no method."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        raise TypeError(
+            f"method: minimize cannot run this transformation, to which it passes x0's arrays as params and "
+            f"{', '.join(_OFFERED)} by keyword. It raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _as_method(transformation, to_params, to_vector):
+    def init(x):
+        zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
+        return ForeignState(
+            trial=x,
+            iterate=Iterate(x, zero, zeros),
+            nit=jnp.full((), -1, jnp.int32),
+            status=jnp.full((), Status.RUNNING, jnp.int32),
+            inner=jax.tree.map(jnp.asarray, transformation.init(x)),
+        )
+
+    def observe(grad, state, x, *, value):
+        iterate = Iterate(x, value.astype(state.iterate.f.dtype), grad)
+        # A point without a finite value is no iterate, unless it is x0.
+        finite = (state.nit < 0) | ((value < jnp.inf) & jnp.isfinite(vec.max_abs(grad)))
+        return state._replace(
+            trial=x,
+            iterate=vec.where(finite, iterate, state.iterate),
+            nit=state.nit + finite.astype(jnp.int32),
+            status=jnp.where(finite, Status.RUNNING, Status.NAN).astype(jnp.int32),
+        )
+
+    def update(grad, state, x, *, value, value_fn):
+        updates, inner = transformation.update(
+            grad, state.inner, x, value=value, grad=grad, value_fn=lambda params: value_fn(to_vector(params))
+        )
+        inner = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), inner, state.inner)
+        return updates, state._replace(trial=vec.axpy(1, updates, x), inner=inner)
+
+    def known(state):
+        found = stored(state.inner, to_params(state.trial))
+        return None if found is None else (found[0], to_vector(found[1]))
+
+    return Method(init, update, observe=observe, stored=known)

@@ -1,0 +1,138 @@
+"""Bounds as the user gives them, checked and made a box."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._core.box import Box
+from jaxmin._core.pytree import any_traced, is_array, is_number
+
+
+class Bounds(NamedTuple):
+    """Bounds on the variables, lower <= x <= upper, as ``scipy.optimize.Bounds`` has them.
+
+    Args:
+      lower, upper: numbers, arrays or pytrees shaped like x0, or like an upper part of it: one number then
+        holds for all below it. None and infinities are no bounds; equal bounds fix a variable. They may be
+        traced and batched.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 3) ** 2), [0.0, 0.0], bounds=jaxmin.Bounds(0, jnp.array([1, 9])))
+    >>> res.x.round(3).tolist(), res.active_mask.tolist()
+    ([1.0, 3.0], [1, 0])
+    """
+
+    lower: Any = -np.inf
+    upper: Any = np.inf
+
+
+def box(bounds, variables, x_static):
+    """The user's bounds as a ``Box``, or None.
+
+    Args:
+      bounds: None, a sequence of (low, high) pairs with None for no bound, ``Bounds`` or SciPy's.
+      variables: the ``Variables`` of x0.
+      x_static: its ``Static``.
+
+    Raises:
+      TypeError, ValueError: naming bounds.
+    """
+    if bounds is None:
+        return None
+    sides = [
+        _spread(name, side, none, variables, x_static)
+        for name, side, none in zip(("lower", "upper"), _pair(bounds, variables, x_static), (-np.inf, np.inf))
+    ]
+    rounded = [_rounded(low, high, jnp.dtype(dtype)) for low, high, (_, dtype) in zip(*sides, variables.shapes)]
+    return Box(*map(variables.ravel, zip(*rounded)))
+
+
+def _pair(bounds, variables, x_static):
+    """(lower, upper), each a pytree."""
+    if isinstance(bounds, Bounds):
+        return bounds
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # SciPy's
+        return bounds.lb, bounds.ub
+    expected = "a sequence of (low, high) pairs, one a variable, or Bounds(lower, upper)"
+    if not isinstance(bounds, (list, tuple)) and not hasattr(bounds, "__array__"):
+        raise TypeError(f"bounds={bounds!r}: {expected}")
+    if not jax.tree_util.treedef_is_leaf(x_static.treedef):
+        raise TypeError("bounds: x0 is a pytree; its bounds come as Bounds(lower, upper), built like it, not as pairs")
+    pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
+    for pair in pairs:
+        if len(pair) != 2 or any(np.ndim(bound) for bound in pair):
+            raise ValueError(f"bounds: {pair!r} is no (low, high) pair of numbers")
+    shape = variables.shapes[0][0]
+    if len(pairs) != int(np.prod(shape)):
+        raise ValueError(f"bounds: {len(pairs)} pairs for {int(np.prod(shape))} variables")
+    none = (-np.inf, np.inf)
+    sides = [[none[i] if pair[i] is None else pair[i] for pair in pairs] for i in (0, 1)]
+    return [
+        jnp.stack([jnp.asarray(v) for v in side]).reshape(shape) if any_traced(side) else np.reshape(side, shape)
+        for side in sides
+    ]
+
+
+def _spread(name, side, none, variables, x_static):
+    """One side's bound for each leaf that varies, in the leaf's shape."""
+    like = x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
+    if jax.tree_util.treedef_is_leaf(x_static.treedef) and isinstance(side, (list, tuple)):
+        side = jnp.stack(list(map(jnp.asarray, side))) if any_traced(side) else np.asarray(side)
+    above, tree = jax.tree.flatten(side, is_leaf=lambda node: node is None)
+    try:
+        below = tree.flatten_up_to(like)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"bounds: {name} is built as {tree}, x0 as {jax.tree.structure(like)}") from error
+    leaves = []
+    for bound, part in zip(above, below):
+        for leaf in jax.tree.leaves(part):
+            value = none if bound is None else bound
+            number = is_number(value) or (is_array(value) and np.issubdtype(value.dtype, np.number))
+            if not number or np.iscomplexobj(value):
+                raise TypeError(f"bounds: {name} holds {value!r}, no real number")
+            try:
+                leaves.append(
+                    jnp.broadcast_to(value, leaf.shape)
+                    if isinstance(value, jax.Array)
+                    else np.broadcast_to(value, leaf.shape)
+                )
+            except ValueError:
+                raise ValueError(
+                    f"bounds: {name} of shape {np.shape(value)} for a part of x0 of {leaf.shape}"
+                ) from None
+    return leaves
+
+
+def _rounded(lower, upper, dtype):
+    """Both bounds of a leaf in its dtype, not wider than given: the one up, the other down.
+
+    Where no number of the dtype lies between them, both are the nearest. Where there is nothing between them at
+    all, they are NaN, or an error if that is known.
+    """
+    if dtype.kind == "c":
+        raise TypeError("bounds: x0 has complex leaves, and no order to bound them by")
+    if not any_traced((lower, upper)) and not bool(np.all(np.asarray(lower) <= np.asarray(upper))):
+        raise ValueError(f"bounds: a lower bound above its upper one, or a NaN: lower {lower}, upper {upper}")
+    empty = ~(jnp.asarray(lower) <= jnp.asarray(upper))
+    low, high = _inward(lower, dtype, up=True), _inward(upper, dtype, up=False)
+    between = low <= high
+    nearest = jnp.asarray(lower).astype(dtype)
+    low, high = jnp.where(between, low, nearest), jnp.where(between, high, nearest)
+    return jnp.where(empty, jnp.nan, low).astype(dtype), jnp.where(empty, jnp.nan, high).astype(dtype)
+
+
+def _inward(bound, dtype, up):
+    """The number of the dtype next to a bound on its inner side."""
+    xp = jnp if isinstance(bound, jax.Array) else np  # NumPy's double precision is not JAX's to round away
+    given = xp.asarray(bound)
+    kept = given.astype(dtype)
+    fixed = jax.lax.stop_gradient(kept) if xp is jnp else kept
+    exactly = jax.lax.stop_gradient(given) if xp is jnp else given
+    with jax.numpy_dtype_promotion("standard"):
+        wide = jnp.promote_types(given.dtype, dtype) if xp is jnp else np.promote_types(given.dtype, dtype)
+    outside = fixed.astype(wide) < exactly if up else fixed.astype(wide) > exactly
+    neighbour = jnp.nextafter(fixed, jnp.asarray(jnp.inf if up else -jnp.inf, dtype))
+    # The step to the neighbour has no derivative; the bound's own is kept.
+    return kept + jnp.where(outside, neighbour - fixed, 0).astype(dtype)

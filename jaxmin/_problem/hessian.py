@@ -1,0 +1,71 @@
+"""Second derivatives by hand: the arguments hess and hessp, checked, and what they return."""
+
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+
+
+def checked(hess, hessp):
+    """The two as functions or None; anything else is refused by name."""
+    for name, given, call in (("hess", hess, "hess(x, *args)"), ("hessp", hessp, "hessp(x, p, *args)")):
+        if not (given is None or given is False or callable(given)):
+            raise ValueError(
+                f"{name}={given!r}: a callable {call}, or None (automatic differentiation, which is exact: finite "
+                "differences and updates cannot beat it)"
+            )
+    return hess or None, hessp or None
+
+
+def used(wants, method, hess, hessp):
+    """Of the user's two functions the one that a method uses, as (hess, hessp); SciPy's warning where it uses none."""
+    if wants not in ("product", "hessian"):
+        for name, given in (("hess", hess), ("hessp", hessp)):
+            if given is not None:
+                text = f"Method {method} does not use Hessian information ({name})."
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
+        return None, None
+    if wants == "product":
+        return (None, hessp) if hessp is not None else (hess, None)
+    return (hess, None) if hess is not None else (None, hessp)
+
+
+def as_matrix(H, leaves, x_static):
+    """The user's Hessian as one symmetric matrix: a block for each two parts of x0, as ``jax.hessian`` has them."""
+    if any(jnp.iscomplexobj(leaf) for leaf in leaves):
+        raise TypeError("hess: x0 is complex, of which no matrix of this form tells all; hessp can, or leave it out")
+    if jax.tree_util.treedef_is_leaf(x_static.treedef):
+        H = _as_array("hess", H)
+        blocks = [[H]]
+    else:
+        try:
+            blocks = [[_as_array("hess", block) for block in x_static.pick(row)] for row in x_static.pick(H)]
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"hess: a Hessian built as {jax.tree.structure(H)} for x0 built as {x_static.treedef}; it is built "
+                "like x0, and each part of it again"
+            ) from error
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*leaves)
+    rows = []
+    for a, row in zip(leaves, blocks):
+        for b, block in zip(leaves, row):
+            if block.shape != a.shape + b.shape:
+                raise ValueError(
+                    f"hess: a Hessian of shape {block.shape} for parts of x0 of shapes {a.shape} and {b.shape}; "
+                    f"{a.shape + b.shape} is expected"
+                )
+            if jnp.iscomplexobj(block):
+                raise TypeError(f"hess: a complex Hessian ({block.dtype}) for a real x0")
+        sides = [(math.prod(a.shape), math.prod(b.shape)) for b in leaves]
+        rows.append([block.reshape(side).astype(dtype) for block, side in zip(row, sides)])
+    H = jnp.block(rows)
+    return (H + H.T) / 2
+
+
+def _as_array(name, value):
+    try:
+        return jnp.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: it must return an array of numbers, not {type(value).__name__}") from error

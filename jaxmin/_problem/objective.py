@@ -1,0 +1,230 @@
+"""A problem: fun traced once and checked, and the arrays that it is fed."""
+
+import contextlib
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._cache import traces
+from jaxmin._cache.computation import Signature, with_all_constants
+from jaxmin._core.pytree import Static, is_array, is_number, partition
+from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
+from jaxmin._core.vector import typed_sharding
+from jaxmin._problem.hessian import as_matrix
+
+
+class Trace(NamedTuple):
+    """What tracing fun gave."""
+
+    signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
+    constants: list  # what fun closed over
+    value_dtype: Any
+    aux_static: Static
+    by_hand: str | None = None  # "hess" or "hessp", if one is given and used
+    second: Signature | None = None  # of it: constants, x leaves, p leaves, other arrays -> H, or leaves of the product
+    second_constants: Any = ()  # what it closed over
+
+
+class Problem(NamedTuple):
+    """A minimisation problem ready to be solved: what is compiled, and what it is fed."""
+
+    trace: Trace
+    variables: Variables
+    x_static: Static  # x0 without the leaves that vary, and without its other arrays
+    leaves: list  # x0: the leaves that vary
+    fixed: list  # x0: arrays that do not
+    arrays: list  # arrays of fun, of jac, of hess and hessp, and of args
+    is_argument: Any  # which leaves of these are arrays: numbers too, unless they steer Python
+
+    def inputs(self):
+        """What the compiled solve is fed beside the leaves of x0."""
+        return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays
+
+
+def build(fun, x0, args, jac, has_aux, gradient=True, hess=None, hessp=None):
+    """Trace fun once, with its gradient if wanted, at x0; every defect that needs no values is raised here.
+
+    Of ``hess`` and ``hessp`` at most one is given: it is traced too.
+    """
+    args = args if isinstance(args, tuple) else (args,)
+    functions = fun, jac, hess, hessp
+    try:
+        return _build(functions, x0, args, has_aux, gradient, _is_argument)
+    except Exception as error:
+        # A number among args, or bound by functools.partial, that steers Python control flow (a range, an
+        # axis, a shape) cannot be traced: take the numbers as constants, at the price of a second trace.
+        if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
+            with contextlib.suppress(Exception):
+                return _build(functions, x0, args, has_aux, gradient, is_array)
+        if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
+            error.add_note("x0 is a list of lists: a pytree, handed to fun as it is. For an array, jnp.array(x0).")
+        if isinstance(error, jax.errors.TracerArrayConversionError):
+            raise TypeError(
+                "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
+                "jax.numpy, or wrap the foreign part in jax.pure_callback and give its gradient as jac."
+            ) from error
+        raise
+
+
+def _build(functions, x0, args, has_aux, gradient, is_argument):
+    leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
+    if not leaves and (x0 is None or x_static.leaves()):
+        raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
+    _, jac, hess, hessp = functions
+    parts = (*map(_taken_apart, functions), jax.tree.map(as_argument, args))
+    arrays, static = partition(parts, is_argument)
+    second = "hess" if hess is not None else "hessp" if hessp is not None else None
+    settings = gradient, jac is None, jac is True, has_aux, second
+    trace = traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
+    return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays, is_argument)
+
+
+def _trace(static, x_static, inputs, settings):
+    gradient, by_ad, with_grad, has_aux, second = settings
+    aux_box = []
+
+    def value_and_grad(leaves, fixed, arrays):
+        fun, jac, _, _, args = static.combine(arrays)
+
+        def objective(leaves):
+            out = fun(x_static.combine(leaves, fixed), *args)
+            (value, aux), grad = _split(out, with_grad, has_aux)
+            return _as_scalar(value, smooth=gradient and by_ad), (aux, grad)
+
+        if not gradient:
+            (value, (aux, _)), grad = objective(leaves), list[Any]()
+        elif by_ad:
+            (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
+        else:
+            value, (aux, grad) = objective(leaves)
+            if not with_grad:
+                grad = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
+            grad = _checked_gradient(grad, leaves, x_static)
+        aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
+        aux_box.append(aux_static)
+        return value, grad, [jnp.asarray(leaf) for leaf in aux]
+
+    inputs = jax.tree.map(_anywhere, inputs)
+    closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
+    closed = with_all_constants(closed, *jax.tree.leaves(inputs))
+    trace = Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
+    return trace if second is None else _with_second(trace, static, x_static, inputs, second)
+
+
+def _anywhere(leaf):
+    """The leaf without its place: a trace that knew of a mesh would not serve where the data lie otherwise."""
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer) or typed_sharding(leaf):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
+
+
+def _with_second(trace, static, x_static, inputs, second):
+    """The trace with that of ``hess`` or ``hessp``, a function of x, of a p like x, and of the other arrays."""
+
+    def derivative(leaves, along, fixed, arrays):
+        _, _, hess, hessp, args = static.combine(arrays)
+        x = x_static.combine(leaves, fixed)
+        if second == "hess":
+            return as_matrix(_by_hand("hess", hess, x, *args), leaves, x_static)
+        product = _by_hand("hessp", hessp, x, x_static.only(along), *args)
+        return _checked_gradient(product, leaves, x_static, "hessp", "product")
+
+    leaves, *rest = inputs
+    inputs = leaves, leaves, *rest
+    closed = with_all_constants(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
+    return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)
+
+
+def as_argument(leaf):
+    """Array-likes of other libraries as arrays; what is no number stays as it is."""
+    if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
+        leaf = native(np.asarray(leaf))
+    return leaf
+
+
+def _is_argument(leaf):
+    return is_array(leaf) or is_number(leaf)
+
+
+def _taken_apart(fun):
+    """A ``functools.partial`` as a pytree, so that what it binds can be told from what it calls."""
+    if isinstance(fun, functools.partial) and not isinstance(fun, jax.tree_util.Partial):
+        return jax.tree_util.Partial(fun.func, *fun.args, **fun.keywords)
+    return fun
+
+
+def _by_hand(name, derivative, *args):
+    """What the user's own derivative gives."""
+    try:
+        return derivative(*args)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{name}: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
+            "jax.numpy, or leave it out: derivatives are found by automatic differentiation."
+        ) from error
+
+
+def _split(out, with_grad, has_aux):
+    """What fun returned, as ((value, aux), grad)."""
+    expected = "((value, aux), gradient)" if has_aux else "(value, gradient)"
+    grad = None
+    if with_grad:
+        out, grad = _pair(out, "jac=True", expected)
+    return (_pair(out, "has_aux=True", "(value, aux)") if has_aux else (out, None)), grad
+
+
+def _pair(out, setting, expected):
+    if not (isinstance(out, (tuple, list)) and len(out) == 2):
+        size = f" of {len(out)}" if isinstance(out, (tuple, list)) else ""
+        kind = "single number" if hasattr(out, "dtype") and not np.shape(out) else type(out).__name__
+        raise TypeError(f"fun: with {setting} it must return {expected}, not a {kind}{size}")
+    return out
+
+
+def _as_scalar(value, smooth):
+    """The objective as a real scalar; where it is differentiated, whole numbers won't do."""
+    if isinstance(value, (tuple, list)) or not (is_number(value) or hasattr(value, "dtype")):
+        raise TypeError(
+            f"fun: it must return one number, not {type(value).__name__}"
+            " (has_aux=True if it returns (value, aux); jac=True if it returns (value, gradient))"
+        )
+    whole = not is_number(value) and jnp.issubdtype(value.dtype, jnp.integer)
+    value = jnp.asarray(value)
+    if value.size != 1:
+        raise ValueError(f"fun: it must return one number, not an array of shape {value.shape}")
+    if jnp.iscomplexobj(value):
+        raise TypeError(f"fun: it must return a real number, not {value.dtype}; take its real part or modulus")
+    if value.dtype == bool:
+        raise TypeError("fun: it must return a real number, not bool")
+    if smooth and whole:
+        raise TypeError(
+            f"fun: it returns a whole number ({value.dtype}), which has no gradient; 'nelder_mead' and 'powell' ask "
+            "for none"
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.result_type(float))
+    return value.reshape(())
+
+
+def _checked_gradient(grad, leaves, x_static, name="jac", noun="gradient"):
+    """The user's gradient, or product, leaf by leaf in the shape and dtype of x0."""
+    try:
+        if jax.tree_util.treedef_is_leaf(x_static.treedef):
+            grad = jnp.asarray(grad)  # a list of numbers, as SciPy takes it
+        grads = [jnp.asarray(g) for g in x_static.pick(grad)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name}: a {noun} built as {jax.tree.structure(grad)} ({type(grad).__name__}) for x0 built as "
+            f"{x_static.treedef}"
+        ) from error
+    checked = []
+    for leaf, g in zip(leaves, grads):
+        if g.shape != leaf.shape:
+            raise ValueError(f"{name}: a {noun} of shape {g.shape} for a part of x0 of shape {leaf.shape}")
+        if jnp.iscomplexobj(g) and not jnp.iscomplexobj(leaf):
+            raise TypeError(f"{name}: a complex {noun} ({g.dtype}) for a real part of x0 ({leaf.dtype})")
+        checked.append(g.astype(leaf.dtype))
+    return checked

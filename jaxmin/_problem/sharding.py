@@ -1,0 +1,63 @@
+"""Leaves of x0 that are spread over several devices, and the form that the vector has for their sake."""
+
+import jax
+
+from jaxmin._cache.registry import entries
+from jaxmin._core.box import Box
+from jaxmin._core.variables import ApartVariables
+from jaxmin._core.vector import typed_sharding
+
+
+def in_form(flat, problem, method):
+    """The ``Problem`` with x as the method is to have it: one flat vector, or a tuple of its leaves.
+
+    Joined leaves are one array, which no sharding of theirs fits: each device would get all of it.
+
+    Args:
+      flat: ``options["flat"]``: True joins, False does not, None joins unless a leaf is sharded over several devices
+        and the method can do without.
+      problem: a ``Problem`` whose variables are flat.
+      method: a ``Method`` or a ``Foreign``.
+
+    Raises:
+      TypeError, ValueError: naming options["flat"].
+    """
+    if flat is not None and not isinstance(flat, bool):
+        raise TypeError(f"options['flat']={flat!r}: True, False or None")
+    able = method.trees and problem.trace.by_hand != "hess"
+    if flat is None:
+        flat = not (able and any(map(_is_sharded, problem.leaves)))
+    if flat:
+        is_one_vector = len(problem.leaves) == 1 and problem.leaves[0].ndim <= 1  # which is not moved
+        if not is_one_vector and any(_is_sharded(u) and typed_sharding(u) for u in problem.leaves):
+            raise ValueError(
+                "x0: leaves sharded over explicit axes of a mesh, and this method works on one flat vector of them; "
+                f"jax.sharding.reshard gathers them, {_those_that_do()} take them as they are"
+            )
+        return problem
+    if not able:
+        why = "hess gives one matrix; hessp works" if method.trees else f"a choice of {_those_that_do()}"
+        raise ValueError(f"options['flat']=False: this method works on one flat vector of x0's leaves; {why}")
+    return problem._replace(variables=ApartVariables(problem.leaves, wide=problem.trace.value_dtype))
+
+
+def placed(box, problem):
+    """The ``Box``, or None, on the devices where the leaves of x0 are that are kept apart."""
+    if box is None or problem.variables.flat:
+        return box
+
+    def beside(bounds):
+        pairs = zip(bounds, problem.leaves)
+        return tuple(jax.device_put(bound, leaf.sharding) if _is_sharded(leaf) else bound for bound, leaf in pairs)
+
+    return Box(*map(beside, box))
+
+
+def _is_sharded(leaf):
+    known = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return known and not leaf.sharding.is_fully_replicated
+
+
+def _those_that_do():
+    able = [name for name, entry in entries("methods").items() if entry.build().trees]
+    return f"{', '.join(map(repr, able))} and transformations"

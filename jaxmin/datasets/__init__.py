@@ -1,0 +1,5 @@
+"""Data with certified answers: ``nist``, nonlinear regressions of the Statistical Reference Datasets."""
+
+from jaxmin.datasets import nist
+
+__all__ = ["nist"]

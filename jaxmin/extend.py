@@ -1,0 +1,13 @@
+"""What a method or a line search of one's own is written with; the pages on writing them use nothing else."""
+
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector
+from jaxmin._core.box import EVERYWHERE, Box
+from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
+from jaxmin._core.status import Status
+from jaxmin.methods._descend import descend
+
+__all__ = [
+    "EVERYWHERE", "Box", "Direction", "Iterate", "LineSearch", "Method", "Start", "Status", "builder", "descend",
+    "vector",
+]  # fmt: skip
