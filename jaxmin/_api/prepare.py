@@ -127,7 +127,7 @@ def result_of(problem, bounded, x, jac, solution, axes=None):
     nit, nfev, nhev, curvature, history = solution.others
     if history is not None and history.x is not None:
         history = history._replace(x=static.only(history.x))
-    hess_inv = None if curvature is None else InverseHessian(curvature, variables, static, axes)
+    hess_inv: Any = None if curvature is None else InverseHessian(curvature, variables, static, axes)
     if isinstance(curvature, Dense) and jax.tree_util.treedef_is_leaf(static.treedef):
         hess_inv = curvature.H
     return OptimizeResult(

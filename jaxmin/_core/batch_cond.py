@@ -1,11 +1,15 @@
 """What is seldom needed, and left out of the trips of a batch in which no lane needs it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin._core.typing import PyTree, Scalar
 
-def seldom(needed, thorough, usual):
+
+def seldom(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
     """``thorough()``, which ``usual()`` equals wherever ``needed`` is false.
 
     Alone the thorough way is always taken: its few numbers cost less than a branch. A batch under ``vmap`` branches as
@@ -18,7 +22,7 @@ def seldom(needed, thorough, usual):
     return lax.cond(_always_alone(needed), thorough, usual)
 
 
-def _of_a_batch(alone):
+def _of_a_batch(alone: Callable[[Scalar], Scalar]) -> Callable[[Scalar], Scalar]:
     """A bool -> a bool that is not batched: ``alone`` of it, or in a batch whether it holds in any lane.
 
     A ``lax.cond`` on it stays a branch under ``vmap``, where one on the bool itself is a select. Nothing but the bool
@@ -26,11 +30,11 @@ def _of_a_batch(alone):
     """
 
     @jax.custom_batching.custom_vmap
-    def known(needed):
+    def known(needed: Scalar) -> Scalar:
         return alone(needed)
 
     @known.def_vmap
-    def in_batch(size, split, needed):
+    def in_batch(size: int, split: list[bool], needed: jax.Array) -> tuple[Scalar, bool]:
         del size, split
         return anywhere(jnp.any(needed)), False
 

@@ -1,25 +1,29 @@
 """Approximations of the inverse Hessian: what a quasi-Newton method multiplies by, and hands out in the end."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core import vector as vec
+from jaxmin._core.protocol import Iterate
+from jaxmin._core.pytree import Static
+from jaxmin._core.typing import PyTree, Scalar, Vector
+from jaxmin._core.variables import Variables
 
 
 class Pair(NamedTuple):
     """A step and the change of the gradient along it."""
 
-    s: Any  # like x
-    y: Any  # like x
-    sy: Any  # [] s . y
-    yy: Any  # [] y . y
-    curved: Any  # [] bool: f curves upwards along s, by more than rounding
+    s: Vector  # like x
+    y: Vector  # like x
+    sy: jax.Array  # [] s . y
+    yy: jax.Array  # [] y . y
+    curved: jax.Array  # [] bool: f curves upwards along s, by more than rounding
 
 
-def pair_between(previous, x, g):
+def pair_between(previous: Iterate, x: Vector, g: Vector) -> Pair:
     r"""The pair from the previous iterate to x; ``curved`` where :math:`s^T y > \epsilon |s^T g|`."""
     s, y = vec.sub(x, previous.x), vec.sub(g, previous.g)
     sy, yy = vec.dot(s, y), vec.dot(y, y)
@@ -35,26 +39,26 @@ class Unlimited(NamedTuple):
     (Nocedal & Wright, 2nd ed., eq. (7.19)).
     """
 
-    WZ: Any  # [2, n, n]
-    gamma: Any  # []
+    WZ: jax.Array  # [2, n, n]
+    gamma: jax.Array  # []
 
     @classmethod
-    def empty(cls, x):
+    def empty(cls, x: jax.Array) -> "Unlimited":
         """No pairs: W = I, and H = 0."""
         W = jnp.eye(x.size, dtype=vec.scalar_dtype(x))
         return cls(jnp.stack([W, jnp.zeros_like(W)]), jnp.zeros((), W.dtype))
 
     @classmethod
-    def of(cls, H):
+    def of(cls, H: jax.Array) -> "Unlimited":
         """Of a matrix that is known as it stands: Z."""
         return cls(jnp.stack([jnp.zeros_like(H), H]), jnp.ones((), H.dtype))
 
     @property
-    def size(self):
-        """How many variables it is of."""
+    def size(self) -> int:
+        """The number of variables."""
         return self.WZ.shape[-1]
 
-    def update(self, pair, store, forget):
+    def update(self, pair: Pair, store: Scalar, forget: Scalar) -> "Unlimited":
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
         s, y, sy, yy, _ = pair
         s, y, rho = s.astype(sy.dtype), y.astype(sy.dtype), 1 / sy
@@ -69,11 +73,11 @@ class Unlimited(NamedTuple):
             gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
         )
 
-    def reopened(self):
+    def reopened(self) -> "Unlimited":
         """To go on with: H = 0 again where there are no pairs."""
         return self._replace(gamma=jnp.where(jnp.any(self.WZ[1] != 0), self.gamma, 0))
 
-    def times(self, v):
+    def times(self, v: jax.Array) -> jax.Array:
         """H v."""
         Wv, Zv = times(self.WZ, v.astype(self.WZ.dtype))
         return (self.gamma * Wv + Zv).astype(v.dtype)
@@ -89,31 +93,31 @@ class Compact(NamedTuple):
     product.
     """
 
-    S: Any  # [m] rows like x
-    Y: Any  # [m] rows like x
-    R_inv: Any  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is not younger than pair j, else 0
-    D: Any  # [m] s_i . y_i
-    gamma: Any  # []
-    slot: Any  # [] int32: where the next pair goes, which is where the oldest one is
+    S: Vector  # [m] rows like x
+    Y: Vector  # [m] rows like x
+    R_inv: jax.Array  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is not younger than pair j, else 0
+    D: jax.Array  # [m] s_i . y_i
+    gamma: jax.Array  # []
+    slot: jax.Array  # [] int32: where the next pair goes, which is where the oldest one is
 
     @classmethod
-    def empty(cls, m, x):
+    def empty(cls, m: int, x: Vector) -> "Compact":
         """No pairs: H = 0."""
         square = jnp.zeros((m, m), vec.scalar_dtype(x))
         rows = vec.rows(m, x)
         return cls(rows, rows, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
 
     @property
-    def size(self):
-        """How many variables it is of."""
+    def size(self) -> int:
+        """The number of variables."""
         return vec.size(self.S) // self.D.shape[0]
 
-    def pairs(self):
+    def pairs(self) -> tuple[Vector, Vector, jax.Array]:
         """(S, Y, which of their rows are pairs), the oldest first."""
         rows = self.S, self.Y, jnp.diagonal(self.R_inv) != 0
         return jax.tree.map(lambda u: jnp.roll(u, -self.slot, axis=0), rows)
 
-    def update(self, pair, store, forget):
+    def update(self, pair: Pair, store: Scalar, forget: Scalar) -> "Compact":
         """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
         s, y, sy, yy, _ = pair
         m = self.D.shape[0]
@@ -137,7 +141,7 @@ class Compact(NamedTuple):
             slot=jnp.where(store, (self.slot + 1) % m, self.slot),
         )
 
-    def times(self, v):
+    def times(self, v: Vector) -> Vector:
         """H v."""
         S, Y, R_inv, D, gamma, _ = self
         p = times(R_inv, vec.rows_dot(S, v))
@@ -149,21 +153,25 @@ class Compact(NamedTuple):
 class Dense(NamedTuple):
     """H as it stands."""
 
-    H: Any  # [n, n]
+    H: jax.Array  # [n, n]
 
     @property
-    def size(self):
-        """How many variables it is of."""
+    def size(self) -> int:
+        """The number of variables."""
         return self.H.shape[0]
 
-    def times(self, v):
+    def times(self, v: jax.Array) -> jax.Array:
         """H v."""
         return times(self.H, v)
 
 
-def times(A, v):
+def times(A: jax.Array, v: jax.Array) -> jax.Array:
     """A v for a matrix, or for each of several."""
     return jnp.dot(A, v, precision=jax.lax.Precision.HIGHEST)
+
+
+# An inverse Hessian as a method holds it.
+Core: TypeAlias = Unlimited | Compact | Dense
 
 
 @jax.tree_util.register_pytree_node_class
@@ -189,27 +197,27 @@ class InverseHessian:
     (3, 2, 2)
     """
 
-    def __init__(self, core, variables, x_static, axes=None):
+    def __init__(self, core: Core, variables: Variables, x_static: Static, axes: tuple[int, ...] | None = None) -> None:
         self._core, self._variables, self._x_static = core, variables, x_static
         self._axes = _axes(core) if axes is None else axes  # of one core's arrays; a batch has more
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(n, n), of each operator of a batch too."""
         n = self._variables.size
         return n, n
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """The dtype of the matrix."""
         return self._variables.dtype
 
     @property
-    def T(self):
+    def T(self) -> "InverseHessian":
         """H itself, which is symmetric."""
         return self
 
-    def __matmul__(self, v):
+    def __matmul__(self, v: PyTree) -> PyTree:
         core = self.core()
         if jax.tree_util.treedef_is_leaf(self._x_static.treedef):
             v = jnp.asarray(v)
@@ -221,45 +229,45 @@ class InverseHessian:
         leaves = [jnp.asarray(leaf) for leaf in self._x_static.pick(v)]
         return self._x_static.only(self._variables.unravel(core.times(self._variables.ravel(leaves))))
 
-    def dot(self, v):
+    def dot(self, v: PyTree) -> PyTree:
         """``H @ v``."""
         return self @ v
 
-    def matvec(self, v):
+    def matvec(self, v: PyTree) -> PyTree:
         """``H @ v``."""
         return self @ v
 
-    def todense(self):
+    def todense(self) -> jax.Array:
         """The matrix, [n, n]."""
         core, variables = self.core(), self._variables
         column = lambda e: variables.to_array(core.times(variables.from_array(e)))
         return jax.vmap(column)(jnp.eye(self.shape[0], dtype=self.dtype))
 
-    def diagonal(self):
+    def diagonal(self) -> jax.Array:
         """The diagonal, [n]: the variances where fun is half a sum of squared residuals, each over its sigma."""
         return jnp.diagonal(self.todense())
 
-    def core(self, name="hess_inv"):
+    def core(self, name: str = "hess_inv") -> Core:
         """The matrix as the method made it: ``Unlimited``, ``Compact`` or ``Dense``; an error of a batch of them."""
         if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
             raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
         return self._core
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # it is made anew
         return np.asarray(self.todense(), dtype=dtype)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"InverseHessian(shape={self.shape}, dtype={self.dtype})"
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[Any, Any]:
         return (self._core,), (self._variables, self._x_static, self._axes)
 
     @classmethod
-    def tree_unflatten(cls, edge, children):
+    def tree_unflatten(cls, edge: Any, children: Any) -> "InverseHessian":
         return cls(children[0], *edge)
 
 
-def _axes(core):
+def _axes(core: Core) -> tuple[int, ...]:
     """How many axes each array of a core has."""
     return tuple(map(jnp.ndim, jax.tree.leaves(core)))

@@ -2,29 +2,34 @@
 
 import itertools
 import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import PyTreeDef
+
+from jaxmin._core.typing import PyTree
 
 
-def is_array(leaf):
+def is_array(leaf: Any) -> bool:
     """A JAX or NumPy array of numbers, or the shape of one."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.dtype.kind in "biufcV"
     return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
 
 
-def is_number(leaf):
+def is_number(leaf: Any) -> bool:
     """A Python number; a bool is a flag and none."""
     return isinstance(leaf, numbers.Number) and not isinstance(leaf, (bool, np.bool_))
 
 
-def is_count(leaf):
+def is_count(leaf: Any) -> bool:
     """A whole number, Python's or NumPy's."""
     return isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool)
 
 
-def any_traced(tree):
+def any_traced(tree: PyTree) -> bool:
     """Whether a leaf of it is a tracer."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
@@ -38,55 +43,55 @@ class Static:
 
     __slots__ = ("_groups", "_leaves", "treedef")
 
-    def __init__(self, treedef, leaves, groups):
+    def __init__(self, treedef: PyTreeDef, leaves: Iterable[Any], groups: Iterable[int | None]) -> None:
         self.treedef = treedef
         self._leaves = tuple(map(_Leaf, leaves))
         self._groups = tuple(groups)  # for each leaf the group it went to, None for a static one
 
-    def combine(self, *groups):
+    def combine(self, *groups: Iterable[Any]) -> PyTree:
         """The pytree again, with the leaves of each group in their places."""
         given, rest = [iter(group) for group in groups], iter(self._leaves)
         leaves = [next(rest).value if group is None else next(given[group]) for group in self._groups]
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def bare(self):
+    def bare(self) -> "Static":
         """The structure alone, with None for the leaves that are no arrays."""
         return Static(self.treedef, [], self._groups)
 
-    def skeleton(self):
+    def skeleton(self) -> tuple[PyTreeDef, tuple[int | None, ...]]:
         """The structure, and where in it the groups are, without the other leaves."""
         return self.treedef, self._groups
 
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether the structure is of tuples, lists and dictionaries alone."""
         return _is_plain(self.treedef)
 
-    def leaves(self):
+    def leaves(self) -> list[Any]:
         """The leaves that are no arrays."""
         return [leaf.value for leaf in self._leaves]
 
-    def only(self, leaves):
+    def only(self, leaves: Iterable[Any]) -> PyTree:
         """The pytree with the first group in its places and None elsewhere."""
         leaves = iter(leaves)
         return jax.tree.unflatten(self.treedef, [next(leaves) if group == 0 else None for group in self._groups])
 
-    def pick(self, tree):
+    def pick(self, tree: PyTree) -> list[Any]:
         """What stands in a tree of this structure where the first group was."""
         subtrees = self.treedef.flatten_up_to(tree)
         return [subtree for subtree, group in zip(subtrees, self._groups) if group == 0]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # As a tree: classes whose structures hold a sentinel compare it by identity, which no copy of a treedef keeps.
         zeros = [itertools.repeat(0)] * len(self._groups)
         return _restored, (self.combine(*zeros), self._groups)
 
-    def _key(self):
+    def _key(self) -> tuple[Any, ...]:
         return self._groups, self._leaves
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._key())
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Static) or self._key() != other._key():
             return False
         try:
@@ -95,12 +100,12 @@ class Static:
             return self.treedef is other.treedef
 
 
-def _restored(tree, groups):
+def _restored(tree: PyTree, groups: Sequence[int | None]) -> Static:
     leaves, treedef = jax.tree.flatten(tree)
     return Static(treedef, [leaf for leaf, group in zip(leaves, groups) if group is None], groups)
 
 
-def _is_plain(treedef):
+def _is_plain(treedef: PyTreeDef) -> bool:
     kind = treedef.node_data()
     return kind is None or (kind[0] in (tuple, list, dict, type(None)) and all(map(_is_plain, treedef.children())))
 
@@ -110,16 +115,16 @@ class _Leaf:
 
     __slots__ = ("value",)
 
-    def __init__(self, value):
+    def __init__(self, value: Any) -> None:
         self.value = value
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         try:
             return hash(self.value)
         except TypeError:
             return id(self.value)
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         if self.value is other.value:
             return True
         try:
@@ -129,7 +134,7 @@ class _Leaf:
             return False
 
 
-def partition(tree, *predicates):
+def partition(tree: PyTree, *predicates: Callable[[Any], bool]) -> Any:
     """Take a pytree apart: one list of leaves for each predicate (the first that holds), and the rest.
 
     Returns ``(*lists, static)`` with ``static.combine(*lists)`` equal to the tree.
@@ -141,7 +146,7 @@ def partition(tree, *predicates):
     return *lists, Static(treedef, rest, groups)
 
 
-def check_tree(name, tree, params):
+def check_tree(name: str, tree: PyTree, params: PyTree) -> None:
     """Raise unless a tree is built like params; None stands for params that nobody knows."""
     found, wanted = jax.tree.structure(tree), jax.tree.structure(params)
     if params is not None and found != wanted:

@@ -1,6 +1,7 @@
 """What a solve found: OptimizeResult."""
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jaxmin._core import vector as vec
 from jaxmin._core.pytree import Static, is_array, is_number
 from jaxmin._core.status import SUCCESSES, WITHOUT_GRADIENT, Status
+from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -49,25 +51,25 @@ class OptimizeResult:
     (2,)
     """
 
-    x: Any
-    fun: Any
-    jac: Any
-    nit: Any
-    nfev: Any
-    njev: Any
-    status: Any
-    hess_inv: Any = None
-    aux: Any = None
-    active_mask: Any = None
-    gnorm: Any = None
-    nhev: Any = None
-    history: Any = None
+    x: PyTree
+    fun: jax.Array
+    jac: PyTree
+    nit: jax.Array
+    nfev: jax.Array
+    njev: jax.Array | MaybeNone
+    status: jax.Array
+    hess_inv: Any = None  # jax.Array, InverseHessian or None
+    aux: PyTree = None
+    active_mask: PyTree = None
+    gnorm: jax.Array | MaybeNone = None
+    nhev: jax.Array | MaybeNone = None
+    history: Any = None  # History or None
     # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
     # a look at the leaves would not do, since JAX puts anything in the place of arrays.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
 
     @property
-    def success(self):
+    def success(self) -> PerLane:
         """Whether the stopping test that the status names held at x."""
         if isinstance(self.status, jax.core.Tracer):
             return jnp.isin(self.status, jnp.asarray(SUCCESSES))
@@ -75,7 +77,7 @@ class OptimizeResult:
         return bool(won) if won.ndim == 0 else won
 
     @property
-    def message(self):
+    def message(self) -> PerLane:
         """The status in words, with the figures of the point returned; nested lists for a batch."""
         if not self._is_known():
             raise TypeError(
@@ -84,18 +86,18 @@ class OptimizeResult:
             )
         status, sentence = np.asarray(self.status), self._sentences()
 
-        def nested(index, shape):
+        def nested(index: tuple[int, ...], shape: tuple[int, ...]) -> Any:
             if not shape:
                 return sentence(index)
             return [nested((*index, i), shape[1:]) for i in range(shape[0])]
 
         return nested((), status.shape)
 
-    def _sentences(self):
+    def _sentences(self) -> Callable[[tuple[int, ...]], str]:
         """A lane's index -> its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
 
-        def sentence(index):
+        def sentence(index: tuple[int, ...]) -> str:
             f = fun[index]
             ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
             ended = Status(int(status[index]))
@@ -104,12 +106,12 @@ class OptimizeResult:
 
         return sentence
 
-    def _norms(self):
+    def _norms(self) -> np.ndarray:
         """What the stopping test compares with gtol, one a lane."""
         shape = np.shape(self.status)
         return _gradient_norm(self.jac, shape) if self.gnorm is None else np.asarray(self.gnorm, float)
 
-    def _summary(self):
+    def _summary(self) -> list[str]:
         """How many lanes of a batch ended how; in words for the one with the largest gradient norm of each kind."""
         status, sentence = np.asarray(self.status), self._sentences()
         norms = np.nan_to_num(self._norms(), nan=np.inf)
@@ -121,37 +123,37 @@ class OptimizeResult:
             lines[-1] += sentence(worst)
         return lines
 
-    def keys(self):
+    def keys(self) -> list[str]:
         """The names of what there is: fields that are not None, ``success`` and ``message``."""
         return [*(name for name in _FIELDS if getattr(self, name) is not None), "success", "message"]
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         if key not in self.keys():
             raise KeyError(f"{key!r}: the result holds {', '.join(self.keys())}")
         return getattr(self, key)
 
-    def __contains__(self, key):
+    def __contains__(self, key: object) -> bool:
         return key in self.keys()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys())
 
-    def get(self, key, default=None):
+    def get(self, key: str, default: Any = None) -> Any:
         """``res[key]``, or the default where the result has no such entry."""
         return self[key] if key in self else default
 
-    def values(self):
+    def values(self) -> list[Any]:
         """The entries, in the order of ``keys()``."""
         return [self[key] for key in self.keys()]
 
-    def items(self):
+    def items(self) -> list[tuple[str, Any]]:
         """(name, entry) pairs, in the order of ``keys()``."""
         return [(key, self[key]) for key in self.keys()]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         order = [
             "message",
             "success",
@@ -182,16 +184,17 @@ class OptimizeResult:
             lines.append(f"{name:>{width}}: {text}")
         return "\n".join(lines)
 
-    def _is_known(self):
+    def _is_known(self) -> bool:
         """Whether there are numbers to put into words: no tracers, shapes or axes in their place."""
         numbers = [self.status, self.fun, *jax.tree.leaves(self.jac)]
         if any(isinstance(u, (jax.core.Tracer, jax.ShapeDtypeStruct)) for u in numbers):
             return False
         if not all(is_array(u) or is_number(u) for u in numbers):
             return False
-        return jnp.issubdtype(np.asarray(self.fun).dtype, jnp.floating) and np.isin(self.status, list(Status)).all()
+        real = jnp.issubdtype(np.asarray(self.fun).dtype, jnp.floating)
+        return real and bool(np.isin(np.asarray(self.status), list(Status)).all())
 
-    def tree_flatten_with_keys(self):
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         values = {name: getattr(self, name) for name in _FIELDS}
         x, aux = self._static
         values["x"], x = _take_out(values["x"], x)
@@ -199,7 +202,7 @@ class OptimizeResult:
         return [(jax.tree_util.GetAttrKey(name), value) for name, value in values.items()], (x, aux)
 
     @classmethod
-    def tree_unflatten(cls, static, children):
+    def tree_unflatten(cls, static: Any, children: Any) -> "OptimizeResult":
         values = dict(zip(_FIELDS, children))
         for name, rest in zip(("x", "aux"), static):
             if rest is not None:
@@ -211,7 +214,7 @@ _LANES_SHOWN = 6  # of a batch, each with its own message
 _FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if field.name != "_static")
 
 
-def _take_out(tree, static):
+def _take_out(tree: PyTree, static: Static | None) -> tuple[PyTree, Static | None]:
     """The list of those leaves of a tree that are arrays, or stand for them, and what is left: as ``static`` has it.
 
     A tree that is not built so (``dataclasses.replace`` brought it) is left whole.
@@ -224,18 +227,18 @@ def _take_out(tree, static):
     except (ValueError, TypeError):
         return tree, None
     rest = [leaf for leaf, group in leaves if group is None]
-    groups = [None if group is None else 0 for group in groups]
-    return [leaf for leaf, group in leaves if group is not None], Static(treedef, rest, groups)
+    first = [None if group is None else 0 for group in groups]
+    return [leaf for leaf, group in leaves if group is not None], Static(treedef, rest, first)
 
 
-def _advice(dtype):
+def _advice(dtype: np.dtype) -> str:
     """What helps where rounding is in the way."""
     if dtype.itemsize < 8:
         return "If rounding is in the way: float64, or a scaling of fun and x near 1."
     return "If rounding is in the way: a scaling of fun and x near 1."
 
 
-def _gradient_norm(jac, lanes):
+def _gradient_norm(jac: PyTree, lanes: Sequence[int]) -> np.ndarray:
     """The norm that the stopping test compares with gtol, one a lane: of a complex number, of its two parts."""
     parts = [np.zeros(lanes, np.float32)]
     for leaf in map(np.asarray, jax.tree.leaves(jac)):
@@ -247,11 +250,11 @@ def _gradient_norm(jac, lanes):
         return np.asarray(norm(parts), float)
 
 
-def _count(flags):
+def _count(flags: Any) -> str:
     return f"{np.sum(flags)} of {np.size(flags)} lanes"
 
 
-def _readable(value):
+def _readable(value: Any) -> str:
     """An entry as a person wants to read it."""
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
         if not value.is_fully_addressable and not value.is_fully_replicated:  # of several processes

@@ -1,12 +1,15 @@
 """x0 as leaves that vary: which they are, and the edge between them and the vector that is solved for."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core.pytree import is_array, is_number
+from jaxmin._core.typing import PyTree, Vector
 
 
 class Variables:
@@ -18,7 +21,7 @@ class Variables:
 
     flat = True
 
-    def __init__(self, leaves, wide=jnp.float32):
+    def __init__(self, leaves: Sequence[Any], wide: Any = jnp.float32) -> None:
         self.shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
         real = [jnp.finfo(dtype).dtype for _, dtype in self.shapes]
         with jax.numpy_dtype_promotion("standard"):
@@ -26,25 +29,25 @@ class Variables:
         self._exact = all(dtype == self.dtype for dtype in real)
         self.size = sum(math.prod(shape) * (1 + (dtype.kind == "c")) for shape, dtype in self.shapes)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((type(self), self.shapes, self.dtype))
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         return type(other) is type(self) and (self.shapes, self.dtype) == (other.shapes, other.dtype)
 
-    def ravel(self, leaves):
+    def ravel(self, leaves: Sequence[jax.Array]) -> Vector:
         """The leaves, end to end."""
         return self._joined(self._halves(leaves))
 
-    def unravel(self, vector):
+    def unravel(self, vector: Vector) -> list[jax.Array]:
         """The leaves back, each in its own shape and dtype."""
         return self._whole(self.parts(vector))
 
-    def rounded(self, vector):
+    def rounded(self, vector: Vector) -> Vector:
         """The vector as the leaves hold it."""
         return vector if self._exact else self.ravel(self.unravel(vector))
 
-    def parts(self, vector):
+    def parts(self, vector: Vector) -> list[jax.Array]:
         """The vector in pieces, each in the shape of its leaf."""
         pieces, start = [], 0
         for shape, dtype in self.shapes:
@@ -54,19 +57,19 @@ class Variables:
                 start = stop
         return pieces
 
-    def to_array(self, vector):
+    def to_array(self, vector: Vector) -> jax.Array:
         """The vector as one array [n]."""
         return vector
 
-    def from_array(self, array):
+    def from_array(self, array: Any) -> Vector:
         """The vector of an array [n]."""
         return array
 
-    def _joined(self, parts):
+    def _joined(self, parts: Iterable[jax.Array]) -> jax.Array:
         parts = [part.reshape(-1) for part in parts]
         return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
 
-    def _halves(self, leaves):
+    def _halves(self, leaves: Iterable[jax.Array]) -> list[jax.Array]:
         """The leaves in the vector's dtype, of a complex one the real and the imaginary part."""
         halves = []
         for leaf in leaves:
@@ -74,7 +77,7 @@ class Variables:
             halves += [part.astype(self.dtype) for part in parts]
         return halves
 
-    def _whole(self, halves):
+    def _whole(self, halves: Iterable[jax.Array]) -> list[jax.Array]:
         halves = iter(halves)
         leaves = []
         for _, dtype in self.shapes:
@@ -92,24 +95,24 @@ class ApartVariables(Variables):
 
     flat = False
 
-    def ravel(self, leaves):
+    def ravel(self, leaves: Sequence[jax.Array]) -> Vector:
         """The leaves as real arrays of one dtype."""
         return tuple(self._halves(leaves))
 
-    def parts(self, vector):
+    def parts(self, vector: Vector) -> list[jax.Array]:
         """The arrays of the tuple."""
         return list(vector)
 
-    def to_array(self, vector):
+    def to_array(self, vector: Vector) -> jax.Array:
         """The tuple as one array [n]."""
         return self._joined(vector)
 
-    def from_array(self, array):
+    def from_array(self, array: Any) -> Vector:
         """The tuple of an array [n]."""
         return tuple(super().parts(array))
 
 
-def canonical_x0(x0):
+def canonical_x0(x0: PyTree) -> PyTree:
     """x0 with every leaf that is to vary an inexact array.
 
     A list or tuple of plain numbers, and anything with ``__array__``, is one array. Integers become the
@@ -127,34 +130,34 @@ def canonical_x0(x0):
             raise TypeError(f"x0={x0!r}: a random key cannot vary; give numbers")
         return _as_variable(x0)
 
-    def in_plain_containers(node):
+    def in_plain_containers(node: Any) -> Any:
         if _is_node(node):  # a class of its own
             return jax.tree.map(lambda leaf: _as_variable(leaf) if is_inexact(leaf) else leaf, node)
         number = is_number(node) or (is_array(node) and not _is_flag(node))
         return _as_variable(node) if number else node
 
-    def is_own_class(node):
+    def is_own_class(node: Any) -> bool:
         return _is_node(node) and not isinstance(node, (dict, list, tuple))
 
     return jax.tree.map(in_plain_containers, x0, is_leaf=is_own_class)
 
 
-def _is_node(tree):
+def _is_node(tree: Any) -> bool:
     return tree is not None and not jax.tree_util.all_leaves([tree])
 
 
-def _is_flag(leaf):
+def _is_flag(leaf: Any) -> bool:
     """Booleans and random keys: arrays, but never variables."""
     return leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
-def is_inexact(leaf):
+def is_inexact(leaf: Any) -> bool:
     if isinstance(leaf, (float, complex)):
         return True
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _as_variable(leaf):
+def _as_variable(leaf: Any) -> jax.Array:
     try:
         array = jnp.asarray(leaf)
     except TypeError as error:
@@ -165,6 +168,6 @@ def _as_variable(leaf):
     return jax.lax.convert_element_type(array, array.dtype)
 
 
-def native(array):
+def native(array: np.ndarray) -> np.ndarray:
     """The array in this machine's byte order: JAX knows no other."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

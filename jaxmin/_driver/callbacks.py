@@ -171,9 +171,8 @@ class Watcher:
             x = self._combine(*x)
             if not self._whole:
                 return _says_stop(self._callback(x))
-            result = OptimizeResult(
-                x=x, fun=f[()], jac=None, nit=nit[()], nfev=nfev[()], njev=None, status=np.int32(Status.RUNNING)
-            )
+            status: Any = np.int32(Status.RUNNING)
+            result = OptimizeResult(x=x, fun=f[()], jac=None, nit=nit[()], nfev=nfev[()], njev=None, status=status)
             return _says_stop(self._callback(intermediate_result=result))
         except StopIteration:
             return True
