@@ -1,29 +1,41 @@
 """minimize: SciPy's call, as one compiled loop."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+
 from jaxmin._api.options import OWN_SEARCH
 from jaxmin._api.prepare import prepare
-from jaxmin._driver.callbacks import watched
+from jaxmin._core.protocol import LineSearch, Method
+from jaxmin._core.result import OptimizeResult
+from jaxmin._core.typing import PyTree, TransformationLike, Triple
+from jaxmin._driver.callbacks import Traced, watched
 from jaxmin._driver.compiled import solve
+from jaxmin._problem.bounds import BoundsLike
+
+# The ways to choose a method: by name, built, a transformation, or a triple of functions.
+MethodLike: TypeAlias = str | Method | TransformationLike | Triple
 
 
 def minimize(
-    fun,
-    x0,
-    args=(),
-    method="lbfgs",
-    jac=None,
-    hess=None,
-    hessp=None,
-    bounds=None,
-    constraints=(),
-    tol=None,
-    callback=None,
-    options=None,
+    fun: Callable[..., Any],
+    x0: PyTree,
+    args: Any = (),
+    method: MethodLike | None = "lbfgs",
+    jac: Callable[..., Any] | bool | None = None,
+    hess: Callable[..., Any] | None = None,
+    hessp: Callable[..., Any] | None = None,
+    bounds: BoundsLike | None = None,
+    constraints: Sequence[Any] = (),
+    tol: float | jax.Array | None = None,
+    callback: Callable[..., Any] | Traced | None = None,
+    options: dict[str, Any] | None = None,
     *,
-    linesearch=OWN_SEARCH,
-    has_aux=False,
-    progress=False,
-):
+    linesearch: str | LineSearch | None = OWN_SEARCH,
+    has_aux: bool = False,
+    progress: bool = False,
+) -> OptimizeResult:
     r"""Find a local minimum of a scalar function, in one compiled loop: SciPy's call for JAX.
 
     It works under ``jit`` and ``vmap``; a second call with the same function, shapes and dtypes compiles

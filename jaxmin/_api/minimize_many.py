@@ -1,6 +1,7 @@
 """minimize_many: more problems than a batch can hold, on a few lanes."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,16 +10,21 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin._api.batched import fed, given
+from jaxmin._api.minimize import MethodLike
 from jaxmin._api.options import OWN_SEARCH, history_length, of_what_is_given
 from jaxmin._api.prepare import prepare, result_of
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import those_with_curvature
+from jaxmin._core.protocol import LineSearch
 from jaxmin._core.pytree import any_traced, is_count
+from jaxmin._core.result import OptimizeResult
 from jaxmin._core.status import SUCCESSES
+from jaxmin._core.typing import PyTree
 from jaxmin._driver import compiled
 from jaxmin._driver.implicit import refused
 from jaxmin._driver.lanes import Plan, worker
 from jaxmin._interop.nnx import as_model
+from jaxmin._problem.bounds import BoundsLike
 
 # On a CPU a trip of 256 lanes costs least for each of them, or nearly so; other devices want more to do.
 _LANES_MAX = {"cpu": 256}
@@ -31,27 +37,27 @@ _NO_DERIVATIVES = "minimize_many has no derivatives: vmap(minimize) has them, an
 
 
 def minimize_many(
-    fun,
-    x0,
-    args=(),
-    method="lbfgs",
-    jac=None,
-    hess=None,
-    hessp=None,
-    bounds=None,
-    tol=None,
-    options=None,
+    fun: Callable[..., Any],
+    x0: PyTree,
+    args: Any = (),
+    method: MethodLike | None = "lbfgs",
+    jac: Callable[..., Any] | bool | None = None,
+    hess: Callable[..., Any] | None = None,
+    hessp: Callable[..., Any] | None = None,
+    bounds: BoundsLike | None = None,
+    tol: float | jax.Array | np.ndarray | None = None,
+    options: dict[str, Any] | None = None,
     *,
-    linesearch=OWN_SEARCH,
-    has_aux=False,
-    in_axes=0,
-    best_of=1,
-    hess_inv=False,
-    lanes=None,
-    chunk=None,
-    devices=None,
-    progress=False,
-):
+    linesearch: str | LineSearch | None = OWN_SEARCH,
+    has_aux: bool = False,
+    in_axes: Any = 0,
+    best_of: int = 1,
+    hess_inv: bool = False,
+    lanes: int | None = None,
+    chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = False,
+) -> OptimizeResult:
     r"""Solve many problems, each as ``minimize`` does, a few at a time: a lane that has ended takes the next problem.
 
     A batch under ``vmap`` is as slow as its slowest problem. Here the cost is that of all evaluations together.

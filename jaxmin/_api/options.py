@@ -1,5 +1,7 @@
 """What to run and when to stop: method, search and options, in anybody's spelling, checked by name."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ class _OwnSearch:
         return "'backtracking'"
 
 
-OWN_SEARCH = _OwnSearch()
+OWN_SEARCH: Any = _OwnSearch()
 
 _LIMITS = {"gtol": 1e-5, "ftol": -1.0, "xtol": -1.0, "maxiter": 15_000, "maxfun": 15_000}
 _LIMIT_SPELLINGS = {name: name for name in _LIMITS} | {

@@ -1,14 +1,26 @@
 """plot: how solves went, from the history in their results."""
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmin._core.result import OptimizeResult
+from jaxmin._driver.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _OVER = {"evaluations": "nfev", "iterations": "nit"}
 _GRID = 200  # points of the contours along each axis
 
 
-def plot(results, *, labels=None, over="evaluations", fun=None, args=()):
+def plot(
+    results: OptimizeResult | list[OptimizeResult] | tuple[OptimizeResult, ...], *, labels: Sequence[str] | None = None,
+    over: str = "evaluations", fun: Callable[..., Any] | None = None, args: Any = (),
+) -> "Figure":  # fmt: skip
     """Draw the convergence of one solve, or of several for comparison: f above its least, and the gradient norm.
 
     Args:
@@ -65,14 +77,14 @@ def plot(results, *, labels=None, over="evaluations", fun=None, args=()):
         for history, curve, label in zip(histories, curves, labels):
             axes.plot(getattr(history, _OVER[over]), curve, marker=".", markersize=4, linewidth=1.2, label=label)
         axes.grid(alpha=0.3)
-    if paths is not None:
+    if fun is not None and paths is not None:
         _draw_paths(figure.add_subplot(1, panels, panels), paths, labels, _of_two(fun, args, results[0]))
     if len(results) > 1:
         figure.axes[0].legend()
     return figure
 
 
-def _history(number, result):
+def _history(number: int, result: OptimizeResult) -> History:
     """The history of a result as NumPy arrays, without the rows that were never written."""
     history = getattr(result, "history", None)
     if history is None:
@@ -83,12 +95,12 @@ def _history(number, result):
     return jax.tree.map(lambda column: column[history.nit >= 0], history)
 
 
-def _positive(curve):
+def _positive(curve: Any) -> np.ndarray:
     """What a logarithmic axis can show; the rest is left out."""
     return np.where(curve > 0, curve, np.nan)
 
 
-def _path(result):
+def _path(result: OptimizeResult) -> np.ndarray:
     """The iterates of a result of two variables, [N, 2]."""
     if result.history.x is None:
         raise ValueError("fun: the path is drawn of a history with x; minimize(..., options={'history_x': True})")
@@ -100,14 +112,14 @@ def _path(result):
     return path
 
 
-def _of_two(fun, args, result):
+def _of_two(fun: Callable[..., Any], args: Any, result: OptimizeResult) -> Callable[[jax.Array], Any]:
     """fun as a function of the two numbers that x holds."""
     args = args if isinstance(args, tuple) else (args,)
     leaves, tree = jax.tree.flatten(result.history.x)
     if tree != jax.tree.structure(result.x):
         raise ValueError("fun: contours are drawn of an x whose arrays all vary")
 
-    def of_two(pair):
+    def of_two(pair: jax.Array) -> Any:
         parts = jnp.split(pair, [leaves[0][0].size]) if len(leaves) == 2 else [pair]
         parts = [part.reshape(leaf.shape[1:]).astype(leaf.dtype) for part, leaf in zip(parts, leaves)]
         return fun(jax.tree.unflatten(tree, parts), *args)
@@ -115,7 +127,7 @@ def _of_two(fun, args, result):
     return of_two
 
 
-def _draw_paths(axes, paths, labels, fun):
+def _draw_paths(axes: Any, paths: list[np.ndarray], labels: Sequence[str], fun: Callable[[jax.Array], Any]) -> None:
     every = np.concatenate(paths)
     low, high = every.min(axis=0), every.max(axis=0)
     edge = 0.15 * np.maximum(high - low, 1e-3 * np.maximum(np.abs(low), 1))

@@ -15,18 +15,18 @@ class Bar:
       ImportError: where tqdm is not installed.
     """
 
-    def __init__(self, total=None):
+    def __init__(self, total: int | None = None) -> None:
         try:
             from tqdm.auto import tqdm
         except ImportError as error:
             raise ImportError("progress=True: the bar needs tqdm; pip install 'jaxmin[progress]'") from error
         self._make, self._total = tqdm, total
-        self._bar = None  # made when there is something to show: how many lanes there are is not known before
+        self._bar: Any = None  # made when there is something to show: how many lanes there are is not known before
         self._ended: Any = 0  # of each lane
         self._nit: Any = 0
         self._nfev: Any = 0
 
-    def show(self, due, ended, f, gnorm, nit, nfev):
+    def show(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
         """Show the trip of all lanes; of those that had ended before, what they are told is not looked at."""
         if self._bar is None:
             whole = {"total": self._total, "unit": "it"} if due.ndim == 0 else {"total": due.size, "unit": "lane"}
@@ -49,11 +49,11 @@ class Bar:
         if np.all(self._ended):
             self.close()
 
-    def write(self, line):
+    def write(self, line: str) -> None:
         """Print a line above the bar."""
         self._make.write(line)
 
-    def close(self):
+    def close(self) -> None:
         """Leave the bar as it stands, with its last figures."""
         if self._bar is not None:
             self._bar.refresh()

@@ -2,29 +2,46 @@
 
 import dataclasses
 import functools
-import inspect
 import os
 import pathlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._api.minimize import minimize
-from jaxmin._api.prepare import prepare
+from jaxmin._api.minimize import MethodLike
+from jaxmin._api.prepare import Call, prepare
+from jaxmin._core.protocol import LineSearch
 from jaxmin._core.pytree import Static, any_traced, is_array, is_count, is_number, partition
+from jaxmin._core.result import OptimizeResult
 from jaxmin._core.status import Status
+from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
-from jaxmin._driver.callbacks import watched
+from jaxmin._driver.callbacks import Traced, Watcher, watched
 from jaxmin._driver.compiled import inputs, stepwise
 from jaxmin._driver.implicit import unknown
+from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.objective import as_argument
 
-# What minimize takes, but for x0 and args, which are init's, and the bar: there is none in a loop of one's own.
-_SETTINGS = tuple(
-    name for name in inspect.signature(minimize).parameters if name not in ("fun", "x0", "args", "method", "progress")
-)
+
+class Settings(TypedDict, total=False):
+    """The keywords of :func:`minimize` that :class:`Solver` takes: all but args, which ``init`` takes, and progress."""
+
+    jac: Callable[..., Any] | bool | None
+    hess: Callable[..., Any] | None
+    hessp: Callable[..., Any] | None
+    bounds: BoundsLike | None
+    constraints: Sequence[Any]
+    tol: float | jax.Array | None
+    callback: Callable[..., Any] | Traced | None
+    options: dict[str, Any] | None
+    linesearch: str | LineSearch | None
+    has_aux: bool
+
+
+_SETTINGS = tuple(Settings.__annotations__)
 _MOST = np.iinfo(np.int32).max
 
 
@@ -34,7 +51,7 @@ class _Structure(NamedTuple):
     variables: Variables
     x: Static  # x0 without its arrays
     args: Static  # args without theirs
-    weak: tuple  # of the arrays of args: whether each is weakly typed, as Python's numbers are
+    weak: tuple[bool, ...]  # of the arrays of args: whether each is weakly typed, as Python's numbers are
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "fixed", "args"], meta_fields=["structure"])
@@ -52,15 +69,15 @@ class SolverState:
     """
 
     carry: Any  # the loop's
-    fixed: list  # arrays of x0 that do not vary
-    args: list  # arrays of args
+    fixed: list[jax.Array]  # arrays of x0 that do not vary
+    args: list[jax.Array]  # arrays of args
     structure: _Structure
 
     @property
-    def x(self):
+    def x(self) -> PyTree:
         """The last iterate."""
 
-        def one(vector, fixed):
+        def one(vector: Any, fixed: Any) -> PyTree:
             return self.structure.x.combine(self.structure.variables.unravel(vector), fixed)
 
         for _ in range(self.status.ndim):
@@ -68,31 +85,31 @@ class SolverState:
         return one(self.carry.state.iterate.x, self.fixed)
 
     @property
-    def fun(self):
+    def fun(self) -> jax.Array:
         """The objective there."""
         return jnp.where(self.nit < 0, jnp.nan, self.carry.state.iterate.f)
 
     @property
-    def nit(self):
+    def nit(self) -> jax.Array:
         """The number of the last iterate."""
         return self.carry.state.nit
 
     @property
-    def nfev(self):
+    def nfev(self) -> jax.Array:
         """Evaluations so far."""
         return self.carry.nfev
 
     @property
-    def status(self):
+    def status(self) -> jax.Array:
         """How the solve has ended, or -1."""
         return self.carry.status
 
     @property
-    def done(self):
+    def done(self) -> jax.Array:
         """Whether the solve has ended."""
         return self.status != Status.RUNNING
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         if isinstance(self.status, jax.core.Tracer) or not isinstance(self.status, (jax.Array, np.ndarray)):
             return "SolverState(...)"
         shown = ("nit", "nfev", "status") if self.status.ndim else ("nit", "nfev", "status", "fun")
@@ -136,14 +153,20 @@ class Solver:
       TypeError: for a keyword that is none. What ``minimize`` refuses is refused by ``init``.
     """
 
-    def __init__(self, fun, method="lbfgs", **settings):
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        method: MethodLike | None = "lbfgs",
+        **settings: Unpack[Settings],
+    ) -> None:
         for name in settings:
             if name not in _SETTINGS:
                 raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
-        self._fun, self._settings = fun, {"method": method, **settings}
-        self._known = set()  # forms of states of this solver
+        self._fun = fun
+        self._settings: dict[str, Any] = {"method": method, **settings}
+        self._known: set[Any] = set()  # forms of states of this solver
 
-    def init(self, x0, *args):
+    def init(self, x0: PyTree, *args: Any) -> SolverState:
         """The state at the start, before the first step; nothing is evaluated.
 
         Args:
@@ -161,11 +184,11 @@ class Solver:
         fixed = [jnp.asarray(leaf) for leaf in problem.fixed]
         return SolverState(carry, fixed, arrays, _Structure(problem.variables, problem.x_static, static, weak))
 
-    def step(self, state):
+    def step(self, state: SolverState) -> SolverState:
         """The state after one evaluation more; one that has ended comes back as it is."""
         return self.run(state, max_steps=1)
 
-    def run(self, state, max_steps=None):
+    def run(self, state: SolverState, max_steps: int | jax.Array | None = None) -> SolverState:
         """The state after ``max_steps`` steps, or fewer where it ends before.
 
         Args:
@@ -181,13 +204,13 @@ class Solver:
         carry = watched(watcher, run, state.carry, fed, call.limits, steps)
         return dataclasses.replace(state, carry=carry)
 
-    def result(self, state):
+    def result(self, state: SolverState) -> OptimizeResult:
         """The :class:`~jaxmin.OptimizeResult` of a state: that of ``minimize`` if it has ended, else of status -1."""
         call = self._resumed(state)
         x, jac, solution = self._parts(call).end(state.carry)
         return call.result(x, jac, solution._replace(f=jnp.where(state.nit < 0, jnp.nan, solution.f)))
 
-    def save(self, path, state):
+    def save(self, path: str | os.PathLike[str], state: SolverState) -> None:
         """Write a state to a file, NumPy's ``.npz``, which is replaced as a whole: never half of it is there.
 
         Args:
@@ -202,7 +225,7 @@ class Solver:
             os.fsync(file.fileno())
         os.replace(part, path)
 
-    def load(self, path, x0, *args):
+    def load(self, path: str | os.PathLike[str], x0: PyTree, *args: Any) -> SolverState:
         """The state that ``save`` wrote.
 
         Args:
@@ -220,14 +243,14 @@ class Solver:
             raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, where this solver's has {len(like)}")
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
 
-    def _parts(self, call, watcher=None):
+    def _parts(self, call: Call, watcher: Watcher | None = None) -> Any:
         return stepwise(call.problem, call.method, watcher, call.traced, **call.history)
 
-    def _begun(self, call, leaves):
+    def _begun(self, call: Call, leaves: list[jax.Array]) -> Any:
         """The loop's carry at the start, from the leaves of x0."""
         return self._parts(call).begin(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
 
-    def _resumed(self, state):
+    def _resumed(self, state: SolverState) -> Call:
         """The call that the state is in the middle of."""
         if not isinstance(state, SolverState):
             raise TypeError(f"state={state!r}: what solver.init gave")
@@ -260,12 +283,12 @@ class Solver:
         return call
 
 
-def _form(carry):
+def _form(carry: PyTree) -> tuple[Any, ...]:
     leaves, tree = jax.tree.flatten(carry)
     return tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _steps(max_steps):
+def _steps(max_steps: Any) -> Any:
     if max_steps is None:
         return np.int32(_MOST)
     if not is_count(max_steps) and not (is_array(max_steps) and max_steps.shape == () and max_steps.dtype.kind in "iu"):
@@ -277,20 +300,20 @@ def _steps(max_steps):
     return np.int32(min(int(max_steps), _MOST))
 
 
-def _is_weak(leaf):
+def _is_weak(leaf: Any) -> bool:
     return getattr(leaf, "weak_type", False) or (is_number(leaf) and not isinstance(leaf, np.generic))
 
 
-def _strong(leaf):
+def _strong(leaf: Any) -> jax.Array:
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
-def _is_key(leaf):
+def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _restored(path, found, like):
+def _restored(path: str, found: Any, like: jax.Array) -> jax.Array:
     """An array of a file as the state's; NumPy's files know no bfloat16 and no random keys."""
     if _is_key(like):
         return jax.device_put(jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)), like.sharding)

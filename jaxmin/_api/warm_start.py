@@ -1,14 +1,17 @@
 """The curvature of an earlier result, for a solve to begin with."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache.registry import entries
-from jaxmin._core.inverse_hessian import Compact, Dense, InverseHessian, Unlimited
+from jaxmin._core.inverse_hessian import Compact, Core, Dense, InverseHessian, Unlimited
+from jaxmin._core.variables import Variables
 
 
-def warm(earlier, method, variables):
+def warm(earlier: Any, method: Any, variables: Variables) -> Core:
     """The inverse Hessian of an earlier result, as ``method.warm_start`` takes it.
 
     Args:
@@ -48,7 +51,7 @@ def warm(earlier, method, variables):
     return jax.tree.map(lambda u: u if jnp.issubdtype(u.dtype, jnp.integer) else u.astype(variables.dtype), core)
 
 
-def those_with_curvature():
+def those_with_curvature() -> str:
     """The methods whose results have ``hess_inv``, in words."""
     has = [name for name, entry in entries("methods").items() if entry.build().warm_start is not None]
     return " and ".join(map(repr, has))

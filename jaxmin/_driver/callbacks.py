@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,11 @@ from jaxmin._cache.computation import Signature, with_all_constants
 from jaxmin._core.pytree import any_traced
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.status import Status
+from jaxmin._core.typing import PyTree, Scalar
+from jaxmin._problem.objective import Problem
 
 _GO_ON, _STOP = 0, 1
-_watchers: dict = {}  # number -> what is to be called; the compiled solve knows the number alone
+_watchers: dict[int, "Watcher"] = {}  # number -> what is to be called; the compiled solve knows the number alone
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 
@@ -23,10 +26,10 @@ _lock = threading.Lock()
 class Traced(NamedTuple):
     """A callback that becomes a part of the compiled loop."""
 
-    function: Any
+    function: Callable[..., Any]
 
 
-def traced(function):
+def traced(function: Callable[..., Any]) -> Traced:
     """A callback that is traced with the solve, and needs no call of the host: ``callback=jaxmin.traced(function)``.
 
     Args:
@@ -56,10 +59,10 @@ class TracedCallback(NamedTuple):
     """A traced callback as a computation, and the arrays that it closed over."""
 
     signature: Signature  # constants, x leaves, other arrays of x0, f, gradient leaves, nit, nfev -> [] bool
-    constants: list
+    constants: list[jax.Array]
 
 
-def trace(callback, problem, whole, gradient):
+def trace(callback: Traced, problem: Problem, whole: Callable[[PyTree], Any], gradient: bool) -> TracedCallback:
     """Trace a ``Traced`` for a ``Problem``: a ``TracedCallback``.
 
     Args:
@@ -68,7 +71,7 @@ def trace(callback, problem, whole, gradient):
     """
     takes_result, static = _takes_result(callback.function), problem.x_static
 
-    def asked(leaves, fixed, f, g, nit, nfev):
+    def asked(leaves: Any, fixed: Any, f: Any, g: Any, nit: Any, nfev: Any) -> jax.Array:
         x = whole(static.combine(leaves, fixed))
         if takes_result:
             jac = static.only(g) if gradient else None
@@ -92,7 +95,10 @@ def trace(callback, problem, whole, gradient):
     return TracedCallback(Signature(closed.jaxpr), closed.consts)
 
 
-def stopped(asked, constants, accepted, x, f, g, nit, nfev, status):
+def stopped(
+    asked: Callable[..., Any], constants: Sequence[jax.Array], accepted: Scalar, x: Sequence[jax.Array], f: Scalar,
+    g: Sequence[jax.Array], nit: Scalar, nfev: Scalar, status: Scalar,
+) -> Scalar:  # fmt: skip
     """The status after a traced callback was told of an iterate: Status.CALLBACK where it asks for an end."""
     due = accepted & (nit > 0)
     told = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
@@ -100,7 +106,10 @@ def stopped(asked, constants, accepted, x, f, g, nit, nfev, status):
     return jnp.where(due & stop, Status.CALLBACK, status).astype(jnp.int32)
 
 
-def ask(number, accepted, x, f, gnorm, nit, nfev, status):
+def ask(
+    number: Scalar, accepted: Scalar, x: PyTree, f: Scalar, gnorm: Scalar | None, nit: Scalar, nfev: Scalar,
+    status: Scalar,
+) -> Scalar:  # fmt: skip
     """The status after the watcher was shown an iterate: Status.CALLBACK where it asks for an end.
 
     The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, all lanes in one
@@ -110,14 +119,14 @@ def ask(number, accepted, x, f, gnorm, nit, nfev, status):
     answer = jax.ShapeDtypeStruct((), jnp.int32)
     shown = (number, due, ended, x, f, gnorm, nit, nfev)
 
-    def call():
+    def call() -> Scalar:
         return jax.pure_callback(_show, answer, *shown, vmap_method="broadcast_all")
 
     asked = jax.lax.cond(due | ended, call, lambda: jnp.zeros((), jnp.int32))
     return jnp.where(due & (asked == _STOP), Status.CALLBACK, status).astype(jnp.int32)
 
 
-def _show(number, due, ended, *shown):
+def _show(number: Any, due: Any, ended: Any, *shown: Any) -> np.ndarray:
     due, ended = np.asarray(due), np.asarray(ended)
     watcher = _watchers.get(int(np.ravel(number)[0])) if due.size else None
     if watcher is None:
@@ -141,22 +150,24 @@ class Watcher:
       bar: a ``Bar``, or None.
     """
 
-    def __init__(self, callback, disp, combine, bar=None):
+    def __init__(
+        self, callback: Callable[..., Any] | None, disp: bool, combine: Callable[..., Any], bar: Any = None
+    ) -> None:
         self._callback, self._disp, self._combine, self._bar = callback, disp, combine, bar
         self._whole = callback is not None and _takes_result(callback)
-        self.error = None
+        self.error: BaseException | None = None
         self.compiled = False
         with _lock:
             self.number = next(_numbers)
             _watchers[self.number] = self
 
-    def close(self):
+    def close(self) -> None:
         """Forget it: nothing will call it any more."""
         _watchers.pop(self.number, None)
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, lane, x, f, gnorm, nit, nfev):
+    def show(self, lane: tuple[int, ...], x: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> bool:
         """Tell of an iterate; whether the solve is to end. The lane is its index in a batch, () where there is none."""
         if self.error is not None:  # of another lane
             return True
@@ -182,13 +193,13 @@ class Watcher:
             self.error = self.error or error
             return True
 
-    def after(self, due, ended, f, gnorm, nit, nfev):
+    def after(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
         """Show how far all lanes are, once those with a new iterate were told of."""
         if self._bar is not None:
             self._bar.show(due, ended, f, gnorm, nit, nfev)
 
 
-def watched(watcher, solve, *arguments, **settings):
+def watched(watcher: Watcher | None, solve: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
     """What the solve gives; an exception of the user's callback is raised as it was."""
     if watcher is None:
         return solve(*arguments, **settings)
@@ -207,7 +218,7 @@ def watched(watcher, solve, *arguments, **settings):
     return solved
 
 
-def _value(leaf):
+def _value(leaf: Any) -> Any:
     """The array below the tracers of ``grad`` and ``vmap``, or the tracer of ``jit`` below them."""
     below = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
     while type(leaf).__name__ in below:
@@ -215,13 +226,13 @@ def _value(leaf):
     return leaf
 
 
-def _says_stop(answer):
+def _says_stop(answer: Any) -> bool:
     """True, of Python, NumPy or JAX; another answer is none."""
     array = isinstance(answer, (bool, np.generic, np.ndarray, jax.Array))
     return array and np.ndim(answer) == 0 and np.asarray(answer).dtype == np.bool_ and bool(answer)
 
 
-def _takes_result(callback):
+def _takes_result(callback: Callable[..., Any]) -> bool:
     """Whether it wants SciPy's newer form: a sole parameter of the name intermediate_result."""
     try:
         return list(inspect.signature(callback).parameters) == ["intermediate_result"]

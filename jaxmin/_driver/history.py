@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
+from jaxmin._core.typing import PyTree, Scalar, Vector
 
 
 class History(NamedTuple):
@@ -22,37 +23,37 @@ class History(NamedTuple):
       ``options={"history_x": True}``; else None.
     """
 
-    nit: Any
-    fun: Any
-    gnorm: Any
-    step: Any
-    nfev: Any
-    x: Any = None
+    nit: jax.Array
+    fun: jax.Array
+    gnorm: jax.Array
+    step: jax.Array
+    nfev: jax.Array
+    x: PyTree = None
 
 
-def empty(length, dtype, x=None):
+def empty(length: int, dtype: Any, x: Vector = None) -> History:
     """A history of nothing yet; of points like the vector x too, unless that is None."""
     whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
     points = jax.tree.map(lambda u: jnp.full((length, *u.shape), jnp.nan, u.dtype), x)
     return History(whole, real, real, real, whole, points)
 
 
-def record(history, accepted, before, after, gnorm, nfev):
+def record(history: History, accepted: Scalar, before: Any, after: Any, gnorm: Scalar | None, nfev: Scalar) -> History:
     """The history with the iterate of the state ``after``, where a trip accepted one."""
     x, f, _ = after.iterate
     moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
-    gnorm = jnp.nan if gnorm is None else gnorm
-    row = History(after.nit, f, gnorm, moved, nfev, None if history.x is None else x)
+    norm: Any = jnp.nan if gnorm is None else gnorm
+    row = History(after.nit, f, norm, moved, nfev, None if history.x is None else x)
     length = history.nit.shape[0]
     here = (jnp.arange(length) == after.nit % length) & accepted
 
-    def put(kept, new):
+    def put(kept: jax.Array, new: Any) -> jax.Array:
         return jnp.where(here.reshape(-1, *[1] * (kept.ndim - 1)), jnp.asarray(new, kept.dtype), kept)
 
     return jax.tree.map(put, history, row)
 
 
-def in_order(history, nit):
+def in_order(history: History, nit: Scalar) -> History:
     """The ring, its oldest entry first."""
     length = history.nit.shape[0]
     start = jnp.where(nit + 1 > length, (nit + 1) % length, 0)

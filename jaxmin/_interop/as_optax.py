@@ -1,22 +1,27 @@
 """A method as an Optax transformation, where Optax asks for its own types."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Method
+from jaxmin._core.typing import PyTree, TransformationLike
 from jaxmin.transforms._lookup import iterate
 from jaxmin.transforms._transformation import is_transformation
 
+if TYPE_CHECKING:
+    import optax
+
 
 class AsOptaxState(NamedTuple):
-    value: Any  # [] inf: f at params, the next trial, is not known yet
-    grad: Any  # like params: the gradient at the last accepted point
-    inner: Any  # the method's state
+    value: jax.Array  # [] inf: f at params, the next trial, is not known yet
+    grad: PyTree  # like params: the gradient at the last accepted point
+    inner: PyTree  # the method's state
 
 
-def as_optax(method):
+def as_optax(method: TransformationLike) -> "optax.GradientTransformationExtraArgs":
     """A method, or a transformation of this package, as an ``optax.GradientTransformationExtraArgs``.
 
     Optax's ``chain`` and ``partition`` hand the value only to what is of that type. The state has a ``value``
@@ -52,16 +57,19 @@ def as_optax(method):
 
     if not is_transformation(method):
         raise TypeError(f"method={method!r}: a method or a transformation, such as jaxmin.lbfgs()")
-    if getattr(method, "wants", "gradient") != "gradient":
-        raise TypeError(f"method={method!r}: it asks for a {method.wants}; Optax's loops have value and gradient")
+    wants = getattr(method, "wants", "gradient")
+    if wants != "gradient":
+        raise TypeError(f"method={method!r}: it asks for a {wants}; Optax's loops have value and gradient")
     if not isinstance(method, Method):
         return optax.GradientTransformationExtraArgs(method.init, method.update)
 
-    def init(params):
+    def init(params: PyTree) -> AsOptaxState:
         value = jnp.full((), jnp.inf, vec.scalar_dtype(params))
         return AsOptaxState(value, vec.zeros(params), method.init(params))
 
-    def update(grads, state, params=None, *, value=None, **extra):
+    def update(
+        grads: PyTree, state: AsOptaxState, params: PyTree = None, *, value: Any = None, **extra: Any
+    ) -> tuple[PyTree, AsOptaxState]:
         del extra
         if value is None or params is None:
             raise TypeError("value, params: a method is told both: tx.update(grads, state, params, value=value)")

@@ -1,6 +1,7 @@
 """Transformations of other libraries, and triples of functions, as methods."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, LineSearch, Method
 from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
+from jaxmin._core.typing import PyTree, TransformationLike, Vector
 from jaxmin.methods._descend import descend
 from jaxmin.transforms._lookup import stored
 from jaxmin.transforms._transformation import is_transformation, taken
@@ -19,23 +21,23 @@ _OFFERED = ("value", "grad", "value_fn")
 
 
 class ForeignState(NamedTuple):
-    trial: Any  # [n] the point to evaluate next
+    trial: Vector  # [n] the point to evaluate next
     iterate: Iterate  # the point evaluated last (the last finite one): every one is an iterate
-    nit: Any  # [] int32; -1 before x0
-    status: Any  # [] int32: Status.RUNNING, or Status.NAN
-    inner: Any  # the transformation's own state
+    nit: jax.Array  # [] int32; -1 before x0
+    status: jax.Array  # [] int32: Status.RUNNING, or Status.NAN
+    inner: PyTree  # the transformation's own state
 
 
 class Foreign(NamedTuple):
     """A transformation chosen as a method; it becomes one when it is told how params are built."""
 
-    transformation: Any
+    transformation: TransformationLike
     linesearch: LineSearch | None = None
     kept: bool = False  # it is the same object whenever it does the same
     wants = "gradient"  # type: ignore[misc]
     trees = True  # type: ignore[misc]
 
-    def bind(self, to_params, to_vector):
+    def bind(self, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]) -> Method:
         """The ``Method`` on flat vectors; the transformation itself sees ``to_params(vector)``."""
         transformation = _on_vectors(self.transformation, to_params, to_vector)
         if self.linesearch is not None:
@@ -43,28 +45,30 @@ class Foreign(NamedTuple):
         return _as_method(transformation, to_params, to_vector)
 
 
-def foreign(thing, **fields):
+def foreign(thing: Any, **fields: Any) -> Foreign:
     """``thing`` as a ``Foreign``: a transformation, or a triple (init, update, get_params)."""
     return Foreign(from_triple(thing) if is_triple(thing) else thing, **fields)
 
 
-def is_foreign(thing):
+def is_foreign(thing: Any) -> bool:
     """Whether it has Optax's two functions, or is a triple."""
     return is_triple(thing) or (is_transformation(thing) and not isinstance(thing, type))
 
 
 class _OnVectors(NamedTuple):
-    init: Any
-    update: Any
+    init: Callable[..., Any]
+    update: Callable[..., Any]
 
 
-def _on_vectors(transformation, to_params, to_vector):
+def _on_vectors(
+    transformation: TransformationLike, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]
+) -> _OnVectors:
     _check_wishes(transformation.update)
 
-    def init(x):
+    def init(x: Vector) -> PyTree:
         return _explained(transformation.init, to_params(x))
 
-    def update(g, state, x, /, **extra):
+    def update(g: Vector, state: PyTree, x: Vector, /, **extra: Any) -> tuple[Vector, PyTree]:
         if "grad" in extra:
             extra["grad"] = to_params(extra["grad"])
         params, extra = to_params(x), taken(transformation.update, extra)
@@ -81,7 +85,7 @@ def _on_vectors(transformation, to_params, to_vector):
     return _OnVectors(init, update)
 
 
-def _check_wishes(update):
+def _check_wishes(update: Callable[..., Any]) -> None:
     """Raise where an update requires a keyword argument that minimize does not offer."""
     for parameter in inspect.signature(update).parameters.values():
         required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
@@ -92,7 +96,7 @@ def _check_wishes(update):
             )
 
 
-def _explained(function, *args, **kwargs):
+def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What it returns; where it cannot be traced, why the transformation is no method."""
     try:
         return function(*args, **kwargs)
@@ -103,8 +107,10 @@ def _explained(function, *args, **kwargs):
         ) from error
 
 
-def _as_method(transformation, to_params, to_vector):
-    def init(x):
+def _as_method(
+    transformation: TransformationLike, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]
+) -> Method:
+    def init(x: Vector) -> ForeignState:
         zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
         return ForeignState(
             trial=x,
@@ -114,7 +120,7 @@ def _as_method(transformation, to_params, to_vector):
             inner=jax.tree.map(jnp.asarray, transformation.init(x)),
         )
 
-    def observe(grad, state, x, *, value):
+    def observe(grad: Vector, state: ForeignState, x: Vector, *, value: jax.Array) -> ForeignState:
         iterate = Iterate(x, value.astype(state.iterate.f.dtype), grad)
         # A point without a finite value is no iterate, unless it is x0.
         finite = (state.nit < 0) | ((value < jnp.inf) & jnp.isfinite(vec.max_abs(grad)))
@@ -125,14 +131,16 @@ def _as_method(transformation, to_params, to_vector):
             status=jnp.where(finite, Status.RUNNING, Status.NAN).astype(jnp.int32),
         )
 
-    def update(grad, state, x, *, value, value_fn):
+    def update(
+        grad: Vector, state: ForeignState, x: Vector, *, value: jax.Array, value_fn: Callable[[Vector], Any]
+    ) -> tuple[Vector, ForeignState]:
         updates, inner = transformation.update(
             grad, state.inner, x, value=value, grad=grad, value_fn=lambda params: value_fn(to_vector(params))
         )
         inner = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), inner, state.inner)
         return updates, state._replace(trial=vec.axpy(1, updates, x), inner=inner)
 
-    def known(state):
+    def known(state: ForeignState) -> tuple[jax.Array, Vector] | None:
         found = stored(state.inner, to_params(state.trial))
         return None if found is None else (found[0], to_vector(found[1]))
 

@@ -1,21 +1,24 @@
 """Models whose parameters are only a part of them: taken apart for the solve and put together again."""
 
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from jaxmin._core.typing import PyTree
 
 
 class Model(NamedTuple):
     """An x0 that is a model: what varies, and how the model is made of it."""
 
-    parameters: Any
-    whole: Any  # parameters -> model
+    parameters: PyTree
+    whole: Callable[[PyTree], Any]  # parameters -> model
 
-    def of_parameters(self, function):
+    def of_parameters(self, function: Any) -> Any:
         """A function of the model (None and flags as they are) as one of its parameters."""
         return (lambda parameters, *args: function(self.whole(parameters), *args)) if callable(function) else function
 
 
-def as_model(x0, wrt):
+def as_model(x0: Any, wrt: Any) -> Model | None:
     """``x0`` as a ``Model`` where it is a Flax NNX module, else None.
 
     Args:

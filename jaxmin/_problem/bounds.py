@@ -1,13 +1,16 @@
 """Bounds as the user gives them, checked and made a box."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core.box import Box
-from jaxmin._core.pytree import any_traced, is_array, is_number
+from jaxmin._core.pytree import Static, any_traced, is_array, is_number
+from jaxmin._core.typing import PyTree
+from jaxmin._core.variables import Variables
 
 
 class Bounds(NamedTuple):
@@ -24,11 +27,25 @@ class Bounds(NamedTuple):
     ([1.0, 3.0], [1, 0])
     """
 
-    lower: Any = -np.inf
-    upper: Any = np.inf
+    lower: PyTree = -np.inf
+    upper: PyTree = np.inf
 
 
-def box(bounds, variables, x_static):
+class ScipyBounds(Protocol):
+    """What ``scipy.optimize.Bounds`` has."""
+
+    @property
+    def lb(self) -> Any: ...
+
+    @property
+    def ub(self) -> Any: ...
+
+
+# The ways to give bounds; the sequence is one of (low, high) pairs.
+BoundsLike: TypeAlias = Bounds | ScipyBounds | Sequence[Sequence[Any]] | np.ndarray | jax.Array
+
+
+def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Box | None:
     """The user's bounds as a ``Box``, or None.
 
     Args:
@@ -49,7 +66,7 @@ def box(bounds, variables, x_static):
     return Box(*map(variables.ravel, zip(*rounded)))
 
 
-def _pair(bounds, variables, x_static):
+def _pair(bounds: BoundsLike, variables: Variables, x_static: Static) -> Sequence[PyTree]:
     """(lower, upper), each a pytree."""
     if isinstance(bounds, Bounds):
         return bounds
@@ -75,7 +92,7 @@ def _pair(bounds, variables, x_static):
     ]
 
 
-def _spread(name, side, none, variables, x_static):
+def _spread(name: str, side: PyTree, none: float, variables: Variables, x_static: Static) -> list[Any]:
     """One side's bound for each leaf that varies, in the leaf's shape."""
     like = x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
     if jax.tree_util.treedef_is_leaf(x_static.treedef) and isinstance(side, (list, tuple)):
@@ -88,7 +105,7 @@ def _spread(name, side, none, variables, x_static):
     leaves = []
     for bound, part in zip(above, below):
         for leaf in jax.tree.leaves(part):
-            value = none if bound is None else bound
+            value: Any = none if bound is None else bound
             number = is_number(value) or (is_array(value) and np.issubdtype(value.dtype, np.number))
             if not number or np.iscomplexobj(value):
                 raise TypeError(f"bounds: {name} holds {value!r}, no real number")
@@ -105,7 +122,7 @@ def _spread(name, side, none, variables, x_static):
     return leaves
 
 
-def _rounded(lower, upper, dtype):
+def _rounded(lower: Any, upper: Any, dtype: np.dtype) -> tuple[jax.Array, jax.Array]:
     """Both bounds of a leaf in its dtype, not wider than given: the one up, the other down.
 
     Where no number of the dtype lies between them, both are the nearest. Where there is nothing between them at
@@ -123,9 +140,9 @@ def _rounded(lower, upper, dtype):
     return jnp.where(empty, jnp.nan, low).astype(dtype), jnp.where(empty, jnp.nan, high).astype(dtype)
 
 
-def _inward(bound, dtype, up):
+def _inward(bound: Any, dtype: np.dtype, up: bool) -> jax.Array:
     """The number of the dtype next to a bound on its inner side."""
-    xp = jnp if isinstance(bound, jax.Array) else np  # NumPy's double precision is not JAX's to round away
+    xp: Any = jnp if isinstance(bound, jax.Array) else np  # NumPy's double precision is not JAX's to round away
     given = xp.asarray(bound)
     kept = given.astype(dtype)
     fixed = jax.lax.stop_gradient(kept) if xp is jnp else kept

@@ -2,12 +2,19 @@
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from jaxmin._core.pytree import Static
+from jaxmin._core.typing import PyTree
 
-def checked(hess, hessp):
+Derivative: TypeAlias = Callable[..., Any]  # the user's hess or hessp
+
+
+def checked(hess: Any, hessp: Any) -> tuple[Derivative | None, Derivative | None]:
     """The two as functions or None; anything else is refused by name."""
     for name, given, call in (("hess", hess, "hess(x, *args)"), ("hessp", hessp, "hessp(x, p, *args)")):
         if not (given is None or given is False or callable(given)):
@@ -18,7 +25,9 @@ def checked(hess, hessp):
     return hess or None, hessp or None
 
 
-def used(wants, method, hess, hessp):
+def used(
+    wants: Any, method: Any, hess: Derivative | None, hessp: Derivative | None
+) -> tuple[Derivative | None, Derivative | None]:
     """Of the user's two functions the one that a method uses, as (hess, hessp); SciPy's warning where it uses none."""
     if wants not in ("product", "hessian"):
         for name, given in (("hess", hess), ("hessp", hessp)):
@@ -31,7 +40,7 @@ def used(wants, method, hess, hessp):
     return (hess, None) if hess is not None else (None, hessp)
 
 
-def as_matrix(H, leaves, x_static):
+def as_matrix(H: PyTree, leaves: Sequence[jax.Array], x_static: Static) -> jax.Array:
     """The user's Hessian as one symmetric matrix: a block for each two parts of x0, as ``jax.hessian`` has them."""
     if any(jnp.iscomplexobj(leaf) for leaf in leaves):
         raise TypeError("hess: x0 is complex, of which no matrix of this form tells all; hessp can, or leave it out")
@@ -64,7 +73,7 @@ def as_matrix(H, leaves, x_static):
     return (H + H.T) / 2
 
 
-def _as_array(name, value):
+def _as_array(name: str, value: Any) -> jax.Array:
     try:
         return jnp.asarray(value)
     except (ValueError, TypeError) as error:

@@ -1,14 +1,17 @@
 """Leaves of x0 that are spread over several devices, and the form that the vector has for their sake."""
 
+from typing import Any
+
 import jax
 
 from jaxmin._cache.registry import entries
 from jaxmin._core.box import Box
 from jaxmin._core.variables import ApartVariables
 from jaxmin._core.vector import typed_sharding
+from jaxmin._problem.objective import Problem
 
 
-def in_form(flat, problem, method):
+def in_form(flat: Any, problem: Problem, method: Any) -> Problem:
     """The ``Problem`` with x as the method is to have it: one flat vector, or a tuple of its leaves.
 
     Joined leaves are one array, which no sharding of theirs fits: each device would get all of it.
@@ -41,23 +44,23 @@ def in_form(flat, problem, method):
     return problem._replace(variables=ApartVariables(problem.leaves, wide=problem.trace.value_dtype))
 
 
-def placed(box, problem):
+def placed(box: Box | None, problem: Problem) -> Box | None:
     """The ``Box``, or None, on the devices where the leaves of x0 are that are kept apart."""
     if box is None or problem.variables.flat:
         return box
 
-    def beside(bounds):
+    def beside(bounds: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         pairs = zip(bounds, problem.leaves)
         return tuple(jax.device_put(bound, leaf.sharding) if _is_sharded(leaf) else bound for bound, leaf in pairs)
 
     return Box(*map(beside, box))
 
 
-def _is_sharded(leaf):
+def _is_sharded(leaf: Any) -> bool:
     known = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
     return known and not leaf.sharding.is_fully_replicated
 
 
-def _those_that_do():
+def _those_that_do() -> str:
     able = [name for name, entry in entries("methods").items() if entry.build().trees]
     return f"{', '.join(map(repr, able))} and transformations"

@@ -24,14 +24,14 @@ class Regression(NamedTuple):
     rsd: float  # residual standard deviation
 
 
-def load(name):
+def load(name: str) -> Regression:
     """Reads one data set by its NIST name, for example `load("Misra1a")`."""
     if name not in NAMES:
         raise ValueError(f"name={name!r} does not ship with jaxmin; choose from {', '.join(NAMES)}")
     return parse((importlib.resources.files(__package__) / f"{name}.dat").read_text("ascii"))
 
 
-def parse(text):
+def parse(text: str) -> Regression:
     """Turns the text of one NIST StRD nonlinear regression into a `Regression`.
 
     Args:
@@ -42,17 +42,17 @@ def parse(text):
     """
     lines = text.splitlines()
 
-    def found(pattern, flags=0):
+    def found(pattern: str, flags: int = 0) -> re.Match[str]:
         match = re.search(pattern, text, flags)
         if match is None:
             raise ValueError(f"text: no regression of NIST's: nothing in it reads as {pattern!r}")
         return match
 
-    def section(title):
+    def section(title: str) -> list[str]:
         first, last = found(rf"{title}\s+\(lines\s+(\d+)\s+to\s+(\d+)\)").groups()
         return lines[int(first) - 1 : int(last)]
 
-    def number_after(title):
+    def number_after(title: str) -> float:
         return float(found(rf"{title}:\s+(\S+)").group(1))
 
     parameters = np.array([line.split("=")[1].split() for line in section("Starting Values")], float)

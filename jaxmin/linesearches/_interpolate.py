@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmin._core.protocol import Start
+
 
 class Point(NamedTuple):
     """What is known of phi at one step length."""
@@ -14,17 +16,17 @@ class Point(NamedTuple):
     g: jax.Array  # []  phi'(t)
 
 
-def longest(start):
+def longest(start: Start) -> jax.Array:
     """The longest step allowed, as a finite number: inf - inf is no width."""
     return jnp.minimum(start.max_step, float(jnp.finfo(start.f.dtype).max)).astype(start.f.dtype)
 
 
-def select(condition, p: Point, q: Point) -> Point:
+def select(condition: jax.Array, p: Point, q: Point) -> Point:
     """``p`` where the condition holds, else ``q``."""
     return Point(*(jnp.where(condition, a, b) for a, b in zip(p, q, strict=True)))
 
 
-def cubic(b: Point, o: Point):
+def cubic(b: Point, o: Point) -> jax.Array:
     """Step to the minimiser of the cubic with the values and slopes of ``b`` and ``o``.
 
     The result is measured from ``b``, so ``b`` should be the end that the minimiser is thought to be
@@ -38,6 +40,6 @@ def cubic(b: Point, o: Point):
     return b.t + h * ((gamma - b.g) + theta) / ((gamma - b.g) + gamma + o.g)
 
 
-def secant(b: Point, o: Point):
+def secant(b: Point, o: Point) -> jax.Array:
     """Step at which the slope, linear between ``b`` and ``o``, vanishes; not finite where it never does."""
     return b.t - b.g * ((o.t - b.t) / (o.g - b.g))

@@ -1,15 +1,18 @@
 """Gradients that are too long, shortened."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
+from jaxmin._core.typing import PyTree, Scalar
 from jaxmin.transforms._transformation import Transformation
 
 
-def l2_norm(tree):
+def l2_norm(tree: PyTree) -> Scalar:
     """The 2-norm of all numbers in a pytree, exact where their squares overflow, and differentiable at 0.
 
     Args:
@@ -34,7 +37,7 @@ def l2_norm(tree):
     return jnp.where(square == 0, 0, s * jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
-def clip_grads(tree, max_norm):
+def clip_grads(tree: PyTree, max_norm: float | jax.Array) -> PyTree:
     """The gradients, shortened to the 2-norm ``max_norm`` where they are longer.
 
     Args:
@@ -82,7 +85,7 @@ def clip_by_global_norm(max_norm: float | jax.Array):
     if isinstance(max_norm, float) and not max_norm >= 0:
         raise ValueError(f"max_norm={max_norm!r}: a number >= 0")
 
-    def update(grads, state, params=None, **extra):
+    def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         del params, extra
         return clip_grads(grads, max_norm), state
 

@@ -1,11 +1,13 @@
 """Transformations one after the other, or each on its own part of the parameters; and the move itself."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmin._core.pytree import check_tree
+from jaxmin._core.typing import PyTree, TransformationLike
 from jaxmin.transforms._transformation import Transformation, is_transformation, taken
 
 
@@ -14,10 +16,10 @@ class Masked(NamedTuple):
 
 
 class PartitionState(NamedTuple):
-    inner_states: Any  # dict: each transformation's state
+    inner_states: dict[Any, PyTree]  # each transformation's state
 
 
-def apply_updates(params, updates):
+def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     """params + updates, each leaf in its own dtype.
 
     Args:
@@ -36,13 +38,13 @@ def apply_updates(params, updates):
       The function of the same name in Optax.
     """
 
-    def moved(u, p):
+    def moved(u: Any, p: Any) -> Any:
         return p if u is None else (jnp.asarray(p) + u).astype(jnp.result_type(p))
 
     return jax.tree.map(moved, updates, params, is_leaf=lambda u: u is None)
 
 
-def chain(*transformations):
+def chain(*transformations: TransformationLike) -> Transformation:
     """Apply transformations one after the other: each is given the last one's updates for gradients.
 
     Args:
@@ -65,10 +67,10 @@ def chain(*transformations):
     for number, transformation in enumerate(transformations):
         _check_member(f"transformations[{number}]", transformation)
 
-    def init(params):
+    def init(params: PyTree) -> PyTree:
         return tuple(member.init(params) for member in transformations)
 
-    def update(grads, state, params=None, **extra):
+    def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         new = []
         for member, member_state in zip(transformations, state, strict=True):
             grads, member_state = member.update(grads, member_state, params, **taken(member.update, extra))
@@ -78,7 +80,9 @@ def chain(*transformations):
     return Transformation(init, update)
 
 
-def partition(transformations, labels):
+def partition(
+    transformations: dict[Any, TransformationLike], labels: PyTree | Callable[[PyTree], PyTree]
+) -> Transformation:
     """Apply to each part of the parameters the transformation whose label it bears.
 
     Args:
@@ -108,7 +112,7 @@ def partition(transformations, labels):
         _check_member(f"transformations[{label!r}]", transformation)
     members = dict(transformations)
 
-    def labels_of(params, name):
+    def labels_of(params: PyTree, name: str) -> tuple[PyTree, list[PyTree]]:
         made = labels(params) if callable(labels) else labels
         unknown = {label for label in jax.tree.leaves(made) if label not in members}
         if unknown:
@@ -116,15 +120,17 @@ def partition(transformations, labels):
             raise ValueError(f"labels: no transformation for {unknown}; the choices are {choices}")
         return made, _parts(made, params, name)
 
-    def only(group, made, parts):
+    def only(group: Any, made: PyTree, parts: list[PyTree]) -> PyTree:
         found, above = jax.tree.flatten(made)
         return above.unflatten([part if label == group else Masked() for label, part in zip(found, parts, strict=True)])
 
-    def init(params):
+    def init(params: PyTree) -> PartitionState:
         made, parts = labels_of(params, "params")
         return PartitionState({group: member.init(only(group, made, parts)) for group, member in members.items()})
 
-    def update(grads, state, params=None, **extra):
+    def update(
+        grads: PyTree, state: PartitionState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PartitionState]:
         if params is None:
             made, of_grads = labels_of(grads, "grads")
         else:
@@ -147,7 +153,7 @@ def partition(transformations, labels):
 multi_transform = partition
 
 
-def _parts(labels, tree, name):
+def _parts(labels: PyTree, tree: PyTree, name: str) -> list[PyTree]:
     """What stands below each label."""
     above = jax.tree.structure(labels)
     try:
@@ -156,6 +162,6 @@ def _parts(labels, tree, name):
         raise TypeError(f"{name}: labels do not fit its tree: {above} against {jax.tree.structure(tree)}") from None
 
 
-def _check_member(name, thing):
+def _check_member(name: str, thing: Any) -> None:
     if not is_transformation(thing):
         raise TypeError(f"{name}={thing!r}: a transformation, with init and update; call the function that builds it")

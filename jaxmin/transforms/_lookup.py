@@ -1,21 +1,24 @@
 """What an optimiser's state holds, found by name: a value and a gradient, a search's count, an iterate."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core.protocol import Iterate
+from jaxmin._core.typing import PyTree, Scalar
 
 
-def searches(state):
+def searches(state: PyTree) -> Any:
     """What a nested line search reports of the evaluations of its last update: a count, or None."""
     counts = [node.num_linesearch_steps for node in _records(state) if hasattr(node, "num_linesearch_steps")]
     return sum(counts) if counts else None
 
 
-def value_and_grad_from_state(fun, has_aux=False):
+def value_and_grad_from_state(fun: Callable[..., Any], has_aux: bool = False) -> Callable[..., tuple[Any, PyTree]]:
     """``jax.value_and_grad`` that takes both from an optimiser's state where it holds them, as Optax's does.
 
     Args:
@@ -49,7 +52,7 @@ def value_and_grad_from_state(fun, has_aux=False):
     if has_aux:
         return lambda params, *args, state, **kwargs: value_and_grad(params, *args, **kwargs)
 
-    def from_state(params, *args, state, **kwargs):
+    def from_state(params: PyTree, *args: Any, state: PyTree, **kwargs: Any) -> tuple[Any, PyTree]:
         found = next((node for node in _records(state) if _holds(node, params)), None)
         if found is None:
             raise ValueError(
@@ -62,7 +65,7 @@ def value_and_grad_from_state(fun, has_aux=False):
     return from_state
 
 
-def iterate(state):
+def iterate(state: PyTree) -> Iterate:
     """The last accepted point, with f and the gradient there, in the state of a jaxmin method.
 
     In a hand-written loop the parameters are the next trial of a line search; the answer is
@@ -94,7 +97,7 @@ def iterate(state):
     raise ValueError("state: it holds no iterate; it is not the state of a jaxmin method")
 
 
-def reuse(known, evaluate):
+def reuse(known: PyTree, evaluate: Callable[[], PyTree]) -> tuple[PyTree, Scalar]:
     """(value, grad) as known where the value is finite, else as evaluated; and whether it was evaluated."""
     wanted = jax.eval_shape(evaluate)
     known = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), known, wanted)
@@ -102,7 +105,7 @@ def reuse(known, evaluate):
     return lax.cond(missing, evaluate, lambda: known), missing
 
 
-def stored(state, params):
+def stored(state: PyTree, params: PyTree) -> tuple[jax.Array, PyTree] | None:
     """(value, grad) at params as the last link of a chain holds them, or None; decided on shapes alone.
 
     What an earlier link holds may be of another point: the later ones have moved it since.
@@ -113,7 +116,7 @@ def stored(state, params):
     return None
 
 
-def _holds(node, params):
+def _holds(node: Any, params: PyTree) -> bool:
     if not (hasattr(node, "value") and hasattr(node, "grad")):
         return False
     same_tree = jax.tree.structure(node.grad) == jax.tree.structure(params)
@@ -121,7 +124,7 @@ def _holds(node, params):
     return same_tree and jnp.shape(node.value) == () and jax.tree.map(jnp.shape, node.grad) == shapes
 
 
-def _records(node, last_link=False):
+def _records(node: PyTree, last_link: bool = False) -> Iterator[Any]:
     """Every NamedTuple and dataclass in a state; of a chain's tuple only those of the last link, if so asked."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         children = [getattr(node, field.name) for field in dataclasses.fields(node)]

@@ -1,6 +1,8 @@
 """Schedules: the learning rate as a function of the iteration index, which counts from 0."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,14 +108,16 @@ def polynomial_decay(step_size: float | jax.Array, decay_steps, final_step_size:
     if not power >= 0:
         raise ValueError(f"power={power!r}: a number >= 0")
 
-    def schedule(i):
+    def schedule(i: Any) -> Any:
         rest = (1 - jnp.minimum(i, decay_steps) / decay_steps) ** power
         return rest * (step_size - final_step_size) + final_step_size
 
     return schedule
 
 
-def piecewise_constant(boundaries, values):
+def piecewise_constant(
+    boundaries: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray
+) -> Callable[[Any], jax.Array]:
     """The rate is the first value up to and including the first boundary, then the second one, and so on.
 
     Args:
@@ -145,7 +149,7 @@ def piecewise_constant(boundaries, values):
 
 
 @functools.lru_cache(maxsize=256)
-def _piecewise_constant(boundaries, values):
+def _piecewise_constant(boundaries: tuple[float, ...], values: tuple[float, ...]) -> Callable[[Any], jax.Array]:
     return lambda i: jnp.asarray(values)[sum(i > boundary for boundary in boundaries)]
 
 
@@ -169,6 +173,6 @@ def make_schedule(learning_rate):
     return learning_rate if callable(learning_rate) else constant(learning_rate)
 
 
-def _check_steps(decay_steps):
+def _check_steps(decay_steps: float) -> None:
     if not decay_steps > 0:
         raise ValueError(f"decay_steps={decay_steps!r}: a number of iterations > 0")

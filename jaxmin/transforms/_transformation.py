@@ -1,14 +1,17 @@
 """What a transformation is, and what the optimizers share: a formula for one leaf, applied to every leaf."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import PyTreeDef
 
 from jaxmin._core import vector as vec
 from jaxmin._core.pytree import check_tree
+from jaxmin._core.typing import PyTree
 from jaxmin.transforms._schedules import make_schedule
 
 
@@ -30,12 +33,12 @@ class Transformation(NamedTuple):
     update: Callable[..., Any]
 
 
-def is_transformation(thing):
+def is_transformation(thing: Any) -> bool:
     """Whether it has Optax's two functions."""
     return callable(getattr(thing, "init", None)) and callable(getattr(thing, "update", None))
 
 
-def taken(update, extra):
+def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
     """Of all keyword arguments those that an update takes beside its first three, which are given by position."""
     parameters = list(inspect.signature(update).parameters.values())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -44,7 +47,9 @@ def taken(update, extra):
     return {name: value for name, value in extra.items() if name in names}
 
 
-def leafwise(State, learning_rate, start, step):
+def leafwise(
+    State: Any, learning_rate: Any, start: Callable[[jax.Array], tuple[Any, ...]], step: Callable[..., tuple[Any, ...]]
+) -> Transformation:
     """The transformation that treats every leaf by one formula.
 
     Args:
@@ -60,11 +65,11 @@ def leafwise(State, learning_rate, start, step):
     """
     schedule = make_schedule(learning_rate)
 
-    def init(params):
+    def init(params: PyTree) -> Any:
         leaves, tree = jax.tree.flatten(params)
         return State(jnp.zeros((), jnp.int32), *_by_field(tree, [start(x) for x in leaves], len(State._fields) - 1))
 
-    def update(grads, state, params=None, **extra):
+    def update(grads: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
         del extra
         k, *fields = state
         check_tree("grads", grads, fields[0] if fields else params)
@@ -83,51 +88,51 @@ def leafwise(State, learning_rate, start, step):
     return Transformation(init, update)
 
 
-def _by_field(tree, rows, count):
+def _by_field(tree: PyTreeDef, rows: Sequence[Sequence[Any]], count: int) -> list[PyTree]:
     """Of one row of fields a leaf, the fields, each built like the tree."""
     return [tree.unflatten([row[number] for row in rows]) for number in range(count)]
 
 
-def inexact_dtype(x):
+def inexact_dtype(x: Any) -> np.dtype:
     """The dtype of x, or the default float where that is an integer's."""
     dtype = jnp.result_type(x)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
 
 
-def zeros(x):
+def zeros(x: Any) -> jax.Array:
     """Zeros like x, of which a moving average can be made."""
     return jnp.zeros_like(x, dtype=inexact_dtype(x))
 
 
-def real_zeros(x):
+def real_zeros(x: Any) -> jax.Array:
     """Real zeros like x, of the same precision."""
     return jnp.zeros_like(x, dtype=jnp.finfo(inexact_dtype(x)).dtype)
 
 
-def abs2(g):
+def abs2(g: jax.Array) -> jax.Array:
     """The squared modulus of each element: real and never negative."""
     return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else jnp.square(g)
 
 
-def quotient(a, b):
+def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b, and 0 where b is 0."""
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
-def check_averages(**rates):
+def check_averages(**rates: float) -> None:
     """Raise unless each is the part of a moving average that one iteration keeps."""
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name}={rate!r}: the part that an average keeps lies in [0, 1)")
 
 
-def check_eps(eps):
+def check_eps(eps: float) -> None:
     """Raise unless eps may be added to a denominator."""
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps={eps!r}: a finite number >= 0")
 
 
-def check_mass(**masses):
+def check_mass(**masses: float) -> None:
     """Raise unless each is a finite number, of either sign: negative momentum has its uses in games."""
     for name, mass in masses.items():
         if not abs(mass) < float("inf"):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core.pytree import Static, is_array, is_number, partition
+from jaxmin._core.typing import PyTree, Triple
 from jaxmin.transforms._transformation import Transformation
 
 
@@ -16,22 +17,22 @@ from jaxmin.transforms._transformation import Transformation
 class TripleState:
     """A triple's state: its arrays, and apart from them what is none (structures, Python numbers)."""
 
-    i: Any  # [] int32: updates made
-    arrays: list
+    i: jax.Array  # [] int32: updates made
+    arrays: list[jax.Array]
     rest: Static
 
 
-def is_triple(thing):
+def is_triple(thing: Any) -> bool:
     """Whether it is (init, update, get_params)."""
     return isinstance(thing, tuple) and len(thing) == 3 and all(map(callable, thing))
 
 
-def _is_value(leaf):
+def _is_value(leaf: Any) -> bool:
     return is_array(leaf) or is_number(leaf)
 
 
 @functools.lru_cache(maxsize=256)
-def from_triple(triple):
+def from_triple(triple: Triple) -> Transformation:
     """A triple (init, update, get_params) as a transformation.
 
     Args:
@@ -55,7 +56,7 @@ def from_triple(triple):
         raise TypeError(f"triple={triple!r}: three functions, (init, update, get_params)")
     triple_init, triple_update, get_params = triple
 
-    def init(params):
+    def init(params: PyTree) -> TripleState:
         state = triple_init(params)
         for carried in (is_array, _is_value):
             arrays, rest = partition(state, carried)
@@ -65,7 +66,7 @@ def from_triple(triple):
                 return start
         raise TypeError(f"triple={triple!r}: update returns a state built otherwise than init's")
 
-    def update(grads, state, params=None, **extra):
+    def update(grads: PyTree, state: TripleState, params: PyTree = None, **extra: Any) -> tuple[PyTree, TripleState]:
         del extra
         old = state.rest.combine(state.arrays)
         new = triple_update(state.i, grads, old)
