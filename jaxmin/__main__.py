@@ -4,6 +4,7 @@ import argparse
 import functools
 import textwrap
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 
 import jaxmin
 from jaxmin.datasets import nist
+from jaxmin.datasets.nist import Regression
 
 WIDTH = 100
 ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
@@ -20,7 +22,7 @@ ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
 OPTIONS = {"gtol": 5e-9, "maxiter": 5_000, "maxfun": 10_000}
 CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
 
-MODELS = {
+MODELS: dict[str, Callable[[Any, Any], jax.Array]] = {
     "Misra1a": lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x)),
     "Chwirut2": lambda b, x: jnp.exp(-b[0] * x) / (b[1] + b[2] * x),
     "MGH17": lambda b, x: b[0] + b[1] * jnp.exp(-x * b[3]) + b[2] * jnp.exp(-x * b[4]),
@@ -42,31 +44,31 @@ class Fit(NamedTuple):
 
 
 @functools.cache  # one function object per model, so that a second start compiles nothing
-def objective(name):
+def objective(name: str) -> Callable[..., jax.Array]:
     """Returns f(u, scale, x, y) = 1 - R^2 at b = scale*u: the share of the variance of y left unexplained."""
     model = MODELS[name]
 
-    def unexplained(u, scale, x, y):
+    def unexplained(u: jax.Array, scale: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         r = y - model(scale * u, x)
         return r @ r / jnp.sum((y - jnp.mean(y)) ** 2)
 
     return unexplained
 
 
-def solve(data, scale, y):
+def solve(data: Regression, scale: np.ndarray, y: Any) -> jaxmin.OptimizeResult:
     """Fits `y` on the predictor of `data`; parameters are counted in units of `scale`, and start there."""
     ones = np.ones_like(scale)
     return jaxmin.minimize(objective(data.name), ones, args=(scale, data.x, y), options=OPTIONS)
 
 
-def agreeing_digits(fitted, certified):
+def agreeing_digits(fitted: Any, certified: Any) -> np.ndarray:
     """Log relative error: decimal digits that agree, from 0 to the 11 that NIST gives."""
     with np.errstate(divide="ignore", invalid="ignore"):
         digits = -np.log10(np.abs(fitted - certified) / np.abs(certified))
     return np.clip(np.nan_to_num(digits, nan=0.0, posinf=11.0), 0.0, 11.0)
 
 
-def judge(data, start, result):
+def judge(data: Regression, start: int, result: jaxmin.OptimizeResult) -> Fit:
     """Compares a result with the certificate; its residual decides what kind of point it is.
 
     Returns:
@@ -85,18 +87,18 @@ def judge(data, start, result):
     return Fit(b, rss, digits, verdict)
 
 
-def seconds(call):
+def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
     """Calls `call` once; returns its answer and the seconds until that was ready."""
     begin = time.perf_counter()
     answer = jax.block_until_ready(call())
     return answer, time.perf_counter() - begin
 
 
-def paragraph(label, text):
+def paragraph(label: str, text: str) -> None:
     print(textwrap.fill(text, WIDTH, initial_indent=f"  {label:<9}", subsequent_indent=" " * 11))
 
 
-def show_regression(data):
+def show_regression(data: Regression) -> list[Fit]:
     """Fits one data set from both starts, prints the table and returns the two fits."""
     sizes = f"{data.y.size} observations, {data.certified.size} parameters"
     print(f"{data.name}: {sizes}, {data.difficulty} difficulty")
@@ -126,12 +128,12 @@ def show_regression(data):
     return fits
 
 
-def one_lane(result, i):
+def one_lane(result: jaxmin.OptimizeResult, i: int) -> str:
     """The message of lane `i` of a batch."""
     return f"lane {i}: {jax.tree.map(lambda leaf: leaf[i], result).message}"
 
 
-def show_batch(name, n, seed=0):
+def show_batch(name: str, n: int, seed: int = 0) -> None:
     """Fits `n` noisy copies of the certified curve in one vmapped solve and prints how parameters spread."""
     data = nist.load(name)
     noise = data.rsd * np.random.default_rng(seed).standard_normal((n, data.y.size))
@@ -158,7 +160,7 @@ def show_batch(name, n, seed=0):
     print(f"  compile {to_compile:.2f} s, run {1e3 * to_run:.1f} ms, {1e6 * to_run / n:.1f} us a fit\n")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
     known: dict[str, Any] = {"choices": nist.NAMES, "metavar": "NAME"}
