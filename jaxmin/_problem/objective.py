@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxmin._cache import traces
 from jaxmin._cache.computation import Signature, with_all_constants
 from jaxmin._core.pytree import Static, is_array, is_number, partition
+from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
 from jaxmin._core.vector import typed_sharding
 from jaxmin._problem.hessian import as_matrix
@@ -20,12 +22,12 @@ class Trace(NamedTuple):
     """What tracing fun gave."""
 
     signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
-    constants: list  # what fun closed over
+    constants: list[jax.Array]  # what fun closed over
     value_dtype: Any
     aux_static: Static
     by_hand: str | None = None  # "hess" or "hessp", if one is given and used
     second: Signature | None = None  # of it: constants, x leaves, p leaves, other arrays -> H, or leaves of the product
-    second_constants: Any = ()  # what it closed over
+    second_constants: Sequence[jax.Array] = ()  # what it closed over
 
 
 class Problem(NamedTuple):
@@ -34,17 +36,20 @@ class Problem(NamedTuple):
     trace: Trace
     variables: Variables
     x_static: Static  # x0 without the leaves that vary, and without its other arrays
-    leaves: list  # x0: the leaves that vary
-    fixed: list  # x0: arrays that do not
-    arrays: list  # arrays of fun, of jac, of hess and hessp, and of args
-    is_argument: Any  # which leaves of these are arrays: numbers too, unless they steer Python
+    leaves: list[jax.Array]  # x0: the leaves that vary
+    fixed: list[Any]  # x0: arrays that do not
+    arrays: list[Any]  # arrays of fun, of jac, of hess and hessp, and of args
+    is_argument: Callable[[Any], bool]  # which leaves of these are arrays: numbers too, unless they steer Python
 
-    def inputs(self):
+    def inputs(self) -> tuple[Any, ...]:
         """What the compiled solve is fed beside the leaves of x0."""
         return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays
 
 
-def build(fun, x0, args, jac, has_aux, gradient=True, hess=None, hessp=None):
+def build(
+    fun: Callable[..., Any], x0: PyTree, args: Any, jac: Callable[..., Any] | bool | None, has_aux: bool,
+    gradient: bool = True, hess: Callable[..., Any] | None = None, hessp: Callable[..., Any] | None = None,
+) -> Problem:  # fmt: skip
     """Trace fun once, with its gradient if wanted, at x0; every defect that needs no values is raised here.
 
     Of ``hess`` and ``hessp`` at most one is given: it is traced too.
@@ -69,7 +74,10 @@ def build(fun, x0, args, jac, has_aux, gradient=True, hess=None, hessp=None):
         raise
 
 
-def _build(functions, x0, args, has_aux, gradient, is_argument):
+def _build(
+    functions: tuple[Any, ...], x0: PyTree, args: tuple[Any, ...], has_aux: bool, gradient: bool,
+    is_argument: Callable[[Any], bool],
+) -> Problem:  # fmt: skip
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
         raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
@@ -82,14 +90,14 @@ def _build(functions, x0, args, has_aux, gradient, is_argument):
     return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays, is_argument)
 
 
-def _trace(static, x_static, inputs, settings):
+def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
     gradient, by_ad, with_grad, has_aux, second = settings
     aux_box = []
 
-    def value_and_grad(leaves, fixed, arrays):
+    def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array]]:
         fun, jac, _, _, args = static.combine(arrays)
 
-        def objective(leaves):
+        def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any]]:
             out = fun(x_static.combine(leaves, fixed), *args)
             (value, aux), grad = _split(out, with_grad, has_aux)
             return _as_scalar(value, smooth=gradient and by_ad), (aux, grad)
@@ -114,17 +122,17 @@ def _trace(static, x_static, inputs, settings):
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
 
 
-def _anywhere(leaf):
+def _anywhere(leaf: Any) -> Any:
     """The leaf without its place: a trace that knew of a mesh would not serve where the data lie otherwise."""
     if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer) or typed_sharding(leaf):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
 
 
-def _with_second(trace, static, x_static, inputs, second):
+def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[Any, ...], second: str) -> Trace:
     """The trace with that of ``hess`` or ``hessp``, a function of x, of a p like x, and of the other arrays."""
 
-    def derivative(leaves, along, fixed, arrays):
+    def derivative(leaves: Any, along: Any, fixed: Any, arrays: Any) -> Any:
         _, _, hess, hessp, args = static.combine(arrays)
         x = x_static.combine(leaves, fixed)
         if second == "hess":
@@ -138,25 +146,25 @@ def _with_second(trace, static, x_static, inputs, second):
     return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)
 
 
-def as_argument(leaf):
+def as_argument(leaf: Any) -> Any:
     """Array-likes of other libraries as arrays; what is no number stays as it is."""
     if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
         leaf = native(np.asarray(leaf))
     return leaf
 
 
-def _is_argument(leaf):
+def _is_argument(leaf: Any) -> bool:
     return is_array(leaf) or is_number(leaf)
 
 
-def _taken_apart(fun):
+def _taken_apart(fun: Any) -> Any:
     """A ``functools.partial`` as a pytree, so that what it binds can be told from what it calls."""
     if isinstance(fun, functools.partial) and not isinstance(fun, jax.tree_util.Partial):
         return jax.tree_util.Partial(fun.func, *fun.args, **fun.keywords)
     return fun
 
 
-def _by_hand(name, derivative, *args):
+def _by_hand(name: str, derivative: Callable[..., Any], *args: Any) -> Any:
     """What the user's own derivative gives."""
     try:
         return derivative(*args)
@@ -167,7 +175,7 @@ def _by_hand(name, derivative, *args):
         ) from error
 
 
-def _split(out, with_grad, has_aux):
+def _split(out: Any, with_grad: bool, has_aux: bool) -> tuple[Any, Any]:
     """What fun returned, as ((value, aux), grad)."""
     expected = "((value, aux), gradient)" if has_aux else "(value, gradient)"
     grad = None
@@ -176,7 +184,7 @@ def _split(out, with_grad, has_aux):
     return (_pair(out, "has_aux=True", "(value, aux)") if has_aux else (out, None)), grad
 
 
-def _pair(out, setting, expected):
+def _pair(out: Any, setting: str, expected: str) -> Any:
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
         size = f" of {len(out)}" if isinstance(out, (tuple, list)) else ""
         kind = "single number" if hasattr(out, "dtype") and not np.shape(out) else type(out).__name__
@@ -184,7 +192,7 @@ def _pair(out, setting, expected):
     return out
 
 
-def _as_scalar(value, smooth):
+def _as_scalar(value: Any, smooth: bool) -> jax.Array:
     """The objective as a real scalar; where it is differentiated, whole numbers won't do."""
     if isinstance(value, (tuple, list)) or not (is_number(value) or hasattr(value, "dtype")):
         raise TypeError(
@@ -209,7 +217,9 @@ def _as_scalar(value, smooth):
     return value.reshape(())
 
 
-def _checked_gradient(grad, leaves, x_static, name="jac", noun="gradient"):
+def _checked_gradient(
+    grad: PyTree, leaves: Sequence[jax.Array], x_static: Static, name: str = "jac", noun: str = "gradient"
+) -> list[jax.Array]:
     """The user's gradient, or product, leaf by leaf in the shape and dtype of x0."""
     try:
         if jax.tree_util.treedef_is_leaf(x_static.treedef):
