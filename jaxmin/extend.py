@@ -1,4 +1,4 @@
-"""What a method or a line search of one's own is written with; the pages on writing them use nothing else."""
+"""Everything that a method or a line search of your own imports; the pages on writing them use nothing else."""
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector

@@ -50,12 +50,13 @@ def minimize(
         are no arrays are welcome.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
         "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and
-        "powell", without gradients; in SciPy's spelling or ours. "auto" is "trust_exact" where ``hess`` is given and no
-        bounds, "trust_ncg" where it is with bounds, or ``hessp`` is, and else "lbfgs". None is SciPy's rule ("bfgs").
-        Or what a builder made: ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line
-        search unless one is given: by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop",
-        "rmsprop_momentum", "adam", "adamax", "sm3", "extra_gradient", with the option ``learning_rate``), any
-        Optax-style object, or a triple of ``jax.example_libraries.optimizers``.
+        "powell", without gradients; in SciPy's spelling or ours. "auto" is
+        "trust_exact" if ``hess`` is given without bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given,
+        otherwise "lbfgs". None is SciPy's rule ("bfgs", with bounds "lbfgs"). Or a built method:
+        ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
+        by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
+        "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
+        ``jax.example_libraries.optimizers``.
       jac: None (default) differentiates fun; True says that fun returns ``(value, gradient)``; a
         callable ``jac(x, *args)`` gives the gradient, built like x0, in ``jax.grad``'s convention.
       bounds: SciPy's list of (low, high) pairs, None for no bound; or :class:`~jaxmin.Bounds` (SciPy's too),
@@ -69,12 +70,11 @@ def minimize(
       hess, hessp: second derivatives by hand, for the methods that use them (others warn): None (automatic
         differentiation), or callables: ``hess(x, *args)`` gives H of shape [n, n], for x0 of any shape or a pytree
         what ``jax.hessian`` gives; ``hessp(x, p, *args)`` gives H p, with p and H p built like x0 (None for what
-        does not vary), for complex parts in ``jax.grad``'s convention. Where both are given, the one is called that
-        the method asks for, the Hessian once an iterate at most. A solution's derivatives do without them.
+        does not vary), for complex parts in ``jax.grad``'s convention. Where both are given, the method uses
+        the one that it needs, the Hessian at most once for each iterate. Derivatives of the solution use neither.
       constraints: SciPy's; not offered yet, and refused.
-      tol: the tolerance that counts for the method, as SciPy maps it: gtol, for "lbfgs" ftol as well, for "newton_cg"
-        xtol as well.
-        ``options`` go before it.
+      tol: sets gtol (also ftol for "lbfgs", xtol for "newton_cg"), as in SciPy. Tolerances in ``options`` take
+        precedence.
       options: a dictionary, names in SciPy's spelling or ours. Of the solve, all of them traced values:
 
         - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough;
@@ -109,7 +109,7 @@ def minimize(
 
     Returns:
       An :class:`~jaxmin.OptimizeResult`. Trouble that depends on values (NaN, a failed search, a limit,
-      rounding) is its ``status``, beside the best point found.
+      rounding) is reported by its ``status``, with the best point found.
 
     Raises:
       ValueError, TypeError: for an argument that cannot be right, naming it and the choices.

@@ -27,7 +27,7 @@ class Bar:
         self._nfev: Any = 0
 
     def show(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
-        """Show the trip of all lanes; of those that had ended before, what they are told is not looked at."""
+        """Show a step of all lanes; the figures of lanes that had ended before are ignored."""
         if self._bar is None:
             whole = {"total": self._total, "unit": "it"} if due.ndim == 0 else {"total": due.size, "unit": "lane"}
             self._bar = self._make(**whole)

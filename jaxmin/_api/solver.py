@@ -46,7 +46,7 @@ _MOST = np.iinfo(np.int32).max
 
 
 class _Structure(NamedTuple):
-    """What of a state is no array."""
+    """The parts of a state that are not arrays."""
 
     variables: Variables
     x: Static  # x0 without its arrays
@@ -57,15 +57,21 @@ class _Structure(NamedTuple):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "fixed", "args"], meta_fields=["structure"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SolverState:
-    """Where a solve is: a pytree whose leaves are arrays, all that :class:`Solver` needs to go on.
+    """A solve in progress: a pytree whose leaves are arrays, with everything that :class:`Solver` needs to go on.
 
-    A batch of them, out of ``vmap``, reads alike, with a leading axis everywhere.
+    ``Solver.init`` makes it. Under ``vmap`` each array has a leading batch axis.
 
     - ``x``, ``fun``: the last iterate, built like x0, and the objective there; before the first step x0 and NaN.
     - ``nit``: its number, int32, shape []; x0 is number 0, and before the first step it is -1.
     - ``nfev``: evaluations so far, int32, shape [].
     - ``status``: a :class:`~jaxmin.Status`, -1 while the solve can go on; int32, shape [].
     - ``done``: whether it has ended; bool, shape [].
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> solver = jaxmin.Solver(lambda x: jnp.sum((x - 1) ** 2))
+    >>> state = solver.step(solver.init(jnp.zeros(2)))
+    >>> int(state.nit), int(state.nfev), float(state.fun), state.x.tolist(), bool(state.done)
+    (0, 1, 2.0, [0.0, 0.0], False)
     """
 
     carry: Any  # the loop's
@@ -130,27 +136,27 @@ class Solver:
     (True, Array(True, dtype=bool))
 
     Steps by hand, runs of some steps and a run to the end give the numbers of ``minimize`` bit for bit. Those of
-    a transformation may differ in the last place, where XLA compiles its loop otherwise; a solve that was
-    saved and resumed by the same calls has the same numbers always.
+    a transformation may differ in the last place, where XLA compiles its loop differently. A solve that was
+    saved and resumed by the same calls always has the same numbers.
 
     A step is one evaluation of fun and its gradient: a new iterate, or a trial of a line search (of a second-order
     method, a product or a matrix). All methods work inside ``jit``, ``vmap`` and ``scan``; outside,
-    ``jax.jit(solver.step)`` saves each step the look at fun. The derivatives of a state are NaN: ``minimize`` has
-    those of a solution.
+    ``jax.jit(solver.step)`` avoids tracing fun at each step. The derivatives of a state are NaN: ``minimize`` has
+    the derivatives of a solution.
 
-    The state holds the arrays of args, so that a step needs nothing else, and a state that was saved goes on in
-    another process. What fun closes over stays with fun: data that should be in no saved state, or is
-    the same in all lanes of a batch, is best closed over. The settings are the solver's: a state goes on under
-    the limits of the solver that takes it, which must have the same fun, method and options.
+    The state holds the arrays of args, so that a step needs nothing else, and a saved state can go on in another
+    process. Values that fun closes over stay with fun: close over data that should not be saved, or that all lanes
+    of a batch share. The settings belong to the solver: a state goes on under the limits of the solver that takes
+    it, which must have the same fun, method and options.
 
     Args:
-      fun: as in ``minimize``.
+      fun: the objective, ``fun(x, *args)`` -> a scalar of shape [], as in ``minimize``.
       method: as in ``minimize``.
       settings: all other keywords of ``minimize`` but ``args`` and ``progress``, with its defaults: jac, bounds, tol,
         callback, options, linesearch, has_aux, ....
 
     Raises:
-      TypeError: for a keyword that is none. What ``minimize`` refuses is refused by ``init``.
+      TypeError: for an unknown keyword. Other invalid arguments are reported by ``init``, as ``minimize`` does.
     """
 
     def __init__(
@@ -170,8 +176,15 @@ class Solver:
         """The state at the start, before the first step; nothing is evaluated.
 
         Args:
-          x0: the start, as in ``minimize``, but for Flax NNX modules.
-          args: further arguments of fun.
+          x0: the start, an array of any shape or a pytree, as in ``minimize``, but not a Flax NNX module.
+          args: further arguments of fun, arrays or pytrees.
+
+        Returns:
+          A :class:`SolverState` with nit = -1, nfev = 0 and x = x0, inside the bounds.
+
+        Raises:
+          TypeError: if x0 is a Flax NNX module; give its parameters (``nnx.split``) and merge them in fun.
+          ValueError, TypeError, NotImplementedError: as ``minimize`` does, for an invalid setting or start.
         """
         call = prepare(self._fun, x0, args, **self._settings)
         if call.whole is not None:
@@ -185,7 +198,11 @@ class Solver:
         return SolverState(carry, fixed, arrays, _Structure(problem.variables, problem.x_static, static, weak))
 
     def step(self, state: SolverState) -> SolverState:
-        """The state after one evaluation more; one that has ended comes back as it is."""
+        """The state after one more evaluation; a state that has ended comes back unchanged.
+
+        Raises:
+          TypeError, ValueError: as ``run`` does.
+        """
         return self.run(state, max_steps=1)
 
     def run(self, state: SolverState, max_steps: int | jax.Array | None = None) -> SolverState:
@@ -193,7 +210,12 @@ class Solver:
 
         Args:
           state: a ``SolverState``.
-          max_steps: steps at most, a whole number >= 0, may be traced; None (default) goes on to the end.
+          max_steps: the largest number of steps, a whole number >= 0 of shape []; it may be traced. None (default)
+            goes on to the end.
+
+        Raises:
+          TypeError: if state is not a ``SolverState``, or max_steps is not a whole number.
+          ValueError: if state is a batch or belongs to another solver, or max_steps is negative.
         """
         call, steps = self._resumed(state), _steps(max_steps)
         watcher = call.watcher()
@@ -205,16 +227,20 @@ class Solver:
         return dataclasses.replace(state, carry=carry)
 
     def result(self, state: SolverState) -> OptimizeResult:
-        """The :class:`~jaxmin.OptimizeResult` of a state: that of ``minimize`` if it has ended, else of status -1."""
+        """The :class:`~jaxmin.OptimizeResult` of a state: that of ``minimize`` if it has ended, else with status -1.
+
+        Raises:
+          TypeError, ValueError: as ``run`` does.
+        """
         call = self._resumed(state)
         x, jac, solution = self._parts(call).end(state.carry)
         return call.result(x, jac, solution._replace(f=jnp.where(state.nit < 0, jnp.nan, solution.f)))
 
     def save(self, path: str | os.PathLike[str], state: SolverState) -> None:
-        """Write a state to a file, NumPy's ``.npz``, which is replaced as a whole: never half of it is there.
+        """Write a state to a file, NumPy's ``.npz``, which is replaced as a whole.
 
         Args:
-          path: the file, by that name.
+          path: the name of the file; no suffix is added.
           state: a ``SolverState``, or a batch.
         """
         path = pathlib.Path(path)
@@ -230,7 +256,7 @@ class Solver:
 
         Args:
           path: the file.
-          x0, args: what the solve began with, or anything of the same structures, shapes and dtypes: their numbers
+          x0, args: those of the solve's ``init``, or others of the same structures, shapes and dtypes: the numbers
             come from the file. Nothing is evaluated.
 
         Raises:
@@ -251,7 +277,7 @@ class Solver:
         return self._parts(call).begin(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
 
     def _resumed(self, state: SolverState) -> Call:
-        """The call that the state is in the middle of."""
+        """The call that the state belongs to."""
         if not isinstance(state, SolverState):
             raise TypeError(f"state={state!r}: what solver.init gave")
         if state.status.ndim:
@@ -314,7 +340,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _restored(path: str, found: Any, like: jax.Array) -> jax.Array:
-    """An array of a file as the state's; NumPy's files know no bfloat16 and no random keys."""
+    """An array of a file in the form that the state has; NumPy's files cannot hold bfloat16 and random keys."""
     if _is_key(like):
         return jax.device_put(jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)), like.sharding)
     if found.dtype.kind == "V":

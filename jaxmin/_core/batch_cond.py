@@ -1,4 +1,4 @@
-"""What is seldom needed, and left out of the trips of a batch in which no lane needs it."""
+"""Skip rare work in a batch unless some lane needs it."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ from jaxmin._core.typing import PyTree, Scalar
 def seldom(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
     """``thorough()``, which ``usual()`` equals wherever ``needed`` is false.
 
-    Alone the thorough way is always taken: its few numbers cost less than a branch. A batch under ``vmap`` branches as
-    a whole, and takes the thorough way in the trips in which some lane needs it.
+    An unbatched solve always runs ``thorough``: for a few scalars that is cheaper than a branch. A batch under ``vmap``
+    branches as a whole, and runs ``thorough`` in the steps in which some lane needs it.
 
     Args:
       needed: [] bool.
-      thorough, usual: functions of nothing, of one result's structure, that close over what they need.
+      thorough, usual: functions without arguments whose results have the same structure; they close over their inputs.
     """
     return lax.cond(_always_alone(needed), thorough, usual)
 

@@ -1,4 +1,4 @@
-"""Approximations of the inverse Hessian: what a quasi-Newton method multiplies by, and hands out in the end."""
+"""Approximations of the inverse Hessian: a quasi-Newton method multiplies by them and returns them at the end."""
 
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,12 +28,12 @@ def pair_between(previous: Iterate, x: Vector, g: Vector) -> Pair:
     s, y = vec.sub(x, previous.x), vec.sub(g, previous.g)
     sy, yy = vec.dot(s, y), vec.dot(y, y)
     curved = (sy > jnp.finfo(sy.dtype).eps * jnp.abs(vec.dot(previous.g, s))) & (yy < jnp.inf)
-    # Whoever divides by them need not ask.
+    # Safe denominators: 1 where the pair is rejected.
     return Pair(s, y, jnp.where(curved, sy, 1), jnp.where(curved, yy, 1), curved)
 
 
 class Unlimited(NamedTuple):
-    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: what they leave of H_0 = gamma I, and what they add.
+    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: the part from H_0 = gamma I, and the part from pairs.
 
     With :math:`V = I - \rho y s^T` each pair makes :math:`V^T W V` of W, and :math:`V^T Z V + \rho s s^T` of Z
     (Nocedal & Wright, 2nd ed., eq. (7.19)).
@@ -50,7 +50,7 @@ class Unlimited(NamedTuple):
 
     @classmethod
     def of(cls, H: jax.Array) -> "Unlimited":
-        """Of a matrix that is known as it stands: Z."""
+        """From a known matrix, which becomes Z."""
         return cls(jnp.stack([jnp.zeros_like(H), H]), jnp.ones((), H.dtype))
 
     @property
@@ -74,7 +74,7 @@ class Unlimited(NamedTuple):
         )
 
     def reopened(self) -> "Unlimited":
-        """To go on with: H = 0 again where there are no pairs."""
+        """H for the next solve: H = 0 again where there are no pairs."""
         return self._replace(gamma=jnp.where(jnp.any(self.WZ[1] != 0), self.gamma, 0))
 
     def times(self, v: jax.Array) -> jax.Array:
@@ -183,8 +183,11 @@ class InverseHessian:
     diagonal [n], both of dtype ``H.dtype``, over the numbers of x0 in the order of its leaves, a complex
     number being its real part, then, after the leaf's others, its imaginary one.
 
-    Out of ``vmap`` it is a batch of operators, which only ``vmap`` can use:
+    From ``vmap`` it is a batch of operators, which only ``vmap`` can use:
     ``jax.vmap(lambda H: H.todense())(res.hess_inv)``.
+
+    Raises:
+      ValueError: by any product or matrix of a batch outside ``vmap``, or if the shape of v does not fit x0.
 
     >>> import jax, jax.numpy as jnp, jaxmin
     >>> def solve(x):
@@ -248,13 +251,17 @@ class InverseHessian:
         return jnp.diagonal(self.todense())
 
     def core(self, name: str = "hess_inv") -> Core:
-        """The matrix as the method made it: ``Unlimited``, ``Compact`` or ``Dense``; an error of a batch of them."""
+        """The matrix in the method's own form: ``Unlimited``, ``Compact`` or ``Dense``.
+
+        Raises:
+          ValueError: for a batch; the message begins with ``name``.
+        """
         if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
             raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
         return self._core
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # it is made anew
+        del copy  # the array is always new
         return np.asarray(self.todense(), dtype=dtype)
 
     def __repr__(self) -> str:
@@ -269,5 +276,5 @@ class InverseHessian:
 
 
 def _axes(core: Core) -> tuple[int, ...]:
-    """How many axes each array of a core has."""
+    """The number of axes of each array of a core."""
     return tuple(map(jnp.ndim, jax.tree.leaves(core)))

@@ -1,4 +1,4 @@
-"""Pytrees of which some leaves are arrays and some are not: taken apart and put together again."""
+"""Pytrees with leaves that are arrays and leaves that are not: taken apart and put together again."""
 
 import itertools
 import numbers
@@ -13,19 +13,19 @@ from jaxmin._core.typing import PyTree
 
 
 def is_array(leaf: Any) -> bool:
-    """A JAX or NumPy array of numbers, or the shape of one."""
+    """Whether it is a JAX or NumPy array of numbers, or the shape of one."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.dtype.kind in "biufcV"
     return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
 
 
 def is_number(leaf: Any) -> bool:
-    """A Python number; a bool is a flag and none."""
+    """Whether it is a Python number; a bool does not count."""
     return isinstance(leaf, numbers.Number) and not isinstance(leaf, (bool, np.bool_))
 
 
 def is_count(leaf: Any) -> bool:
-    """A whole number, Python's or NumPy's."""
+    """Whether it is an integer, Python's or NumPy's; a bool does not count."""
     return isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool)
 
 
@@ -35,7 +35,7 @@ def any_traced(tree: PyTree) -> bool:
 
 
 class Static:
-    """What is left of a pytree without some groups of leaves: its structure and its other leaves; hashable.
+    """A pytree without some groups of leaves: its structure and its other leaves; hashable.
 
     Two are equal where the structures and the leaves are; a leaf that cannot be hashed or compared
     equals only itself.
@@ -76,7 +76,7 @@ class Static:
         return jax.tree.unflatten(self.treedef, [next(leaves) if group == 0 else None for group in self._groups])
 
     def pick(self, tree: PyTree) -> list[Any]:
-        """What stands in a tree of this structure where the first group was."""
+        """The subtrees, in a tree of this structure, at the places of the first group."""
         subtrees = self.treedef.flatten_up_to(tree)
         return [subtree for subtree, group in zip(subtrees, self._groups) if group == 0]
 
@@ -111,7 +111,7 @@ def _is_plain(treedef: PyTreeDef) -> bool:
 
 
 class _Leaf:
-    """A leaf that is no array, as part of a key: equal where type and value are."""
+    """A leaf that is not an array, as part of a key: equal where type and value are."""
 
     __slots__ = ("value",)
 
@@ -147,7 +147,7 @@ def partition(tree: PyTree, *predicates: Callable[[Any], bool]) -> Any:
 
 
 def check_tree(name: str, tree: PyTree, params: PyTree) -> None:
-    """Raise unless a tree is built like params; None stands for params that nobody knows."""
+    """Raise unless a tree is built like params; no check where params is None."""
     found, wanted = jax.tree.structure(tree), jax.tree.structure(params)
     if params is not None and found != wanted:
         raise TypeError(f"{name}: its tree is not that of params: {found} against {wanted}")

@@ -35,13 +35,17 @@ class OptimizeResult:
       ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
     - ``active_mask``: with bounds, int32 like x0: -1 where x is held at its lower bound, 1 at its upper one,
       else 0; without, None.
-    - ``aux``: what fun returned beside its value at x (``has_aux=True``), else None.
+    - ``aux``: the second value that fun returned at x (``has_aux=True``), else None.
 
-    ``success`` (bool) and ``message`` (str) follow from the status: one for a single solve, one a lane for
-    a batch: an array of bools, nested lists of sentences.
+    ``success`` (bool) and ``message`` (str) follow from the status. A batch has one for each lane: an array of bools
+    in the shape of the status, and nested lists of sentences.
 
-    Its leaves, as JAX sees them, are the arrays. Leaves of x and of aux that are no arrays (an activation
-    function, a label) belong to its structure: they cross ``jit`` and ``vmap`` unchanged.
+    As a pytree its leaves are the arrays. Leaves of x and of aux that are not arrays (an activation function, a
+    label) belong to its structure: they cross ``jit`` and ``vmap`` unchanged.
+
+    Raises:
+      KeyError: by ``res[name]``, for a name that is not in ``res.keys()``.
+      TypeError: by ``res.message`` in a traced function, where the numbers for the text are unknown.
 
     >>> import jax, jax.numpy as jnp, jaxmin
     >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2))
@@ -70,7 +74,7 @@ class OptimizeResult:
 
     @property
     def success(self) -> PerLane:
-        """Whether the stopping test that the status names held at x."""
+        """Whether a stopping test held at x: a bool; for a batch, or under a trace, an array of them."""
         if isinstance(self.status, jax.core.Tracer):
             return jnp.isin(self.status, jnp.asarray(SUCCESSES))
         won = np.isin(np.asarray(self.status), SUCCESSES)
@@ -78,7 +82,11 @@ class OptimizeResult:
 
     @property
     def message(self) -> PerLane:
-        """The status in words, with the figures of the point returned; nested lists for a batch."""
+        """The status in words, with the figures of the point returned; nested lists for a batch.
+
+        Raises:
+          TypeError: in a traced function, where the figures are unknown.
+        """
         if not self._is_known():
             raise TypeError(
                 "res.message: text cannot come out of a traced function; read it outside jit and vmap, "
@@ -124,7 +132,7 @@ class OptimizeResult:
         return lines
 
     def keys(self) -> list[str]:
-        """The names of what there is: fields that are not None, ``success`` and ``message``."""
+        """The names of the entries: fields that are not None, ``success`` and ``message``."""
         return [*(name for name in _FIELDS if getattr(self, name) is not None), "success", "message"]
 
     def __getitem__(self, key: str) -> Any:
@@ -175,7 +183,7 @@ class OptimizeResult:
             order = order[2:]
         width = max(map(len, order))
         lines = []
-        # A batch of many lanes is told in short.
+        # A batch of many lanes is summarised.
         lanes = np.size(self.status) if self._is_known() else 1
         short = {"message": self._summary, "success": lambda: _count(self.success)} if lanes > _LANES_SHOWN else {}
         for name in (name for name in order if name in short or getattr(self, name) is not None):

@@ -11,9 +11,9 @@ PyTree: TypeAlias = Any
 Vector: TypeAlias = Any
 # An array of shape [].
 Scalar: TypeAlias = jax.Array
-# What a single solve has once, and a batch once for each lane: a Python value, or an array or a list of them.
+# One value of a single solve, or one for each lane of a batch: a Python value, or an array or a list of them.
 PerLane: TypeAlias = Any
-# ``T | MaybeNone``: T, or None for some methods; whoever knows the method uses it as a T. (Typeshed has the same name.)
+# ``T | MaybeNone``: T, or None for some methods. A type checker lets it be used as a T. (Typeshed has the same name.)
 MaybeNone: TypeAlias = Any
 
 

@@ -161,7 +161,7 @@ def _as_variable(leaf: Any) -> jax.Array:
     try:
         array = jnp.asarray(leaf)
     except TypeError as error:
-        raise TypeError(f"x0: {leaf!r} is no array of numbers") from error
+        raise TypeError(f"x0: {leaf!r} is not an array of numbers") from error
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         return array.astype(jnp.result_type(float))
     # A Python number is weakly typed; a variable has the dtype it shows.

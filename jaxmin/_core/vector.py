@@ -1,4 +1,4 @@
-"""The few verbs that a method needs, on one array or on any pytree of arrays.
+"""The vector operations that a method needs, on one array or on any pytree of arrays.
 
 Inner products are real, accumulate in float32 at least and never in TF32 or bfloat16.
 """
@@ -28,7 +28,7 @@ def scalar_dtype(x: Vector) -> np.dtype:
 
 
 def size(x: Vector) -> int:
-    """How many numbers a vector holds."""
+    """The number of numbers in a vector."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(x))
 
 
@@ -55,7 +55,7 @@ def _contracted(u: jax.Array, v: jax.Array, axes: int) -> jax.Array:
 
 
 def typed_sharding(u: jax.Array) -> bool:
-    """Whether an array's type tells of a mesh, of JAX's explicit axes."""
+    """Whether an array's type has a mesh with JAX's explicit axes."""
     return jax.sharding.AxisType.Explicit in tuple(jax.typeof(u).sharding.mesh.axis_types)
 
 

@@ -18,7 +18,7 @@ from jaxmin._core.typing import PyTree, Scalar
 from jaxmin._problem.objective import Problem
 
 _GO_ON, _STOP = 0, 1
-_watchers: dict[int, "Watcher"] = {}  # number -> what is to be called; the compiled solve knows the number alone
+_watchers: dict[int, "Watcher"] = {}  # number -> the watcher to call; the compiled solve knows the number alone
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 
@@ -33,16 +33,17 @@ def traced(function: Callable[..., Any]) -> Traced:
     """A callback that is traced with the solve, and needs no call of the host: ``callback=jaxmin.traced(function)``.
 
     Args:
-      function: ``function(x)``, or ``function(intermediate_result)`` by that name, with tracers: x, fun, jac, nit
-        and nfev of each iterate after x0. It is written with ``jax.numpy``. It returns None, or one boolean: True
-        ends the solve with status 99 and this iterate.
+      function: ``function(x)``, or ``function(intermediate_result)`` with a parameter of this name: an
+        ``OptimizeResult`` with x and jac like x0, and fun, nit and nfev of shape []. It is called with tracers, once
+        for each iterate after x0, and is written with ``jax.numpy``. It returns None or one boolean of shape []:
+        True ends the solve with ``Status.CALLBACK`` at this iterate.
 
     Returns:
-      What ``minimize`` and ``Solver`` take as callback, under ``jit``, ``vmap`` and ``grad`` too. Of a batch each
-      lane is asked at each trip, and its answer counts where it has a new iterate.
+      A callback for ``minimize`` and ``Solver``, which also works under ``jit``, ``vmap`` and ``grad``. In a batch
+      it runs for each lane at each step, and its answer counts where the lane has a new iterate.
 
     Raises:
-      TypeError: where it is not callable; in the solve, where it returns something else.
+      TypeError: if function is not callable; in the solve, if it returns anything but None or one boolean.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> near = jaxmin.traced(lambda intermediate_result: intermediate_result.fun < 1e-2)
@@ -99,10 +100,10 @@ def stopped(
     asked: Callable[..., Any], constants: Sequence[jax.Array], accepted: Scalar, x: Sequence[jax.Array], f: Scalar,
     g: Sequence[jax.Array], nit: Scalar, nfev: Scalar, status: Scalar,
 ) -> Scalar:  # fmt: skip
-    """The status after a traced callback was told of an iterate: Status.CALLBACK where it asks for an end."""
+    """The status after a traced callback has seen an iterate: Status.CALLBACK where it asks for an end."""
     due = accepted & (nit > 0)
-    told = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
-    stop = jax.lax.cond(due, lambda: asked(*told)[0], lambda: jnp.zeros((), bool))
+    inputs = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
+    stop = jax.lax.cond(due, lambda: asked(*inputs)[0], lambda: jnp.zeros((), bool))
     return jnp.where(due & stop, Status.CALLBACK, status).astype(jnp.int32)
 
 
@@ -113,7 +114,7 @@ def ask(
     """The status after the watcher was shown an iterate: Status.CALLBACK where it asks for an end.
 
     The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, all lanes in one
-    call, and every trip waits for it, so that the calls come in order. Only new iterates, and ends, are shown.
+    call, and every step waits for it, so that the calls come in order. Only new iterates, and ends, are shown.
     """
     due, ended = accepted & (nit > 0), status != Status.RUNNING
     answer = jax.ShapeDtypeStruct((), jnp.int32)
@@ -162,13 +163,13 @@ class Watcher:
             _watchers[self.number] = self
 
     def close(self) -> None:
-        """Forget it: nothing will call it any more."""
+        """Remove it: nothing calls it any more."""
         _watchers.pop(self.number, None)
         if self._bar is not None:
             self._bar.close()
 
     def show(self, lane: tuple[int, ...], x: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> bool:
-        """Tell of an iterate; whether the solve is to end. The lane is its index in a batch, () where there is none."""
+        """Show an iterate; whether the solve shall end. ``lane`` is an index into a batch, () for a single solve."""
         if self.error is not None:  # of another lane
             return True
         if self._disp:
@@ -194,20 +195,20 @@ class Watcher:
             return True
 
     def after(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
-        """Show how far all lanes are, once those with a new iterate were told of."""
+        """Show the progress of all lanes, after ``show`` has run for those with a new iterate."""
         if self._bar is not None:
             self._bar.show(due, ended, f, gnorm, nit, nfev)
 
 
 def watched(watcher: Watcher | None, solve: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """What the solve gives; an exception of the user's callback is raised as it was."""
+    """Run the solve; an exception of the user's callback is raised unchanged."""
     if watcher is None:
         return solve(*arguments, **settings)
     try:
         solved = solve(*arguments, **settings)
         values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
         if any_traced(values):
-            watcher.compiled = True  # it will be called when that runs, with nobody here to raise what it raises
+            watcher.compiled = True  # it is called when that runs, after this call has returned
             return solved
         jax.block_until_ready(values)
     finally:
@@ -227,13 +228,13 @@ def _value(leaf: Any) -> Any:
 
 
 def _says_stop(answer: Any) -> bool:
-    """True, of Python, NumPy or JAX; another answer is none."""
+    """Whether the answer is True, of Python, NumPy or JAX."""
     array = isinstance(answer, (bool, np.generic, np.ndarray, jax.Array))
     return array and np.ndim(answer) == 0 and np.asarray(answer).dtype == np.bool_ and bool(answer)
 
 
 def _takes_result(callback: Callable[..., Any]) -> bool:
-    """Whether it wants SciPy's newer form: a sole parameter of the name intermediate_result."""
+    """Whether it has SciPy's newer form: one parameter, named intermediate_result."""
     try:
         return list(inspect.signature(callback).parameters) == ["intermediate_result"]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""How a solve went: the last iterates' figures, kept in a ring of fixed length inside the loop."""
+"""The figures of the last iterates, stored in a ring of fixed length inside the loop."""
 
 from typing import Any, NamedTuple
 
@@ -12,15 +12,23 @@ from jaxmin._core.typing import PyTree, Scalar, Vector
 class History(NamedTuple):
     """The last N iterates of a solve, the oldest first; x0 is iterate 0.
 
-    Of fewer than N the rest is NaN, and -1 where the numbers are whole. Under ``vmap`` a leading batch axis.
+    ``minimize(..., options={"history": N})`` returns it as ``res.history``. Unused entries are NaN, and -1 in the
+    integer fields. Under ``vmap`` each array has a leading batch axis.
 
     - ``nit`` [N] int32: the iterate's number.
     - ``fun`` [N]: the objective.
-    - ``gnorm`` [N]: the infinity norm of the gradient, with bounds of the projected one; NaN for methods without.
+    - ``gnorm`` [N]: the infinity norm of the gradient, or with bounds of the projected gradient; NaN for methods
+      without gradients.
     - ``step`` [N]: the largest change of x since the iterate before; NaN at x0.
     - ``nfev`` [N] int32: evaluations so far.
     - ``x``: the iterates, like x0 with a leading axis N (None for leaves that do not vary), with
       ``options={"history_x": True}``; else None.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> options = {"history": 3, "history_x": True}
+    >>> history = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2), options=options).history
+    >>> history.nit.tolist(), history.nfev.tolist(), history.x.shape
+    ([0, 1, 2], [1, 2, 3], (3, 2))
     """
 
     nit: jax.Array
@@ -32,14 +40,14 @@ class History(NamedTuple):
 
 
 def empty(length: int, dtype: Any, x: Vector = None) -> History:
-    """A history of nothing yet; of points like the vector x too, unless that is None."""
+    """A history without entries; with room for points like the vector x, unless x is None."""
     whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
     points = jax.tree.map(lambda u: jnp.full((length, *u.shape), jnp.nan, u.dtype), x)
     return History(whole, real, real, real, whole, points)
 
 
 def record(history: History, accepted: Scalar, before: Any, after: Any, gnorm: Scalar | None, nfev: Scalar) -> History:
-    """The history with the iterate of the state ``after``, where a trip accepted one."""
+    """The history with the iterate of the state ``after``, where the step accepted one."""
     x, f, _ = after.iterate
     moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
     norm: Any = jnp.nan if gnorm is None else gnorm

@@ -72,7 +72,7 @@ def as_optax(method: TransformationLike) -> "optax.GradientTransformationExtraAr
     ) -> tuple[PyTree, AsOptaxState]:
         del extra
         if value is None or params is None:
-            raise TypeError("value, params: a method is told both: tx.update(grads, state, params, value=value)")
+            raise TypeError("value, params: a method needs both: tx.update(grads, state, params, value=value)")
         updates, inner = method.update(grads, state.inner, params, value=value)
         return updates, AsOptaxState(state.value, iterate(inner).g, inner)
 

@@ -29,11 +29,11 @@ class ForeignState(NamedTuple):
 
 
 class Foreign(NamedTuple):
-    """A transformation chosen as a method; it becomes one when it is told how params are built."""
+    """A transformation chosen as a method; ``bind`` makes the method once the structure of params is known."""
 
     transformation: TransformationLike
     linesearch: LineSearch | None = None
-    kept: bool = False  # it is the same object whenever it does the same
+    kept: bool = False  # equal behaviour implies the same object, so identity is a valid cache key
     wants = "gradient"  # type: ignore[misc]
     trees = True  # type: ignore[misc]
 
@@ -97,7 +97,7 @@ def _check_wishes(update: Callable[..., Any]) -> None:
 
 
 def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What it returns; where it cannot be traced, why the transformation is no method."""
+    """The result of the call; an error of it is raised again with the reason why minimize cannot use it."""
     try:
         return function(*args, **kwargs)
     except Exception as error:
@@ -122,7 +122,7 @@ def _as_method(
 
     def observe(grad: Vector, state: ForeignState, x: Vector, *, value: jax.Array) -> ForeignState:
         iterate = Iterate(x, value.astype(state.iterate.f.dtype), grad)
-        # A point without a finite value is no iterate, unless it is x0.
+        # A point without a finite value is not an iterate, unless it is x0.
         finite = (state.nit < 0) | ((value < jnp.inf) & jnp.isfinite(vec.max_abs(grad)))
         return state._replace(
             trial=x,

@@ -1,4 +1,4 @@
-"""Models whose parameters are only a part of them: taken apart for the solve and put together again."""
+"""Models, with parameters and other parts: taken apart for the solve and put together again."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from jaxmin._core.typing import PyTree
 
 
 class Model(NamedTuple):
-    """An x0 that is a model: what varies, and how the model is made of it."""
+    """An x0 that is a model: its parameters, and the function that builds the model from them."""
 
     parameters: PyTree
     whole: Callable[[PyTree], Any]  # parameters -> model
@@ -28,7 +28,7 @@ def as_model(x0: Any, wrt: Any) -> Model | None:
     nnx = sys.modules.get("flax.nnx")  # an NNX module exists only where that is imported
     if nnx is None or not isinstance(x0, nnx.Module):
         if wrt is not None:
-            raise ValueError(f"options['wrt']={wrt!r}: it chooses among the variables of a Flax NNX module, x0 is none")
+            raise ValueError(f"options['wrt']={wrt!r}: a filter for a Flax NNX module, and x0 is not one")
         return None
     wrt = nnx.Param if wrt is None else wrt
     graph, parameters, rest = nnx.split(x0, wrt, ...)

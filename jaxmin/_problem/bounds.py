@@ -17,9 +17,14 @@ class Bounds(NamedTuple):
     """Bounds on the variables, lower <= x <= upper, as ``scipy.optimize.Bounds`` has them.
 
     Args:
-      lower, upper: numbers, arrays or pytrees shaped like x0, or like an upper part of it: one number then
-        holds for all below it. None and infinities are no bounds; equal bounds fix a variable. They may be
-        traced and batched.
+      lower, upper: numbers, arrays that broadcast to the shape of x0, or pytrees of these built like x0 or like the
+        upper part of its tree; one number then holds for all leaves below it. None and infinity mean no bound,
+        and are the defaults. Equal bounds fix a variable. Bounds may be traced and batched.
+
+    Raises:
+      TypeError: by ``minimize``, if a bound is not a real number or x0 is complex.
+      ValueError: by ``minimize``, if trees or shapes do not fit x0, or a lower bound is above its upper bound or NaN.
+        A traced lower bound above its upper bound gives NaN instead.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 3) ** 2), [0.0, 0.0], bounds=jaxmin.Bounds(0, jnp.array([1, 9])))
@@ -32,7 +37,7 @@ class Bounds(NamedTuple):
 
 
 class ScipyBounds(Protocol):
-    """What ``scipy.optimize.Bounds`` has."""
+    """An object with the attributes of ``scipy.optimize.Bounds``."""
 
     @property
     def lb(self) -> Any: ...
@@ -80,7 +85,7 @@ def _pair(bounds: BoundsLike, variables: Variables, x_static: Static) -> Sequenc
     pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
     for pair in pairs:
         if len(pair) != 2 or any(np.ndim(bound) for bound in pair):
-            raise ValueError(f"bounds: {pair!r} is no (low, high) pair of numbers")
+            raise ValueError(f"bounds: {pair!r} is not a (low, high) pair of numbers")
     shape = variables.shapes[0][0]
     if len(pairs) != int(np.prod(shape)):
         raise ValueError(f"bounds: {len(pairs)} pairs for {int(np.prod(shape))} variables")
@@ -125,8 +130,8 @@ def _spread(name: str, side: PyTree, none: float, variables: Variables, x_static
 def _rounded(lower: Any, upper: Any, dtype: np.dtype) -> tuple[jax.Array, jax.Array]:
     """Both bounds of a leaf in its dtype, not wider than given: the one up, the other down.
 
-    Where no number of the dtype lies between them, both are the nearest. Where there is nothing between them at
-    all, they are NaN, or an error if that is known.
+    Where no number of the dtype lies between them, both are the nearest. Where lower is above upper, both are NaN;
+    with known values it is an error.
     """
     if dtype.kind == "c":
         raise TypeError("bounds: x0 has complex leaves, and no order to bound them by")
@@ -151,5 +156,5 @@ def _inward(bound: Any, dtype: np.dtype, up: bool) -> jax.Array:
         wide = jnp.promote_types(given.dtype, dtype) if xp is jnp else np.promote_types(given.dtype, dtype)
     outside = fixed.astype(wide) < exactly if up else fixed.astype(wide) > exactly
     neighbour = jnp.nextafter(fixed, jnp.asarray(jnp.inf if up else -jnp.inf, dtype))
-    # The step to the neighbour has no derivative; the bound's own is kept.
+    # The step to the neighbour has derivative 0, so that the sum has the derivative of the bound.
     return kept + jnp.where(outside, neighbour - fixed, 0).astype(dtype)

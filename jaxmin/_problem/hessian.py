@@ -28,7 +28,7 @@ def checked(hess: Any, hessp: Any) -> tuple[Derivative | None, Derivative | None
 def used(
     wants: Any, method: Any, hess: Derivative | None, hessp: Derivative | None
 ) -> tuple[Derivative | None, Derivative | None]:
-    """Of the user's two functions the one that a method uses, as (hess, hessp); SciPy's warning where it uses none."""
+    """The one of the user's two functions that a method uses, as (hess, hessp); SciPy's warning if it uses neither."""
     if wants not in ("product", "hessian"):
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
@@ -43,7 +43,7 @@ def used(
 def as_matrix(H: PyTree, leaves: Sequence[jax.Array], x_static: Static) -> jax.Array:
     """The user's Hessian as one symmetric matrix: a block for each two parts of x0, as ``jax.hessian`` has them."""
     if any(jnp.iscomplexobj(leaf) for leaf in leaves):
-        raise TypeError("hess: x0 is complex, of which no matrix of this form tells all; hessp can, or leave it out")
+        raise TypeError("hess: x0 is complex, and its Hessian is not one complex matrix; give hessp, or omit both")
     if jax.tree_util.treedef_is_leaf(x_static.treedef):
         H = _as_array("hess", H)
         blocks = [[H]]

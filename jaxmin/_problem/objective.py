@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     is_argument: Callable[[Any], bool]  # which leaves of these are arrays: numbers too, unless they steer Python
 
     def inputs(self) -> tuple[Any, ...]:
-        """What the compiled solve is fed beside the leaves of x0."""
+        """The inputs of the compiled solve other than the leaves of x0."""
         return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays
 
 
@@ -147,7 +147,7 @@ def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[A
 
 
 def as_argument(leaf: Any) -> Any:
-    """Array-likes of other libraries as arrays; what is no number stays as it is."""
+    """Array-likes of other libraries as arrays; anything else unchanged."""
     if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
         leaf = native(np.asarray(leaf))
     return leaf
@@ -158,7 +158,7 @@ def _is_argument(leaf: Any) -> bool:
 
 
 def _taken_apart(fun: Any) -> Any:
-    """A ``functools.partial`` as a pytree, so that what it binds can be told from what it calls."""
+    """A ``functools.partial`` as a pytree, so that its function and its bound arguments are separate leaves."""
     if isinstance(fun, functools.partial) and not isinstance(fun, jax.tree_util.Partial):
         return jax.tree_util.Partial(fun.func, *fun.args, **fun.keywords)
     return fun

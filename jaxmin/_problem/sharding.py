@@ -45,7 +45,7 @@ def in_form(flat: Any, problem: Problem, method: Any) -> Problem:
 
 
 def placed(box: Box | None, problem: Problem) -> Box | None:
-    """The ``Box``, or None, on the devices where the leaves of x0 are that are kept apart."""
+    """The ``Box``, or None, with each bound on the devices of its leaf of x0, where leaves are not joined."""
     if box is None or problem.variables.flat:
         return box
 

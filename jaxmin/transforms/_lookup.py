@@ -1,4 +1,4 @@
-"""What an optimiser's state holds, found by name: a value and a gradient, a search's count, an iterate."""
+"""Entries of an optimiser's state, found by name: a value and a gradient, a search's count, an iterate."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from jaxmin._core.typing import PyTree, Scalar
 
 
 def searches(state: PyTree) -> Any:
-    """What a nested line search reports of the evaluations of its last update: a count, or None."""
+    """The evaluations that nested line searches report for their last update: a count, or None."""
     counts = [node.num_linesearch_steps for node in _records(state) if hasattr(node, "num_linesearch_steps")]
     return sum(counts) if counts else None
 
@@ -78,7 +78,7 @@ def iterate(state: PyTree) -> Iterate:
       The ``Iterate``: ``x`` and ``g`` like params, ``f`` a scalar. Before the first update f is 0.
 
     Raises:
-      ValueError: where the state holds none.
+      ValueError: if the state holds no iterate.
 
     >>> import jax, jax.numpy as jnp, jaxmin
     >>> f = lambda x: jnp.sum((x - 3) ** 2)
@@ -108,7 +108,7 @@ def reuse(known: PyTree, evaluate: Callable[[], PyTree]) -> tuple[PyTree, Scalar
 def stored(state: PyTree, params: PyTree) -> tuple[jax.Array, PyTree] | None:
     """(value, grad) at params as the last link of a chain holds them, or None; decided on shapes alone.
 
-    What an earlier link holds may be of another point: the later ones have moved it since.
+    The value of an earlier link may belong to another point, since later links have moved it.
     """
     for node in _records(state, last_link=True):
         if _holds(node, params):
@@ -125,7 +125,7 @@ def _holds(node: Any, params: PyTree) -> bool:
 
 
 def _records(node: PyTree, last_link: bool = False) -> Iterator[Any]:
-    """Every NamedTuple and dataclass in a state; of a chain's tuple only those of the last link, if so asked."""
+    """Every NamedTuple and dataclass in a state; with ``last_link`` only those of the last link of a chain."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         children = [getattr(node, field.name) for field in dataclasses.fields(node)]
         yield node

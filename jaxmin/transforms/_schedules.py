@@ -122,7 +122,7 @@ def piecewise_constant(
 
     Args:
       boundaries: iteration indices, a sequence of n numbers.
-      values: the rates, a sequence of n + 1 numbers. A ValueError where one of the two is no sequence or
+      values: the rates, a sequence of n + 1 numbers. A ValueError where one of the two is not a sequence or
         their lengths do not fit, a TypeError where they do not hold numbers known while compiling.
 
     Returns:

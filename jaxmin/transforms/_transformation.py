@@ -1,4 +1,4 @@
-"""What a transformation is, and what the optimizers share: a formula for one leaf, applied to every leaf."""
+"""The type of a transformation, and the common part of the optimizers: a formula for one leaf, applied to all."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class Transformation(NamedTuple):
     """Gradients in, updates out, in Optax's protocol: the next point is ``params + updates``.
 
     ``init(params) -> state``, a pytree of arrays.
-    ``update(grads, state, params=None, **extra) -> (updates, state)``; what is not needed is ignored.
+    ``update(grads, state, params=None, **extra) -> (updates, state)``; unused arguments are ignored.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import Transformation
@@ -39,7 +39,7 @@ def is_transformation(thing: Any) -> bool:
 
 
 def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Of all keyword arguments those that an update takes beside its first three, which are given by position."""
+    """The keyword arguments that an update takes; its first three parameters are given by position."""
     parameters = list(inspect.signature(update).parameters.values())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return extra
@@ -100,7 +100,7 @@ def inexact_dtype(x: Any) -> np.dtype:
 
 
 def zeros(x: Any) -> jax.Array:
-    """Zeros like x, of which a moving average can be made."""
+    """Zeros like x, as the start of a moving average."""
     return jnp.zeros_like(x, dtype=inexact_dtype(x))
 
 
@@ -120,7 +120,7 @@ def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def check_averages(**rates: float) -> None:
-    """Raise unless each is the part of a moving average that one iteration keeps."""
+    """Raise unless each rate lies in [0, 1), as the weight of the past in a moving average."""
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name}={rate!r}: the part that an average keeps lies in [0, 1)")

@@ -15,7 +15,7 @@ from jaxmin.transforms._transformation import Transformation
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("i", "arrays"), meta_fields=("rest",))
 @dataclasses.dataclass(frozen=True)
 class TripleState:
-    """A triple's state: its arrays, and apart from them what is none (structures, Python numbers)."""
+    """A triple's state: its arrays, and separately all else (structures, Python numbers)."""
 
     i: jax.Array  # [] int32: updates made
     arrays: list[jax.Array]
