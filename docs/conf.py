@@ -3,7 +3,9 @@
 import importlib
 import inspect
 import os
+import pathlib
 import re
+import tomllib
 
 import jax
 import sphinx_gallery.sorting
@@ -15,8 +17,9 @@ from sphinx.util.docutils import SphinxDirective
 import jaxmin
 from jaxmin._cache.registry import entries
 
+settings = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
 project = "jaxmin"
-author = "the authors of jaxmin"
+author = settings["project"]["authors"][0]["name"]
 copyright = author
 release = version = jaxmin.__version__
 
@@ -48,6 +51,8 @@ html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
+if repository := settings["tool"]["jaxmin"]["repository"]:
+    html_theme_options |= {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
 # Examples are copied without their prompts and results.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
@@ -173,6 +178,13 @@ def trim(app, doctree, docname):
             block.rawsource = text
 
 
+def sourceless(app, pagename, templatename, context, doctree):
+    """A page made from a script of the gallery lies in no repository, so it gets no link to its source there."""
+    del app, templatename, doctree
+    if pagename.startswith("_gallery/"):
+        context["page_source_suffix"] = ""
+
+
 def complete(app, env):
     """Every public name has its place in the reference, or the build fails."""
     documented = {name for name, *_ in env.get_domain("py").get_objects()}
@@ -195,4 +207,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", references, priority=301)  # before napoleon's, at 500
     app.connect("source-read", present)
     app.connect("doctree-resolved", trim)
+    app.connect("html-page-context", sourceless)
     app.connect("env-check-consistency", complete)
