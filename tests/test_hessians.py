@@ -16,7 +16,7 @@ from jaxmin._cache.registry import entries
 
 START = np.array([-1.2, 1.0, 0.5])
 _BUILT = {name: entry.build() for name, entry in entries("methods").items()}
-METHODS = [name for name, method in _BUILT.items() if method.wants in ("product", "hessian")]
+METHODS = [name for name, method in _BUILT.items() if method.wants & {"hv", "H"}]
 # By default one method that wants products and one that wants Hessians; the others with `pytest -m slow`.
 _ALWAYS = ("trust_ncg", "trust_exact")
 each_method = pytest.mark.parametrize(

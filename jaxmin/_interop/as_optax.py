@@ -9,6 +9,9 @@ from jaxmin._core.protocol import Method
 from jaxmin.transforms._lookup import iterate
 from jaxmin.transforms._transformation import is_transformation
 
+# What Optax's loops give; the others have defaults.
+_OFFERED = frozenset({"grad", "box", "xtol", "ended"})
+
 
 class AsOptaxState(NamedTuple):
     value: Any  # [] inf: f at params, the next trial, is not known yet
@@ -52,10 +55,11 @@ def as_optax(method):
 
     if not is_transformation(method):
         raise TypeError(f"method={method!r}: a method or a transformation, such as jaxmin.lbfgs()")
-    if getattr(method, "wants", "gradient") != "gradient":
-        raise TypeError(f"method={method!r}: it asks for a {method.wants}; Optax's loops have value and gradient")
     if not isinstance(method, Method):
         return optax.GradientTransformationExtraArgs(method.init, method.update)
+    if "grad" not in method.wants or method.wants - _OFFERED:
+        wants = ", ".join(sorted(method.wants)) or "the value alone"
+        raise TypeError(f"method={method!r}: it wants {wants}; Optax's loops have the value and the gradient")
 
     def init(params):
         value = jnp.full((), jnp.inf, vec.scalar_dtype(params))

@@ -21,6 +21,7 @@ _OFFERED = ("value", "grad", "value_fn")
 class ForeignState(NamedTuple):
     trial: Any  # [n] the point to evaluate next
     iterate: Iterate  # the point evaluated last (the last finite one): every one is an iterate
+    accepted: Any  # [] bool: the point evaluated last is the iterate
     nit: Any  # [] int32; -1 before x0
     status: Any  # [] int32: Status.RUNNING, or Status.NAN
     inner: Any  # the transformation's own state
@@ -32,7 +33,7 @@ class Foreign(NamedTuple):
     transformation: Any
     linesearch: LineSearch | None = None
     kept: bool = False  # it is the same object whenever it does the same
-    wants = "gradient"  # type: ignore[misc]
+    wants = frozenset({"grad", "box"})  # type: ignore[misc]  # the loop projects its points
     trees = True  # type: ignore[misc]
 
     def bind(self, to_params, to_vector):
@@ -109,6 +110,7 @@ def _as_method(transformation, to_params, to_vector):
         return ForeignState(
             trial=x,
             iterate=Iterate(x, zero, zeros),
+            accepted=jnp.zeros((), bool),
             nit=jnp.full((), -1, jnp.int32),
             status=jnp.full((), Status.RUNNING, jnp.int32),
             inner=jax.tree.map(jnp.asarray, transformation.init(x)),
@@ -121,6 +123,7 @@ def _as_method(transformation, to_params, to_vector):
         return state._replace(
             trial=x,
             iterate=vec.where(finite, iterate, state.iterate),
+            accepted=finite,
             nit=state.nit + finite.astype(jnp.int32),
             status=jnp.where(finite, Status.RUNNING, Status.NAN).astype(jnp.int32),
         )
@@ -136,4 +139,4 @@ def _as_method(transformation, to_params, to_vector):
         found = stored(state.inner, to_params(state.trial))
         return None if found is None else (found[0], to_vector(found[1]))
 
-    return Method(init, update, observe=observe, stored=known)
+    return Method(init, update, Foreign.wants, observe=observe, stored=known)

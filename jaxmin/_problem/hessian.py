@@ -20,13 +20,13 @@ def checked(hess, hessp):
 
 def used(wants, method, hess, hessp):
     """Of the user's two functions the one that a method uses, as (hess, hessp); SciPy's warning where it uses none."""
-    if wants not in ("product", "hessian"):
+    if not wants & {"hv", "H"}:
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
                 text = f"Method {method} does not use Hessian information ({name})."
                 warnings.warn(text, RuntimeWarning, stacklevel=4)
         return None, None
-    if wants == "product":
+    if "hv" in wants:
         return (None, hessp) if hessp is not None else (hess, None)
     return (hess, None) if hess is not None else (None, hessp)
 

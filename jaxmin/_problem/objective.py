@@ -39,6 +39,11 @@ class Problem(NamedTuple):
     arrays: list  # arrays of fun, of jac, of hess and hessp, and of args
     is_argument: Any  # which leaves of these are arrays: numbers too, unless they steer Python
 
+    @property
+    def offers(self):
+        """The names that a method may want of it; second derivatives come by hand or by automatic differentiation."""
+        return frozenset({"grad", "hv", "H", "box", "xtol", "ended"})
+
     def inputs(self):
         """What the compiled solve is fed beside the leaves of x0."""
         return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import EVERYWHERE
+from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate
 from jaxmin._core.status import Status
 from jaxmin.methods._noise_floor import STALLS_MAX, gains, noise, unit
@@ -47,6 +47,7 @@ def start(x, radius):
     least = _HELD * jnp.finfo(zero.dtype).eps * vec.norm(x)
     return {
         "iterate": Iterate(x, zero, vec.zeros(x)),
+        "accepted": jnp.zeros((), bool),
         "nit": jnp.full((), -1, jnp.int32),
         "radius": jnp.maximum(zero + radius, jnp.where(jnp.isfinite(least), least, 0)),
         "seen": Seen(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero),
@@ -61,7 +62,7 @@ def to_edge(z, d, radius):
     return gap / (zd + jnp.sqrt(zd**2 + dd * gap))
 
 
-def judge(state, g, x, value, Hs, *, eta, max_radius, at_edge=None, edge=EVERYWHERE):
+def judge(state, g, x, value, Hs, *, eta, max_radius, at_edge=None, box=Unbounded()):
     r"""Take the step to a trial or not, and change the region, by
     :math:`\rho = (f(x) - f(x + s)) / (m(0) - m(s))` [1, Algorithm 4.1].
 
@@ -72,10 +73,10 @@ def judge(state, g, x, value, Hs, *, eta, max_radius, at_edge=None, edge=EVERYWH
       eta: the least :math:`\rho` of a step that is taken.
       max_radius: the largest radius.
       at_edge: [] bool: whether the region kept the step short; by default, whether its length is the radius.
-      edge: the ``Box``, if there is one.
+      box: the ``Box``, or ``Unbounded``.
 
     Returns:
-      The state with those fields renewed; and [] bool, whether the trial is the new iterate.
+      The state with those fields renewed, ``accepted`` among them: whether the trial is the new iterate.
 
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
@@ -110,14 +111,15 @@ def judge(state, g, x, value, Hs, *, eta, max_radius, at_edge=None, edge=EVERYWH
     # A step that x cannot hold, or that promises less than f resolves and was refused: there is no better one.
     lost = ~at_x0 & ~accepted & ((length == 0) | (hidden & (predicted <= ulp * jnp.abs(last.f))))
     # Nor is there one where iterates come and go, and nothing is gained.
-    gnorm = vec.max_abs(edge.projected(iterate.x, iterate.g))
+    gnorm = vec.max_abs(box.projected(iterate.x, iterate.g))
     stalls = jnp.where(gains(iterate.f, gnorm, seen, ulp), 0, seen.stalls + accepted.astype(jnp.int32))
     lost |= stalls >= 2 * STALLS_MAX
     status = jnp.where(lost, Status.PRECISION_LOSS, Status.RUNNING)
     # Derivatives that are not finite lead nowhere.
     status = jnp.where(jnp.isfinite(length) & ~jnp.isnan(predicted), status, Status.NAN)
-    renewed = state._replace(
+    return state._replace(
         iterate=iterate,
+        accepted=accepted,
         nit=state.nit + accepted.astype(jnp.int32),
         radius=radius,
         seen=Seen(
@@ -128,4 +130,3 @@ def judge(state, g, x, value, Hs, *, eta, max_radius, at_edge=None, edge=EVERYWH
         ),
         status=status.astype(jnp.int32),
     )
-    return renewed, accepted

@@ -25,6 +25,7 @@ class TrustExactState(NamedTuple):
     Q: Any  # [n, n] its eigenvectors, the columns
     c: Any  # [n] the gradient in their basis
     iterate: Iterate
+    accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
     seen: Any  # what ``_trust_region.judge`` remembers of f and g
@@ -85,15 +86,14 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.ST
             return lam, Q, vec.rows_sum(state.iterate.g, Q)
 
         lam, Q, c = lax.cond(state.stays, anew, lambda: known)
-        judged, accepted = _trust_region.judge(
-            state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius
-        )
-        accepted &= ~state.stays
+        judged = _trust_region.judge(state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius)
+        accepted = judged.accepted & ~state.stays
         state = vec.where(state.stays, state, judged)
         y = _secular.minimizer(lam, c, state.radius, max_inner)
         z, Hz = vec.rows_dot(Q, y), vec.rows_dot(Q, lam * y)
         x = state.iterate.x
-        state = state._replace(trial=jnp.where(accepted, x, x + z), stays=accepted, Hz=Hz, lam=lam, Q=Q, c=c)
+        trial = jnp.where(accepted, x, x + z)
+        state = state._replace(trial=trial, stays=accepted, Hz=Hz, lam=lam, Q=Q, c=c, accepted=accepted)
         return vec.sub(state.trial, params), state
 
-    return Method(init, update, wants="hessian")
+    return Method(init, update, wants=frozenset({"grad", "H"}))
