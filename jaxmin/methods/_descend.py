@@ -11,7 +11,7 @@ from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
-from jaxmin.methods._noise_floor import Floor, Verdict, floor_after, judge, noise, unit
+from jaxmin.methods._noise_floor import Doubt, Floor, Progress, Verdict, floor_after, judge, unit
 
 
 class DescentState(NamedTuple):
@@ -196,7 +196,7 @@ def _searched(parts, state, given):
     searching = going & state.direction.ready if parts.products else going
     predicted = vec.dot(last.g, vec.sub(x, last.x))
     slope = vec.dot(g, box.moving(x, state.d))
-    start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp, state.floor.measured), jnp.inf)
+    start = Start(last.f, state.slope0, state.floor.noise.hides(last.f, ulp), jnp.inf)
     search = parts.linesearch.step(state.search, start, f, slope, predicted)
     accepted = at_x0 | (searching & search.done)
     return Outcome(
@@ -268,7 +268,8 @@ def _onward(parts, state, given, outcome, heading, t):
         lambda: _mended(state, outcome, heading, floor, ulp, gnorm, d),
         lambda: usual,
     )
-    ahead = Start(iterate.f, on.slope0, noise(floor.f_lowest, iterate.f, ulp, on.verdict.measured), jnp.inf)
+    floor = on.verdict.on(floor)
+    ahead = Start(iterate.f, on.slope0, floor.noise.hides(iterate.f, ulp), jnp.inf)
     begins = heading.usable | heading.steepest
     search = vec.where(begins | on.retry, parts.linesearch.init(ahead, t.astype(state.slope0.dtype)), outcome.search)
     trial = box.clip(vec.axpy(search.step, on.d, iterate.x))
@@ -283,16 +284,14 @@ def _onward(parts, state, given, outcome, heading, t):
         direction=heading.memory,
         step=outcome.step,
         fresh=heading.fresh | on.retry,
-        floor=floor._replace(**on.verdict.of_floor()),
+        floor=floor,
         status=on.verdict.status,
     )
 
 
 def _floor_after(state, given, outcome, heading, gnorm, t):
     """The noise floor after the step, and whether it is time to judge."""
-    return floor_after(
-        state.floor,
-        given.ulp,
+    step = Progress(
         at_x0=given.at_x0,
         accepted=heading.found,
         failed=outcome.failed,
@@ -304,6 +303,7 @@ def _floor_after(state, given, outcome, heading, gnorm, t):
         expected=jnp.abs(heading.slope0),
         natural=t,
     )
+    return floor_after(state.floor, given.ulp, step)
 
 
 def _mended(state, outcome, heading, floor, ulp, gnorm, d):
@@ -314,16 +314,15 @@ def _mended(state, outcome, heading, floor, ulp, gnorm, d):
     # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
     scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
     slope_scaled = vec.dot(g, scaled)
-    verdict, retry = judge(
-        floor,
-        ulp,
+    why = Doubt(
         failed=outcome.failed,
         last_resort=state.fresh,
         gnorm=gnorm,
-        g_lowest=state.floor.g_lowest,
+        g_lowest=state.floor.noise.g_lowest,
         expected=jnp.abs(slope0),
         promise=jnp.sqrt(-slope_scaled),
     )
+    verdict, retry = judge(floor, ulp, why)
     return Onward(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
 
 

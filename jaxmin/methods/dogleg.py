@@ -11,6 +11,8 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 options = _trust_region.OPTIONS
 
@@ -28,7 +30,7 @@ class DoglegState(NamedTuple):
     accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -60,7 +62,7 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
       [1] M. J. D. Powell, in P. Rabinowitz (ed.), Numerical Methods for Nonlinear Algebraic Equations, 1970, 87-114.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
 
     def init(x):
         zeros = vec.zeros(x)
@@ -77,7 +79,7 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
     def update(grad, state, params, /, *, value, H, **_):
         known = state.p_U, state.Bp_U, state.p_B
         p_U, Bp_U, p_B = lax.cond(state.stays, lambda: _legs(H, state.iterate.g), lambda: known)
-        judged = _trust_region.judge(state, grad, params, jnp.asarray(value), state.Bz, eta=eta, max_radius=max_radius)
+        judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Bz))
         accepted = judged.accepted & ~state.stays
         state = vec.where(state.stays, state, judged)
         x, g = state.iterate.x, state.iterate.g

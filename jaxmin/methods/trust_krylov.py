@@ -9,6 +9,8 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _secular, _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 names = ("trust-krylov", "gltr")
 options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
@@ -33,7 +35,7 @@ class TrustKrylovState(NamedTuple):
     accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -67,7 +69,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
     References:
       [1] N. I. M. Gould, S. Lucidi, M. Roma and P. L. Toint, SIAM J. Optim. 9 (1999), 504-525.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
     if not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
 
@@ -87,7 +89,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
         )
 
     def update(grad, state, params, /, *, value, hv, **_):
-        judged = _trust_region.judge(state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius)
+        judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Hz))
         accepted = judged.accepted & ~state.stays
         w, alpha, beta = _lanczos(state, hv)
         m = state.alpha.size

@@ -10,6 +10,8 @@ from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 names = ("trust-ncg", "steihaug", "newton-tr")
 options = _trust_region.OPTIONS
@@ -34,7 +36,7 @@ class TrustNCGState(NamedTuple):
     accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -72,7 +74,7 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
       [3] C.-J. Lin and J. J. Moré, SIAM J. Optim. 9 (1999), 1100-1127.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
     if max_inner is not None and not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
 
@@ -102,9 +104,7 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
     def _judge(g, state, x, value, box):
         """The trial was evaluated: take the step or not, and begin a new one from the iterate."""
         edge_met = vec.norm(state.z) >= 0.99 * state.radius  # by the step as it was before it was bent
-        state = _trust_region.judge(
-            state, g, x, value, state.Hz, eta=eta, max_radius=max_radius, at_edge=edge_met, box=box
-        )
+        state = _trust_region.judge(region, state, Trial(x, value, g, state.Hz), edge_met, box)
         return _begin(state, box)
 
     def _begin(state, box):
