@@ -32,8 +32,8 @@ for method, (res, _) in walks.items():
     print(f"{method:17} {int(res.nit):5} iterations {int(res.nfev):5} evaluations   f = {float(res.fun):.1e}")
 
 # %%
-# Steepest descent takes shorter and shorter steps along the valley's floor. The other three methods learn how the valley
-# bends: from the last direction, from the last few gradients, or from products with the Hessian.
+# Steepest descent takes shorter and shorter steps along the valley's floor. The other three methods learn how the
+# valley bends: from the last direction, from the last few gradients, or from products with the Hessian.
 
 x, y = np.meshgrid(np.linspace(-1.6, 1.4, 300), np.linspace(-0.6, 1.8, 300))
 figure, axes = plt.subplots(2, 2, figsize=(9, 7), sharex=True, sharey=True, layout="constrained")

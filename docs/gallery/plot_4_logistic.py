@@ -2,8 +2,8 @@
 A logistic regression with a weight for each feature
 ====================================================
 
-A penalty prevents a regression from learning noise. How strong should it be? Usually one tries a grid, so there are only
-one or two weights. But the solution of a fit has a derivative with respect to its weights. So the cross-validated loss
+A penalty prevents a regression from learning noise. How strong should it be? Usually one tries a grid, so there are
+only one or two weights. But the solution of a fit has a derivative with respect to its weights. So the cross-validated loss
 has a gradient, and thirty weights are as easy as one: a minimization inside a minimization.
 
 The data: 569 breast tumours, 30 measurements of cell nuclei each, benign or malignant (W. N. Street, W. H. Wolberg and
@@ -25,7 +25,7 @@ order = np.random.default_rng(0).permutation(569)
 features = (data.data - data.data.mean(axis=0)[None, :]) / data.data.std(axis=0)[None, :]
 features, signs = jnp.asarray(features[order]), jnp.asarray(2.0 * data.target[order] - 1)
 seen, held_back = slice(0, 400), slice(400, None)
-folds = np.arange(400) % 5  # which observation is left out of which fit
+folds = np.arange(400) % 5  # fit k leaves out fold k
 
 
 def log_loss(p, features, signs, counts):
