@@ -18,7 +18,7 @@ class GoldsteinState(NamedTuple):
 
 @builder
 def goldstein(sufficient=0.25, max_trials=40):
-    r"""Accept a step along which f falls neither too little nor too much for its length.
+    r"""Take a step along which f falls neither too little nor too much for its length.
 
     A step t is accepted where
 

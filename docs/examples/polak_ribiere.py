@@ -9,7 +9,7 @@ from jaxmin.extend import Direction, builder, descend
 from jaxmin.extend import vector as vec
 
 names = ("prp",)
-# Conjugacy needs a step near the minimizer along d.
+# Conjugacy wants a step near the minimiser along d.
 search_defaults = {"curvature": 0.2}
 
 
@@ -19,7 +19,7 @@ class PolakRibiereState(NamedTuple):
 
 @builder
 def polak_ribiere(linesearch=None):
-    r"""Nonlinear conjugate gradients with the beta of Polak and Ribière, at least 0.
+    r"""Nonlinear conjugate gradients with the beta of Polak and Ribière, cut off at 0.
 
     :math:`d = -g + \beta d_{old}` with :math:`\beta = \max(g^T (g - g_{old}) / g_{old}^T g_{old}, 0)`
     [1, eqs. (5.44), (5.45)].

@@ -3,8 +3,8 @@ A logistic regression with a weight for each feature
 ====================================================
 
 A penalty prevents a regression from learning noise. How strong should it be? Usually one tries a grid, so there are
-only one or two weights. But the solution of a fit has a derivative with respect to its weights. So the cross-validated loss
-has a gradient, and thirty weights are as easy as one: a minimization inside a minimization.
+only one or two weights. But the solution of a fit has a derivative with respect to its weights. So the
+cross-validated loss has a gradient, and thirty weights are as easy as one: a minimization inside a minimization.
 
 The data: 569 breast tumours, 30 measurements of cell nuclei each, benign or malignant (W. N. Street, W. H. Wolberg and
 O. L. Mangasarian, 1993), from scikit-learn.
