@@ -13,7 +13,7 @@ names = ("bb", "two_point")
 class BarzilaiBorweinState(NamedTuple):
     trial: Any  # like params: the point to evaluate next
     iterate: Iterate  # the last point accepted
-    accepted: Any  # [] bool: the point given last has become the iterate
+    accepted: Any  # [] bool: the trial just given became the iterate
     nit: Any  # [] int32: accepted points after x0; -1 before it
     status: Any  # [] int32
 
@@ -26,8 +26,8 @@ def barzilai_borwein(first_step=1.0):
 
     .. math:: x_{new} = x - \alpha g, \qquad \alpha = s^T s / s^T y
 
-    [1]: the inverse of the curvature that was just seen. f rises now and then; on a convex quadratic the method
-    converges all the same. Where s.y is not positive the step is as long as ``first_step``.
+    [1]: the inverse of the latest curvature. f may rise; on a convex quadratic the method still converges. Where s.y
+    is not positive, the step has length ``first_step``.
 
     Args:
       first_step: the length of the first step, at most |g|; > 0, 1.0 by default.
