@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import DTYPES, asks_for, identical
 from problems import PAIRS, like, recorded
 
 import jaxmin
@@ -26,7 +27,7 @@ each_solver = pytest.mark.parametrize(
     ("method", "linesearch", "dtype"),
     [
         pytest.param(*pair, dtype, marks=() if own(*pair) and (pair[0] == "lbfgs" or dtype == "float32") else _SLOW)
-        for dtype in ("float32", "float64")
+        for dtype in DTYPES
         for pair in PAIRS
     ],
 )
@@ -41,7 +42,7 @@ value_and_grad = jax.jit(jax.value_and_grad(quadratic))
 
 
 def has_gradient(method):
-    return entries("methods")[method].build().wants >= {"grad"}
+    return "grad" in asks_for(method)
 
 
 def tight(method):
@@ -54,13 +55,6 @@ def solve(method, linesearch, dtype, x0=(0, 0, 0, 0), target=TARGET, **options):
     return jaxmin.minimize(
         quadratic, jnp.asarray(x0, dtype), jnp.asarray(target, dtype), method, linesearch=linesearch, options=options
     )
-
-
-def identical(a, b):
-    """Whether two pytrees hold the same arrays, dtypes and all, leaf by leaf; NaN is NaN."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert pairs
-    return all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in pairs)
 
 
 def test_identical_can_tell_results_apart():
