@@ -1,4 +1,4 @@
-"""vmap(minimize): lanes that know nothing of each other, over whatever differs between them."""
+"""Under vmap no lane of a batch changes another, over whatever differs between them."""
 
 from functools import partial
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Bounds: the solutions are SciPy's, nothing is evaluated outside, and every way to say them means the same."""
+"""Solutions in a box are SciPy's, nothing is evaluated outside, and every form of bounds means the same."""
 
 import functools
 from collections.abc import Callable

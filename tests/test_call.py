@@ -1,4 +1,4 @@
-"""The call: SciPy's parameters, args, jac and aux, the names of methods and options, every kind of callable."""
+"""The call takes SciPy's parameters, the names and options of several libraries, and every kind of callable."""
 
 import functools
 import gc

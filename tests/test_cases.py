@@ -1,4 +1,4 @@
-"""Cases that people have complained about, or that other libraries were measured to fail on."""
+"""Cases that people have complained about, or on which other libraries were measured to fail, are solved."""
 
 import functools
 import itertools

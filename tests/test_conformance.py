@@ -1,4 +1,7 @@
-"""What every method promises with every line search. Both are enumerated: a new file is tested without a word here."""
+"""Every method makes the same promises with every line search that it takes.
+
+Both are enumerated: a new file is tested without an entry here.
+"""
 
 import functools
 

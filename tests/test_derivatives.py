@@ -1,4 +1,4 @@
-"""Derivatives of a solution: against closed forms and finite differences, and NaN where there are none."""
+"""Derivatives of a solution agree with closed forms and finite differences, and are NaN where there are none."""
 
 import functools
 

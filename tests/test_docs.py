@@ -1,5 +1,6 @@
-"""The pages, beyond their own blocks: worked examples drop in, the gallery runs, and nothing private is imported."""
+"""Worked examples of the pages are drop-in files, the gallery runs, and no page imports a private module."""
 
+import ast
 import os
 import pathlib
 import re
@@ -96,3 +97,10 @@ def test_no_page_uses_a_private_module():
 )
 def test_what_a_private_import_is(line, private):
     assert bool(PRIVATE.search(line)) == private
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda path: path.stem)
+def test_a_test_file_begins_with_what_it_promises(file):
+    """In one line, a row of docs/promises.md."""
+    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8")))
+    assert docstring and docstring.split("\n")[0].endswith(".")

@@ -1,4 +1,4 @@
-"""Equinox: a module goes in as x0 and comes back whole, with its static leaves."""
+"""An Equinox module as x0 comes back whole, with its static leaves."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""jax.example_libraries: its optimizers are methods by name and as triples, and take the steps of its own loop."""
+"""Optimizers of jax.example_libraries are methods by name and as triples, and take their own loop's steps."""
 
 import pickle
 

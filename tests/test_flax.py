@@ -1,4 +1,4 @@
-"""Flax: NNX modules and Linen's parameters as x0, and methods of jaxmin in NNX's optimizers."""
+"""NNX modules and Linen's parameters can be x0, and methods of jaxmin run in NNX's optimizers."""
 
 import jax
 import jax.numpy as jnp

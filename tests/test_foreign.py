@@ -1,4 +1,4 @@
-"""Any init and update in Optax's manner is a method, from whatever library; what cannot be one is one clear error."""
+"""Any pair of init and update in Optax's form is a method; what cannot be one raises one clear error."""
 
 import subprocess
 import sys

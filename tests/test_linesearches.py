@@ -1,4 +1,4 @@
-"""Every line search, alone, on one-dimensional functions.
+"""Every line search, alone on functions of one variable, ends at a step that meets its conditions.
 
 ``SEARCHES`` lists them; a test that takes ``name`` runs for all. What a search promises is the
 ``accepts`` of its row.

@@ -1,4 +1,4 @@
-"""minimize_many: every problem as minimize solves it, whatever the lanes, the chunks and the devices."""
+"""minimize_many solves each problem as minimize does, whatever the lanes, the chunks and the devices."""
 
 import os
 import subprocess

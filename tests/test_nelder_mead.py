@@ -1,4 +1,4 @@
-"""Nelder and Mead's simplex, with SciPy's as the oracle: the same simplices, counts and ends."""
+"""Nelder and Mead's method has the same simplices, counts and ends as SciPy's."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Newton's method with a line search: it solves, uses negative curvature, counts what it asks for, and keeps a box."""
+"""Newton's method with a line search uses negative curvature, counts its products and stays in a box."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Optax: its transformations in minimize, a search nested in them, and methods of jaxmin in Optax's loops.
+"""Optax's transformations run in minimize, with a search nested in them or not, and methods run in Optax's loops.
 
 The building blocks alone are in test_transforms.py.
 """

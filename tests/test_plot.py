@@ -1,4 +1,4 @@
-"""What plot draws: the numbers of the histories."""
+"""The lines that plot draws are the numbers of the histories."""
 
 import sys
 

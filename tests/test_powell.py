@@ -1,4 +1,4 @@
-"""Powell's method, with SciPy's as the yardstick, and Brent's search alone."""
+"""Powell's method ends as low as SciPy's, and Brent's search alone finds a minimum."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The default method on problems that others fail on: a minimum in float32 and float64, and no false word."""
+"""The default method finds a minimum in float32 and float64 where others fail, and never reports a false success."""
 
 import jax
 import jax.numpy as jnp

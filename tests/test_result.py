@@ -1,4 +1,4 @@
-"""The result: it reads like SciPy's, is a pytree that crosses transformations, and its hess_inv is one."""
+"""A result reads like SciPy's, is a pytree that crosses transformations, and its inverse Hessian is an operator."""
 
 import copy
 import dataclasses

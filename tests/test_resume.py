@@ -1,4 +1,4 @@
-"""Saved states go on in another process, bit for bit; warm starts."""
+"""A saved state goes on in another process, bit for bit, and a warm start saves iterations."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Saddle points: the extra-gradient method on parts of the parameters finds them; descent and ascent do not."""
+"""The extra-gradient method finds saddle points that descent and ascent leave."""
 
 import pickle
 

@@ -1,4 +1,7 @@
-"""Leaves of x0 kept apart, on one device here and on several in processes of their own (``sharded.py``)."""
+"""Leaves of x0 that stay apart, on one device or on several, give the solve that joined leaves give.
+
+Several devices are processes of their own (``sharded.py``).
+"""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The solve step by step: the numbers of minimize, bit for bit."""
+"""A solve by single steps has the numbers of minimize, bit for bit."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Trouble that depends on values: a status that is true, beside the point that is best."""
+"""In trouble that depends on values the status is true, and the point returned is the best."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The building blocks in hand-written loops, beside jax.example_libraries and Optax.
+"""The building blocks in hand-written loops take the steps of jax.example_libraries and of Optax.
 
 ``OPTIMIZERS`` lists the optimizers with the constants of their runs; a test that takes ``name`` runs for all.
 """

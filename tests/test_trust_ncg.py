@@ -1,4 +1,4 @@
-"""Newton's method in a trust region: it solves, counts what it asks for, and forms no Hessian."""
+"""Newton's method in a trust region finds minima, counts its products, and forms no Hessian."""
 
 import jax
 import jax.numpy as jnp

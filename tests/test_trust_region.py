@@ -1,4 +1,4 @@
-"""Trust regions: the subproblem against the whole spectrum, the dogleg against its path, solves against SciPy's."""
+"""Subproblems of a trust region are solved as by their whole spectrum, and solves end where SciPy's do."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Callbacks and printed lines: in order, from inside the compiled loop, and nothing added where none is asked for."""
+"""Callbacks and printed lines come in order from inside the compiled loop, which is unchanged where there are none."""
 
 import jax
 import jax.numpy as jnp

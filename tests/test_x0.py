@@ -1,4 +1,4 @@
-"""x0: what is one array, what is a pytree, what varies and what stays, and that all comes back as it went in."""
+"""Any array or pytree can be x0, and comes back with its structure, its dtypes and all that does not vary."""
 
 import collections
 import functools
