@@ -1,4 +1,4 @@
-"""seldom: a branch for a whole batch."""
+"""A branch for a whole batch runs when one of its lanes needs it, and not otherwise."""
 
 import jax
 import jax.numpy as jnp
