@@ -38,24 +38,24 @@ class Method(NamedTuple):
 
     ``wants`` is the set of names that ``update`` takes:
 
-    =========================  ============================================  =====================================
-    name                       what it is                                    when it is given
-    =========================  ============================================  =====================================
-    ``grad``                   the gradient, like params                     every step
-    ``hv``                     the Hessian's product with ``state.along``    steps with ``state.stays``
-    ``H``                      the Hessian, [n, n]                           steps with ``state.stays``
-    ``residual``               r, [m]; then value = r.r/2, grad = J^T r      every step
-    ``jacobian``               of r, [m, n]                                  steps with ``state.stays``
-    ``constraints``            c, [k]                                        every step
-    ``constraint_jacobian``    of c, [k, n]                                  every step
-    ``lagrangian_hessian``     of f + v.c, [n, n], v = ``state.multipliers`` steps with ``state.stays``
-    ``box``                    a ``Box``, or ``Unbounded()``                 every step of a solve
-    ``xtol``                   the tolerance of the solve, []                every step of a solve
-    ``ended``                  [] bool: this lane has ended and waits        every step of a batch
-    =========================  ============================================  =====================================
+    =======================  =============================================  =====================
+    name                     what it is                                     when it is given
+    =======================  =============================================  =====================
+    ``grad``                 the gradient, like params                      every step
+    ``hv``                   the Hessian's product with ``state.along``     steps that stay
+    ``H``                    the Hessian, [n, n]                            steps that stay
+    ``residual``             r, [m]; then value = r.r/2, grad = J^T r       every step
+    ``jacobian``             of r, [m, n]                                   steps that stay
+    ``constraints``          c, [k]                                         every step
+    ``constraint_jacobian``  of c, [k, n]                                   every step
+    ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  steps that stay
+    ``box``                  a ``Box``, or ``Unbounded()``                  every step of a solve
+    ``xtol``                 the tolerance of the solve, []                 every step of a solve
+    ``ended``                [] bool: this lane has ended and waits         every step of a batch
+    =======================  =============================================  =====================
 
-    A step in which the state stays (``state.stays``, [] bool: ``trial`` is the iterate, where f is known) evaluates
-    what the method asks for there, and no f. What is given in other steps under such a name is not to be read.
+    In a step that stays (``state.stays``, [] bool: ``trial`` is the iterate, where f is known) the loop evaluates what
+    the method wants there, and not f. In all other steps what is given under such a name has no meaning.
     ``box``, ``xtol`` and ``ended`` need defaults, since other libraries' loops do not pass them.
     A method that does not want ``box`` takes no bounds. One that is given ``ended`` as true accepts nothing: the
     iterate, ``nit`` and what ``inverse_hessian`` gives stay as they are.
