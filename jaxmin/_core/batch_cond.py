@@ -1,15 +1,15 @@
-"""What is seldom needed, and left out of the trips of a batch in which no lane needs it."""
+"""Rare work, skipped in a batch unless some lane needs it."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
-def seldom(needed, thorough, usual):
+def cond_in_batch(needed, thorough, usual):
     """``thorough()``, which ``usual()`` equals wherever ``needed`` is false.
 
-    Alone the thorough way is always taken: its few numbers cost less than a branch. A batch under ``vmap`` branches as
-    a whole, and takes the thorough way in the trips in which some lane needs it.
+    An unbatched solve always runs ``thorough``: for a few scalars that is cheaper than a branch. A batch under ``vmap``
+    branches as a whole, and runs ``thorough`` in the steps in which some lane needs it.
 
     Args:
       needed: [] bool.

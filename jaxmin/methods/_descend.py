@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
-from jaxmin._core.batch_cond import seldom
+from jaxmin._core.batch_cond import cond_in_batch
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._core.pytree import check_tree
@@ -263,7 +263,7 @@ def _onward(parts, state, given, outcome, heading, t):
     d = vec.where(heading.usable, heading.d, state.d)
     usual = Onward(d, heading.slope0, jnp.zeros((), bool), Verdict.none(floor))
     # Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
-    on = seldom(
+    on = cond_in_batch(
         given.going & (heading.steepest | doubtful),
         lambda: _mended(state, outcome, heading, floor, ulp, gnorm, d),
         lambda: usual,
