@@ -24,6 +24,7 @@ import jaxopt
 import numpy as np
 import peers
 import scipy.optimize
+from cutest_problems import load, posed, x64
 from jax import lax
 
 import jaxmin
@@ -183,16 +184,6 @@ def solver_of(name):
 # Judging, in float64 whatever the solver's dtype
 
 
-@contextlib.contextmanager
-def x64(enabled):
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", enabled)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
 def _projected(x, g, bounds, xp=np):
     """Infinity norm of the projected gradient."""
     return xp.max(xp.abs(g if bounds is None else x - xp.clip(x - g, *bounds)))
@@ -202,18 +193,11 @@ class Judge:
     """What f and its gradient are at the point that a solver returned."""
 
     def __init__(self, problem, dtype):
+        self.x0, self.bounds = posed(problem, dtype)
+        self.dtype = dtype
         with x64(True):
-            x0 = np.asarray(problem.y0)
-            if x0.ndim != 1:
-                raise TypeError(f"x0 has the shape {x0.shape}")
-            bounds = getattr(problem, "bounds", None)
-            if bounds is not None:
-                bounds = tuple(np.broadcast_to(np.asarray(side), x0.shape).astype(dtype) for side in bounds)
-                x0 = np.clip(x0, *bounds)
-                bounds = bounds if np.any(np.isfinite(bounds)) else None
-            self.x0, self.bounds, self.dtype = x0.astype(dtype), bounds, dtype
             fun = lambda x: problem.objective(x, problem.args)
-            self._evaluate = jax.jit(jax.value_and_grad(fun)).lower(x0).compile()
+            self._evaluate = jax.jit(jax.value_and_grad(fun)).lower(self.x0.astype(np.float64)).compile()
         self.f0, _ = self.evaluate(self.x0)
 
     def evaluate(self, x):
@@ -276,13 +260,6 @@ def attempt(problem, judge, build, clock):
 
 
 # Processes
-
-
-def load(which):
-    """The problems of a set, by name. Importing sif2jax takes half a minute and turns x64 on."""
-    import sif2jax
-
-    return {problem.name: problem for problem in getattr(sif2jax, f"{which}_minimisation_problems")}
 
 
 def serve(pipe, options):

@@ -1,9 +1,12 @@
 """How the site is built: sphinx-build -W -b html docs docs/_build."""
 
+import ast
 import importlib
 import inspect
 import os
+import pathlib
 import re
+import tomllib
 
 import jax
 import sphinx_gallery.sorting
@@ -15,8 +18,9 @@ from sphinx.util.docutils import SphinxDirective
 import jaxmin
 from jaxmin._cache.registry import entries
 
+settings = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
 project = "jaxmin"
-author = "the authors of jaxmin"
+author = settings["project"]["authors"][0]["name"]
 copyright = author
 release = version = jaxmin.__version__
 
@@ -31,6 +35,9 @@ extensions = [
 ]
 exclude_patterns = ["_build", "examples", "gallery/*", "sg_execution_times.rst"]
 nitpicky = False
+
+# Not there where the pages are built without the repository.
+TESTS = pathlib.Path(__file__).parent.parent / "tests"
 
 LATER = ("choosing", "watching", "batches", "sharding")
 
@@ -48,6 +55,8 @@ html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
+if repository := settings["tool"]["jaxmin"]["repository"]:
+    html_theme_options |= {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
 # Examples are copied without their prompts and results.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
@@ -114,16 +123,72 @@ class Names(Generated):
                 yield from (f".. {kind}:: jaxmin.{name}", *["   :members:"] * (kind == "autoclass"), "")
 
 
+def table(head, rows):
+    """The lines of a table."""
+    yield from (".. list-table::", "   :header-rows: 1", "")
+    for row in (head, *rows):
+        yield from (f"   {'* -' if i == 0 else '  -'} {cell}".rstrip() for i, cell in enumerate(row))
+    yield ""
+
+
 class Statuses(Generated):
     """``.. statuses::``: the members of jaxmin.Status, as a table."""
 
     def lines(self):
-        yield from (".. list-table::", "   :header-rows: 1", "")
-        rows = [(f"{status:d}", status.name, status.success, status.sentence) for status in jaxmin.Status]
-        for code, name, success, text in (("code", "name", "success", "message"), *rows):
-            text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", text).replace("|", r"\|")
-            yield from (f"   * - {code}", f"     - {name}", f"     - {success}", f"     - {text}")
-        yield ""
+        rows = []
+        for status in jaxmin.Status:
+            text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", status.sentence).replace("|", r"\|")
+            rows.append((f"{status:d}", status.name, status.success, text))
+        return table(("code", "name", "success", "message"), rows)
+
+
+class Promises(Generated):
+    """``.. promises::``: the test files: what each promises, and its number of test functions."""
+
+    def lines(self):
+        rows = []
+        for file in sorted(TESTS.glob("test_*.py")):
+            tree = ast.parse(file.read_text("utf-8"))
+            functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+            count = sum(isinstance(node, functions) and node.name.startswith("test") for node in ast.walk(tree))
+            rows.append((f"``{file.name}``", first_sentence(ast.get_docstring(tree)), count))
+        if not rows:
+            return ["The tests are in the repository, in ``tests/``."]
+        return table(("file", "what it promises", "tests"), rows)
+
+
+def first_sentence(docstring):
+    """The first sentence of a docstring, as reStructuredText."""
+    text = re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join((docstring or "").split()))[0]
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text).replace("|", r"\|")
+
+
+# What a method may promise: the head of a column, and whether a method does.
+MATRIX = {
+    "bounds": lambda entry, method: "box" in method.wants,
+    "without gradient": lambda entry, method: "grad" not in method.wants,
+    "second derivatives": lambda entry, method: (
+        "products" if "hv" in method.wants else "matrix" * ("H" in method.wants)
+    ),
+    "leaves apart": lambda entry, method: method.trees,
+    "warm start": lambda entry, method: method.warm_start is not None,
+    "line search": lambda entry, method: entry.takes_search,
+}
+
+
+class Matrix(Generated):
+    """``.. matrix::``: the built-in methods and what each can do, from the registry."""
+
+    def lines(self):
+        rows = [
+            (f"``{name}``", *(mark(able(entry, entry.build())) for able in MATRIX.values()))
+            for name, entry in entries("methods").items()
+        ]
+        return table(("method", *MATRIX), rows)
+
+
+def mark(able):
+    return able if isinstance(able, str) else "yes" if able else ""
 
 
 def fields(app, what, name, obj, options, lines):
@@ -173,6 +238,13 @@ def trim(app, doctree, docname):
             block.rawsource = text
 
 
+def sourceless(app, pagename, templatename, context, doctree):
+    """A page made from a script of the gallery lies in no repository, so it gets no link to its source there."""
+    del app, templatename, doctree
+    if pagename.startswith("_gallery/"):
+        context["page_source_suffix"] = ""
+
+
 def complete(app, env):
     """Every public name has its place in the reference, or the build fails."""
     documented = {name for name, *_ in env.get_domain("py").get_objects()}
@@ -180,6 +252,7 @@ def complete(app, env):
         f"{module}.{name}"
         for module in ("jaxmin", "jaxmin.transforms")
         for name in importlib.import_module(module).__all__
+        if not inspect.ismodule(getattr(importlib.import_module(module), name))
     ]
     aliases = {"jaxmin.transforms.value_and_grad_from_state": "jaxmin.value_and_grad_from_state"}
     missing = [name for name in public if aliases.get(name, name) not in documented]
@@ -191,8 +264,11 @@ def setup(app):
     app.add_directive("builders", Builders)
     app.add_directive("names", Names)
     app.add_directive("statuses", Statuses)
+    app.add_directive("promises", Promises)
+    app.add_directive("matrix", Matrix)
     app.connect("autodoc-process-docstring", fields, priority=300)
     app.connect("autodoc-process-docstring", references, priority=301)  # before napoleon's, at 500
     app.connect("source-read", present)
     app.connect("doctree-resolved", trim)
+    app.connect("html-page-context", sourceless)
     app.connect("env-check-consistency", complete)

@@ -1,4 +1,4 @@
-"""vmap(minimize): lanes that know nothing of each other, over whatever differs between them."""
+"""Under vmap no lane of a batch changes another, over whatever differs between them."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import each_dtype
 
 import jaxmin
 from jaxmin import Bounds, minimize
@@ -20,7 +21,7 @@ def valley(x, steepness):
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@each_dtype
 @pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg", "trust_ncg", "nelder_mead"))
 def test_a_lane_that_takes_long_and_one_of_nan_change_no_other(method, dtype):
     solve = jax.jit(jax.vmap(lambda x, a: minimize(valley, x, (a,), method)))

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.random as npr
 import pytest
+from helpers import START, Traced, compilations, unlike, valley
 from numpy.random import normal
-from test_compilation import START, Traced, compilations, unlike, valley
 
 from jaxmin import minimize
 from jaxmin._cache import traces as _traces

@@ -1,4 +1,4 @@
-"""The call: SciPy's parameters, args, jac and aux, the names of methods and options, every kind of callable."""
+"""The call takes SciPy's parameters, the names and options of several libraries, and every kind of callable."""
 
 import functools
 import gc
@@ -15,15 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import DTYPES, ONE_STEP, START, X0, each_dtype
 from problems import rosenbrock
 
 import jaxmin
 from jaxmin import minimize
 from jaxmin._cache.registry import entries
-
-X0 = (3.0, -2.0)
-START = (-1.2, 1.0)
-DTYPES = (jnp.float32, jnp.float64)
 
 
 def squares(x, a=2.0):
@@ -34,10 +31,6 @@ def squares(x, a=2.0):
 def same(one, other):
     """Two results that agree bit for bit."""
     return all(np.array_equal(one[key], other[key]) for key in ("x", "fun", "nit", "nfev", "status"))
-
-
-# One step of it solves squares: the least that a solve can be, for the tests that are about the call alone.
-ONE_STEP = jaxmin.gradient_descent(linesearch=jaxmin.fixed(0.5))
 
 
 def at(target, **given):
@@ -136,7 +129,7 @@ def test_integers_in_args_are_not_differentiated():
 
 
 @pytest.mark.parametrize("arg", [2, 2.0])
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_dtype
 def test_python_numbers_in_args_do_not_widen(dtype, arg):
     res = at(2, fun=squares, x0=np.array(X0, dtype), args=(arg,))
     assert res.x.dtype == res.fun.dtype == res.jac.dtype == dtype
@@ -189,7 +182,7 @@ JAC = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_dtype
 @pytest.mark.parametrize("name", JAC)
 def test_jac(name, dtype):
     res = at(5, x0=np.array(X0, dtype), args=(5.0,), **JAC[name])

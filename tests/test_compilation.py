@@ -1,9 +1,6 @@
 """The compiler's view of a solve: how often fun is traced, compiled and evaluated, and what the program holds."""
 
-import contextlib
 import functools
-import itertools
-import logging
 
 import equinox as eqx
 import jax
@@ -11,55 +8,14 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import DTYPES, START, Traced, compilations, unlike, valley
 from problems import PAIRS, rosenbrock
 
 import jaxmin
 from jaxmin import minimize
 from jaxmin._cache.registry import entries
 
-START = (-1.2, 1.0)
-DTYPES = (jnp.float32, jnp.float64)
-_unlike = itertools.count(1)
-
-
-def unlike():
-    """A number that no program compiled before holds."""
-    return 1 + next(_unlike) / 1024
-
-
-def valley(x, a=1.0):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (a - x[:-1]) ** 2)
-
-
-@contextlib.contextmanager
-def compilations():
-    """The programs compiled meanwhile, whether or not the compiled code is then found in a cache on disk."""
-    found, logger = [], logging.getLogger("jax")
-    handler = logging.Handler()
-    handler.emit = lambda record: found.append(record.getMessage())
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        with jax.log_compiles():
-            yield (programs := [])
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-        programs += [message.split(" with ")[0] for message in found if message.startswith("Compiling")]
-
-
 # ---- traces
-
-
-class Traced:
-    """A function that counts the times Python runs it."""
-
-    def __init__(self, fun=valley):
-        self.fun, self.count = fun, 0
-
-    def __call__(self, *args):
-        self.count += 1
-        return self.fun(*args)
 
 
 @pytest.mark.parametrize(("method", "search"), PAIRS)

@@ -1,4 +1,7 @@
-"""What every method promises with every line search. Both are enumerated: a new file is tested without a word here."""
+"""Every method makes the same promises with every line search that it takes.
+
+Both are enumerated: a new file is tested without an entry here.
+"""
 
 import functools
 
@@ -6,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import DTYPES, asks_for, identical
 from problems import PAIRS, like, recorded
 
 import jaxmin
@@ -18,15 +22,26 @@ HESSIAN = _Q @ np.diag([0.5, 0.8, 1.0, 1.5]) @ _Q.T
 TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 FAR = (90, 0, 0, 0)  # no method is at the target within four evaluations
 
+METHODS = list(entries("methods"))
 each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
+each_method = pytest.mark.parametrize("method", METHODS)
 # By default each method with its own search in float32, and lbfgs with every one; the rest with `pytest -m slow`.
 own = lambda method, search: method == "lbfgs" or search in (None, "backtracking")
 _SLOW = pytest.mark.slow
+
+
+def each_method_slow_but(*names):
+    """One program a method costs seconds: by default those of the names, the others with `pytest -m slow`."""
+    return pytest.mark.parametrize(
+        "method", [pytest.param(name, marks=() if name in names else _SLOW) for name in METHODS]
+    )
+
+
 each_solver = pytest.mark.parametrize(
     ("method", "linesearch", "dtype"),
     [
         pytest.param(*pair, dtype, marks=() if own(*pair) and (pair[0] == "lbfgs" or dtype == "float32") else _SLOW)
-        for dtype in ("float32", "float64")
+        for dtype in DTYPES
         for pair in PAIRS
     ],
 )
@@ -41,7 +56,7 @@ value_and_grad = jax.jit(jax.value_and_grad(quadratic))
 
 
 def has_gradient(method):
-    return entries("methods")[method].build().wants != "value"
+    return "grad" in asks_for(method)
 
 
 def tight(method):
@@ -54,13 +69,6 @@ def solve(method, linesearch, dtype, x0=(0, 0, 0, 0), target=TARGET, **options):
     return jaxmin.minimize(
         quadratic, jnp.asarray(x0, dtype), jnp.asarray(target, dtype), method, linesearch=linesearch, options=options
     )
-
-
-def identical(a, b):
-    """Whether two pytrees hold the same arrays, dtypes and all, leaf by leaf; NaN is NaN."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert pairs
-    return all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in pairs)
 
 
 def test_identical_can_tell_results_apart():
@@ -197,3 +205,81 @@ def test_lanes_of_a_batch_are_the_single_runs(method, linesearch):
         # XLA rounds a batch otherwise, and where f alone decides, rounding decides in the end how often it is asked.
         assert abs(lane.nfev - single.nfev) <= (0 if has_gradient(method) else 0.02 * single.nfev)
         np.testing.assert_allclose(lane.x, single.x, rtol=1e-9)
+
+
+# ---- with a method's own search
+
+
+LOWER, UPPER = np.array([-1.0, -1.0, 0.0, -3.0]), np.array([0.5, 3.0, 2.0, 3.0])
+
+
+def solution_in_the_box():
+    """By projected steps of 1, which contract."""
+    x = np.zeros(4)
+    for _ in range(500):
+        x = np.clip(x - HESSIAN @ (x - TARGET), LOWER, UPPER)
+    return x
+
+
+@each_method
+def test_a_box_is_kept_or_refused(method):
+    fun, points = recorded(quadratic)
+
+    def in_a_box():
+        return jaxmin.minimize(
+            fun, np.zeros(4), TARGET, method, bounds=jaxmin.Bounds(LOWER, UPPER), options=tight(method)
+        )
+
+    if "box" not in asks_for(method):
+        with pytest.raises(ValueError, match=r"bounds.*takes no bounds"):
+            in_a_box()
+        return
+    res = jax.block_until_ready(in_a_box())
+    jax.effects_barrier()
+    assert res.success
+    wanted = solution_in_the_box()
+    assert {*wanted} & {*LOWER} and {*wanted} & {*UPPER}
+    np.testing.assert_allclose(res.x, wanted, atol=5e-5)
+    assert all(((x >= LOWER) & (x <= UPPER)).all() for x in points)
+
+
+@each_method_slow_but("lbfgs", "nelder_mead")
+def test_the_history_holds_every_iterate(method):
+    res = solve(method, None, "float32", history=500, history_x=True)
+    rows, history = int(res.nit) + 1, res.history
+    assert history.nit.tolist() == [*range(rows), *[-1] * (500 - rows)]
+    assert identical(
+        (history.x[0], history.x[rows - 1], history.fun[rows - 1]), (jnp.zeros(4, "float32"), res.x, res.fun)
+    )
+    values, grads = jax.vmap(value_and_grad, (0, None))(history.x[:rows], jnp.asarray(TARGET, "float32"))
+    np.testing.assert_allclose(history.fun[:rows], values, rtol=1e-5, atol=1e-9)
+    if has_gradient(method):
+        np.testing.assert_allclose(history.gnorm[:rows], np.abs(grads).max(axis=1), rtol=1e-3, atol=1e-5)
+    else:
+        assert np.isnan(history.gnorm).all()
+    assert np.isnan(history.fun[rows:]).all()
+
+
+@pytest.mark.rounding
+@each_method_slow_but("lbfgs")
+def test_steps_by_hand_are_the_solve(method):
+    solver = jaxmin.Solver(quadratic, method, options=tight(method))
+    state, step = solver.init(jnp.zeros(4), jnp.asarray(TARGET)), jax.jit(solver.step)
+    while not state.done:
+        state = step(state)
+    res = solve(method, None, "float64")
+    assert (state.status, state.nit, state.nfev) == (res.status, res.nit, res.nfev)
+    assert identical((state.x, state.fun), (res.x, res.fun))
+
+
+@each_method_slow_but("lbfgs")
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+def test_x0_in_half_precision_is_solved_and_comes_back_so(method, dtype):
+    """The solve itself is in float32: the solution is exact, which its own precision would not reach."""
+    res = jaxmin.minimize(
+        lambda x: jnp.sum(jnp.array([1, 2, 0.5], x.dtype) * (x - 1) ** 2), jnp.array([3, -2, 0.5], dtype), method=method
+    )
+    assert res.success
+    assert res.x.dtype == res.fun.dtype == dtype
+    assert res.jac is None or res.jac.dtype == dtype
+    np.testing.assert_array_equal(res.x.astype("float32"), 1)

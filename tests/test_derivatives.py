@@ -1,4 +1,4 @@
-"""Derivatives of a solution: against closed forms and finite differences, and NaN where there are none."""
+"""Derivatives of a solution agree with closed forms and finite differences, and are NaN where there are none."""
 
 import functools
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import asks_for, assert_close, each_dtype
 from problems import FEATURES, LABELS, rosenbrock
 
 from jaxmin import Bounds, minimize
@@ -29,15 +30,6 @@ def both_modes(solution):
     return jax.jit(lambda *args: (jax.jacfwd(solution)(*args), jax.jacrev(solution)(*args)))
 
 
-def assert_close(ours, expected, **tolerances):
-    """Leaf by leaf; NaN is close to nothing."""
-    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True))
-    assert pairs
-    for one, other in pairs:
-        assert np.shape(one) == np.shape(other)
-        np.testing.assert_allclose(one, other, equal_nan=False, **tolerances)
-
-
 def differences(fun, a, h=1e-4):
     """The Jacobian of fun at the vector a, by central differences."""
     rows = [(fun(a + h * e) - fun(a - h * e)) / (2 * h) for e in np.eye(a.size)]
@@ -47,7 +39,7 @@ def differences(fun, a, h=1e-4):
 # ---- methods, dtypes, modes
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@each_dtype
 def test_the_point_nearest_to_a_target_moves_with_it(dtype):
     target = jnp.arange(3, dtype=dtype)
     for J in both_modes(lambda t: minimize(squares, np.zeros(3, dtype), args=(t,)).x)(target):
@@ -56,7 +48,7 @@ def test_the_point_nearest_to_a_target_moves_with_it(dtype):
 
 
 METHODS = {
-    **{name: name for name, entry in entries("methods").items() if entry.build().wants != "value"},
+    **{name: name for name in entries("methods") if "grad" in asks_for(name)},
     "optax.adam": optax.adam(0.3),
 }
 
@@ -293,7 +285,7 @@ def test_next_to_a_bound_is_at_the_bound():
     assert_close(jax.jacrev(solution)(-3.0), np.zeros(2), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@each_dtype
 def test_far_from_the_bounds_a_box_changes_no_derivative(dtype):
     """However large the gradient is at which ftol, or rounding, ends the solve."""
     at = jnp.linspace(0, 1, 20, dtype=dtype)
@@ -404,7 +396,7 @@ def test_a_singular_hessian_gives_nan_also_where_the_derivative_lies_outside_its
         assert np.isnan(J).all()
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@each_dtype
 def test_many_variables_of_an_ill_conditioned_hessian(dtype):
     """Conjugate gradients are as good as factors, or give NaN."""
     n = _DENSE_MAX + 50

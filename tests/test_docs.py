@@ -1,7 +1,9 @@
-"""What the pages promise beyond their own blocks: the worked examples drop in, the gallery's scripts run."""
+"""Worked examples of the pages are drop-in files, the gallery runs, and no page imports a private module."""
 
+import ast
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import subprocess
@@ -56,3 +58,49 @@ def test_the_gallery_runs(script, monkeypatch):
     assert pyplot.get_fignums(), "a script of the gallery draws"
     pyplot.close("all")
     assert names["solved"], "a script of the gallery ends by saying that its solves succeeded"
+
+
+# What a reader may copy; conf.py builds the site from the registry.
+PAGES = [ROOT / "README.md"] + sorted(
+    path
+    for path in (ROOT / "docs").rglob("*")
+    if path.suffix in (".md", ".py", ".rst") and path.name != "conf.py" and not {"_build", "_gallery"} & {*path.parts}
+)
+PRIVATE = re.compile(r"\bjaxmin(\.\w+)*\._(?!_)|\bfrom jaxmin(\.\w+)* import .*\b_(?!_)")
+
+
+def test_no_page_uses_a_private_module():
+    assert len(PAGES) > 20
+    found = [
+        f"{page.relative_to(ROOT)}:{number}: {line.strip()}"
+        for page in PAGES
+        for number, line in enumerate(page.read_text("utf-8").splitlines(), 1)
+        if PRIVATE.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("from jaxmin._core.box import Box", True),
+        ("import jaxmin._core.box as box", True),
+        ("from jaxmin import _core", True),
+        ("from jaxmin import minimize, _core", True),
+        ("jaxmin.transforms._lookup.find(state)", True),
+        ("from jaxmin.methods import _descend", True),
+        ("from jaxmin.extend import vector", False),
+        ("print(jaxmin.__version__)", False),
+        ("from jaxmin import __main__ as demo", False),
+        ("what `_core/` holds", False),
+    ],
+)
+def test_what_a_private_import_is(line, private):
+    assert bool(PRIVATE.search(line)) == private
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda path: path.stem)
+def test_a_test_file_begins_with_what_it_promises(file):
+    """In one line, a row of docs/promises.md."""
+    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8")))
+    assert docstring and docstring.split("\n")[0].endswith(".")

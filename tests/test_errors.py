@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import X0
 
 import jaxmin
 from jaxmin import minimize
 from jaxmin._cache.registry import entries
-
-X0 = (3.0, -2.0)
 
 
 def squares(x, *args):

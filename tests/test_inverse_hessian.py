@@ -1,4 +1,4 @@
-"""The forms of the L-BFGS matrix against the recursion in the book."""
+"""The forms of the L-BFGS matrix give the same products as the two-loop recursion of the book."""
 
 import jax
 import jax.numpy as jnp

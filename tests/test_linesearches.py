@@ -1,4 +1,4 @@
-"""Every line search, alone, on one-dimensional functions.
+"""Every line search, alone on functions of one variable, ends at a step that meets its conditions.
 
 ``SEARCHES`` lists them; a test that takes ``name`` runs for all. What a search promises is the
 ``accepts`` of its row.
@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import each_dtype
 from scipy.optimize._dcsrch import DCSRCH
 
 from jaxmin import Start
 from jaxmin.linesearches.backtracking import backtracking
 from jaxmin.linesearches.hager_zhang import hager_zhang
 from jaxmin.linesearches.wolfe import wolfe
-
-DTYPES = ("float32", "float64")
-
 
 # ---- what each search promises: f, g at the accepted t, and the slack s that rounding may need
 
@@ -77,7 +75,6 @@ SEARCHES = {
     ),
 }
 each_search = pytest.mark.parametrize("name", SEARCHES)
-each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 # ---- the two ways to drive a search

@@ -1,4 +1,4 @@
-"""minimize_many: every problem as minimize solves it, whatever the lanes, the chunks and the devices."""
+"""minimize_many solves each problem as minimize does, whatever the lanes, the chunks and the devices."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compilations, each_dtype, valley
 
 import jaxmin
 from jaxmin import minimize, minimize_many
@@ -18,10 +19,6 @@ STARTS = RNG.uniform(-2, 2, (60, 4))
 SHIFTS = RNG.uniform(0.5, 1.5, 60)
 DATA = RNG.normal(size=(60, 7))
 BASIS = np.cos(np.outer(np.arange(7), np.arange(4)))
-
-
-def valley(x, a):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (a - x[:-1]) ** 2)
 
 
 def misfit(p, basis, y):
@@ -121,7 +118,7 @@ def test_rows_of_bounds_and_of_tolerances():
 
 @pytest.mark.rounding
 @pytest.mark.parametrize("method", ("lbfgs", "bfgs"))
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@each_dtype
 def test_the_order_of_the_problems_changes_nothing(method, dtype):
     """To the last bit, on lanes of two numbers; of three XLA's CPU code rounds each fourth lane otherwise."""
     starts = np.concatenate([STARTS[:, :2], [[np.nan, 0.0], [1e3, -1e3]]]).astype(dtype)
@@ -242,20 +239,16 @@ def test_derivatives_are_refused_and_vmap_has_them():
     assert again(1.0).nfev.tolist() == [1, 1, 1]
 
 
-def _compiled(caplog):
-    return [record.message for record in caplog.records if record.message.startswith(("Compiling", "Finished XLA"))]
-
-
-def test_a_second_call_compiles_nothing(caplog):
+def test_a_second_call_compiles_nothing():
     call = lambda k: minimize_many(
         lambda x, a: valley(x, a), STARTS + k, (SHIFTS - k,), options={"gtol": 1e-5 * (k + 1)}, lanes=13
     )
-    with jax.log_compiles(), caplog.at_level("WARNING"):
+    with compilations() as programs:
         call(0.0)
-        assert any("work" in message for message in _compiled(caplog))
-        caplog.clear()
+    assert any("work" in program for program in programs)
+    with compilations() as programs:
         call(0.1)
-    assert not _compiled(caplog)
+    assert not programs
 
 
 def test_report_and_bar(capsys):

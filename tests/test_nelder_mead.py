@@ -1,10 +1,11 @@
-"""Nelder and Mead's simplex, with SciPy's as the oracle: the same simplices, counts and ends."""
+"""Nelder and Mead's method has the same simplices, counts and ends as SciPy's."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import each_dtype
 from problems import barrier, like, recorded, rosenbrock, shifted
 
 import jaxmin
@@ -202,7 +203,7 @@ def test_no_gradient_is_traced():
     assert solve(without_derivative, [-1.2, 1.0]).success
 
 
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@each_dtype
 @each_case
 def test_nothing_is_evaluated_outside_the_bounds(case, dtype):
     fun, x0 = CASES[case]

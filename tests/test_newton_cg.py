@@ -1,4 +1,4 @@
-"""Newton's method with a line search: it solves, uses negative curvature, counts what it asks for, and keeps a box."""
+"""Newton's method with a line search uses negative curvature, counts its products and stays in a box."""
 
 import functools
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import START, each_dtype, mostly_float64
 from problems import ALL, like, recorded
 
 import jaxmin
 from jaxmin import Status, minimize, newton_cg, trust_ncg
 from jaxmin.datasets.nist import load
 
-START = np.array([-1.2, 1.0])
 SEARCHES = ("backtracking", "wolfe", "hager_zhang")
 
 _rng = np.random.default_rng(5)
@@ -36,7 +36,7 @@ def projected(x, g, lower, upper):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
+@mostly_float64
 def test_every_problem_ends_at_a_minimum(name, dtype):
     problem = ALL[name]
     res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method="newton-cg")
@@ -76,7 +76,7 @@ def test_it_needs_no_more_trips_than_scipys(name):
     assert res.nfev + res.nhev <= 1.2 * (other.nfev + len(calls))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_dtype
 def test_a_saddle_point_is_left_behind(dtype):
     res = minimize(double_well, jnp.asarray([1e-3, 1.0], dtype), method="newton-cg")
     assert res.success
@@ -123,7 +123,7 @@ def test_lanes_are_what_they_are_alone():
 
 
 @pytest.mark.parametrize("name", ["newton-cg", "TNC", "trust-ncg"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_dtype
 @pytest.mark.parametrize("target", [(5, 5), (8, 8), (50, 50), (2, -3)])
 @pytest.mark.parametrize("x0", [(0.5, 0.5), (5, 5)])
 def test_the_corner_of_a_box(name, dtype, target, x0):

@@ -1,4 +1,4 @@
-"""The certified regressions that ship with the package: the data, the fits, and `python -m jaxmin`."""
+"""The certified regressions in the package are fitted to their certified values, and `python -m jaxmin` runs."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What plot draws: the numbers of the histories."""
+"""The lines that plot draws are the numbers of the histories."""
 
 import sys
 
@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import START
 from problems import rosenbrock
 
 from jaxmin import minimize, plot
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
-
-START = [-1.2, 1.0]
 
 
 def solved(method="lbfgs", x0=START, fun=rosenbrock, **options):

@@ -1,10 +1,11 @@
-"""Powell's method, with SciPy's as the yardstick, and Brent's search alone."""
+"""Powell's method ends as low as SciPy's, and Brent's search alone finds a minimum."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import each_dtype, figures
 from problems import ALL, barrier, beale, like, logistic_regression, recorded, rosenbrock, shifted, wood
 
 import jaxmin
@@ -17,7 +18,6 @@ CASES = (
     "sinlog",
 )  # fmt: skip
 each_case = pytest.mark.parametrize("case", CASES)
-each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
 def scipy_solve(fun, x0, bounds=None, **options):
@@ -28,10 +28,6 @@ def scipy_solve(fun, x0, bounds=None, **options):
 
 def solve(fun, x0, bounds=None, tol=None, **options):
     return jaxmin.minimize(fun, jnp.asarray(x0), method="Powell", bounds=bounds, tol=tol, options=options)
-
-
-def figures(res):
-    return int(res.status), int(res.nit), int(res.nfev)
 
 
 # ---- one line

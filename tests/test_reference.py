@@ -1,9 +1,10 @@
-"""The default method on problems that others fail on: a minimum in float32 and float64, and no false word."""
+"""The default method finds a minimum in float32 and float64 where others fail, and never reports a false success."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import each_dtype
 from problems import ALL, recorded
 
 import jaxmin
@@ -13,7 +14,6 @@ GTOL = 1e-5  # the default
 # Evaluations: two rows of six iterates that gain nothing, before and after the one retry, and trials that fail.
 HANDFUL = 32
 
-each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 each_problem = pytest.mark.parametrize("name", ALL)
 
 

@@ -1,4 +1,4 @@
-"""The result: it reads like SciPy's, is a pytree that crosses transformations, and its hess_inv is one."""
+"""A result reads like SciPy's, is a pytree that crosses transformations, and its inverse Hessian is an operator."""
 
 import copy
 import dataclasses
@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import START, each_dtype
 from problems import rosenbrock
 
 import jaxmin
 from jaxmin import OptimizeResult, Status, minimize
 
-START = (-1.2, 1.0)
-DTYPES = (jnp.float32, jnp.float64)
 FIELDS = ["x", "fun", "jac", "nit", "nfev", "njev", "status"]
 
 
@@ -87,7 +86,7 @@ def test_it_cannot_be_changed(res):
         res.x = 3
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_dtype
 def test_shapes_and_dtypes(dtype):
     res = minimize(rosenbrock, np.array(START, dtype))
     assert res.x.shape == res.jac.shape == (2,) and res.fun.shape == ()
@@ -459,7 +458,7 @@ def quadratic(x):
     return x @ jnp.asarray(HESSIAN, x.dtype) @ x / 2 - jnp.sum(x)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_dtype
 @pytest.mark.parametrize("name", QUASI_NEWTON)
 def test_hess_inv_is_the_inverse_hessian_of_a_quadratic(name, dtype):
     res = minimize(quadratic, jnp.zeros(4, dtype), method=QUASI_NEWTON[name])
@@ -473,7 +472,7 @@ def test_hess_inv_of_bfgs_is_dense_as_scipys(dense):
     np.testing.assert_allclose(dense.hess_inv, scipys.hess_inv, rtol=0.05)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_dtype
 def test_operator_is_its_matrix(dtype):
     res = minimize(rosenbrock, jnp.array([-1.2, 1.0, 2.0], dtype))
     H = res.hess_inv
@@ -499,7 +498,7 @@ def test_operator_of_no_pairs_is_a_multiple_of_the_identity():
     np.testing.assert_array_equal(H, H[0, 0] * jnp.eye(2))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_dtype
 @pytest.mark.parametrize("method", ["bfgs", "lbfgs"])
 def test_hess_inv_is_symmetric_and_positive_definite_all_the_way(method, dtype):
     def after(maxiter):

@@ -1,4 +1,4 @@
-"""Saved states go on in another process, bit for bit; warm starts."""
+"""A saved state goes on in another process, bit for bit, and a warm start saves iterations."""
 
 import functools
 import os
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import identical
 from problems import rosenbrock
 
 import jaxmin
@@ -42,11 +43,6 @@ CHILD = textwrap.dedent(
         print(int(state.nfev), flush=True)
     """
 )
-
-
-def identical(a, b):
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    return bool(pairs) and all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in pairs)
 
 
 def halfway(**settings):

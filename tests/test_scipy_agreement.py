@@ -1,4 +1,4 @@
-"""SciPy and jaxopt as oracles: the same iterates where the same steps are taken, the same minima, the same numbers."""
+"""Iterates are SciPy's where the same steps are taken, and minima are those of SciPy and jaxopt."""
 
 import jax
 import jax.numpy as jnp

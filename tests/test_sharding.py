@@ -1,4 +1,7 @@
-"""Leaves of x0 kept apart, on one device here and on several in processes of their own (``sharded.py``)."""
+"""Leaves of x0 that stay apart, on one device or on several, give the solve that joined leaves give.
+
+Several devices are processes of their own (``sharded.py``).
+"""
 
 import functools
 import json
@@ -12,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_trees_close
 
 import jaxmin
 
@@ -28,13 +32,6 @@ def mixed(x, t):
 
 def real(x, t):
     return jnp.sum(jnp.cosh(x["a"] - t)) + jnp.sum((x["b"] - t) ** 2 + x["b"] ** 4) + (x["c"] - x["a"][0, 0]) ** 2
-
-
-def assert_close(tree, other, tol):
-    assert jax.tree.structure(tree) == jax.tree.structure(other)
-    for u, v in zip(jax.tree.leaves(tree), jax.tree.leaves(other)):
-        assert (u.shape, u.dtype) == (v.shape, v.dtype)
-        np.testing.assert_allclose(u, v, rtol=tol, atol=tol)
 
 
 METHODS = {
@@ -60,9 +57,9 @@ def test_apart_is_joined(method, bounded):
     )
     apart, joined = solve(APART), solve(JOINED)
     assert apart.status == joined.status == (1 if method == "adam" else 0)
-    assert_close(apart.x, joined.x, 1e-5)
+    assert_trees_close(apart.x, joined.x, rtol=1e-5, atol=1e-5)
     if bounded:
-        assert_close(apart.active_mask, joined.active_mask, 0)
+        assert_trees_close(apart.active_mask, joined.active_mask, rtol=0, atol=0)
         assert int(jnp.sum(apart.active_mask["a"])) == 6
     else:  # what the message tells, without a look at the whole gradient
         np.testing.assert_allclose(apart.gnorm, max(float(jnp.max(jnp.abs(g))) for g in apart.jac.values()))
@@ -73,12 +70,12 @@ def test_complex_and_narrow_leaves_and_all_that_a_result_holds():
     apart = solve(APART, history=4, history_x=True)
     joined = solve(JOINED)
     assert apart.success
-    assert_close(apart.x, joined.x, 1e-4)
-    assert_close(apart.jac, joined.jac, 1e-4)
-    assert_close(apart.hess_inv @ X0, joined.hess_inv @ X0, 1e-3)
+    assert_trees_close(apart.x, joined.x, rtol=1e-4, atol=1e-4)
+    assert_trees_close(apart.jac, joined.jac, rtol=1e-4, atol=1e-4)
+    assert_trees_close(apart.hess_inv @ X0, joined.hess_inv @ X0, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(apart.hess_inv.todense(), joined.hess_inv.todense(), atol=1e-3)
     last = jax.tree.map(lambda u: u[-1], apart.history.x)
-    assert_close(last, apart.x, 0)
+    assert_trees_close(last, apart.x, rtol=0, atol=0)
 
     warm = solve(APART, warm_start=apart)
     assert warm.success and warm.nit < apart.nit
@@ -94,8 +91,8 @@ def test_a_solver_keeps_them_apart():
     solver = jaxmin.Solver(real, options=APART)
     state = solver.run(solver.run(solver.init(REAL, 0.7), 3))
     res = jaxmin.minimize(real, REAL, args=(0.7,), options=APART)
-    assert_close(solver.result(state).x, res.x, 0)
-    assert_close(solver.result(state).hess_inv.core(), res.hess_inv.core(), 0)
+    assert_trees_close(solver.result(state).x, res.x, rtol=0, atol=0)
+    assert_trees_close(solver.result(state).hess_inv.core(), res.hess_inv.core(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("upper", [None, pytest.param(0.5, marks=pytest.mark.slow)])

@@ -1,4 +1,4 @@
-"""The solve step by step: the numbers of minimize, bit for bit."""
+"""A solve by single steps has the numbers of minimize, bit for bit."""
 
 import pickle
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import compilations, identical, mostly_float64
 from problems import rosenbrock
 
 import jaxmin
@@ -33,12 +34,6 @@ def valley(x, a):
     return rosenbrock(x) + (a - 1) * x[0]
 
 
-def identical(a, b):
-    """Whether two pytrees hold the same arrays, bit for bit."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    return bool(pairs) and all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in pairs)
-
-
 def both(method, dtype="float64", maxiter=25, **more):
     """A Solver with its start, and the result of minimize."""
     method, options = METHODS[method]
@@ -59,7 +54,7 @@ def same(a, b, rounded):
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64"))
+@mostly_float64
 @each_method
 def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
     solver, x0, res = both(method, dtype)
@@ -76,7 +71,7 @@ def test_steps_by_hand_are_minimize_bit_for_bit(method, dtype):
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64"))
+@mostly_float64
 @each_method
 def test_run_is_minimize_bit_for_bit(method, dtype):
     solver, x0, res = both(method, dtype)
@@ -202,12 +197,12 @@ def test_what_fun_closes_over_may_be_traced():
     assert identical(solve(target), minimize(lambda x: jnp.sum((x - target) ** 2), jnp.zeros(2)).x)
 
 
-def test_one_program_whatever_the_numbers(caplog):
+def test_one_program_whatever_the_numbers():
     solver, other = Solver(valley, bounds=[(-5, 5)] * 4), Solver(valley, bounds=[(-4, 4)] * 4, options={"gtol": 1e-3})
     solver.run(solver.step(solver.init(START, 1.0)))
-    with jax.log_compiles(), caplog.at_level("WARNING"):
+    with compilations() as programs:
         other.run(other.init([1.0, 2.0, 3.0, 4.0], 2.0), max_steps=7)
-    assert not [r for r in caplog.records if r.getMessage().startswith("Compiling") and "run" in r.getMessage()]
+    assert not [program for program in programs if "run" in program]
 
 
 def test_callbacks_are_called_in_a_run_too():

@@ -1,4 +1,4 @@
-"""Trouble that depends on values: a status that is true, beside the point that is best."""
+"""In trouble that depends on values the status is true, and the point returned is the best."""
 
 import re
 
@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import each_dtype, figures
 from problems import ALL, like, recorded, rosenbrock
 
 import jaxmin
 from jaxmin import Status
 from jaxmin._cache.registry import entries
 
-each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 # Those that search: what their searches meet is what this file is about. By default one with a scale of its own and one
 # without; the others, which share their code, with `pytest -m slow`.
 METHODS = [name for name, entry in entries("methods").items() if entry.takes_search]
@@ -23,10 +23,6 @@ each_solver = pytest.mark.parametrize(  # every method in float32, and the defau
     ("method", "dtype"),
     [*(pytest.param(name, "float32", marks=_marks[name]) for name in METHODS), ("lbfgs", "float64")],
 )
-
-
-def figures(res):
-    return int(res.status), int(res.nit), int(res.nfev)
 
 
 @jax.custom_jvp

@@ -1,4 +1,4 @@
-"""The building blocks in hand-written loops, beside jax.example_libraries and Optax.
+"""The building blocks in hand-written loops take the steps of jax.example_libraries and of Optax.
 
 ``OPTIMIZERS`` lists the optimizers with the constants of their runs; a test that takes ``name`` runs for all.
 """
@@ -13,6 +13,7 @@ import jax.example_libraries.optimizers as library
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_trees_close, each_dtype
 from problems import OPTIMIZERS
 
 import jaxmin
@@ -41,7 +42,6 @@ SAME_IN_OPTAX = {
 }
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 each_of_all = pytest.mark.parametrize("name", ALL)
-each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
 # ---- the problem, and the two loops
@@ -102,13 +102,6 @@ def library_run(name, dtype, steps=20):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *iterates)
 
 
-def assert_close(tree, wanted, **tolerance):
-    assert jax.tree.structure(tree) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(wanted), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, **tolerance)
-
-
 def units(count, dtype):
     eps = count * float(jnp.finfo(dtype).eps)
     return {"rtol": eps, "atol": eps}
@@ -128,7 +121,7 @@ def saved(tree):
 @each_dtype
 def test_iterates_under_jit_are_those_of_the_eager_library(name, dtype):
     _, iterates = run(build(name), start(dtype))
-    assert_close(iterates, library_run(name, dtype), **units(ROUNDING[name], dtype))
+    assert_trees_close(iterates, library_run(name, dtype), **units(ROUNDING[name], dtype))
 
 
 @each_optimizer
@@ -138,7 +131,7 @@ def test_iterates_are_those_of_optax(name, dtype):
     params = start_for_optax(name, dtype)
     _, iterates = run(ours, params)
     _, wanted = run(theirs, params)
-    assert_close(iterates, wanted, **units(ROUNDING[name], dtype))
+    assert_trees_close(iterates, wanted, **units(ROUNDING[name], dtype))
 
 
 def test_schedule_is_told_the_iteration_index_from_zero():
@@ -148,7 +141,7 @@ def test_schedule_is_told_the_iteration_index_from_zero():
     for i in range(20):
         params = jax.tree.map(lambda p, g: p - 0.1 / (1 + i) * g, params, descent(params))  # noqa: B023
         wanted.append(params)
-    assert_close(iterates, jax.tree.map(lambda *leaves: jnp.stack(leaves), *wanted), **units(4, "float64"))
+    assert_trees_close(iterates, jax.tree.map(lambda *leaves: jnp.stack(leaves), *wanted), **units(4, "float64"))
     assert state.k == 20 and state.k.dtype == jnp.int32
 
 
@@ -171,7 +164,7 @@ def test_second_moments_of_complex_leaves_are_real_and_iterates_optaxs(name, mom
     ours, theirs = SAME_IN_OPTAX[name]
     (_, state), iterates = run(ours, params)
     _, wanted = run(theirs, params)
-    assert_close(iterates, wanted, **units(ROUNDING[name], "float64"))
+    assert_trees_close(iterates, wanted, **units(ROUNDING[name], "float64"))
     second = getattr(state, moment)
     assert second.dtype == jnp.float64 and (second > 0).all()
 
@@ -180,7 +173,7 @@ def test_second_moments_of_complex_leaves_are_real_and_iterates_optaxs(name, mom
 def test_zero_gradients_move_nothing(name):
     params = {"w": jnp.ones((2, 3)), "h": jnp.ones(2, "float16"), "b": jnp.ones(())}
     (after, _), _ = run(build(name), params, steps=3, gradient=lambda p: jax.tree.map(jnp.zeros_like, p))
-    assert_close(after, params, rtol=0)
+    assert_trees_close(after, params, rtol=0)
 
 
 @each_of_all
@@ -196,7 +189,7 @@ def test_a_batch_of_starts_and_rates_is_its_runs_one_by_one(name):
     lanes, rates = [start(seed=0), start(seed=1)], jnp.array([rate, rate / 2])
     batch = jax.vmap(of)(jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes), rates)
     for lane, alone in enumerate([run(build(name), lanes[0])[0][0], of(lanes[1], rates[1])]):
-        assert_close(jax.tree.map(lambda leaf: leaf[lane], batch), alone, rtol=1e-12)  # noqa: B023
+        assert_trees_close(jax.tree.map(lambda leaf: leaf[lane], batch), alone, rtol=1e-12)  # noqa: B023
 
 
 @each_of_all
@@ -206,8 +199,8 @@ def test_a_run_saved_after_seven_updates_goes_on_as_if_nothing_had_been(name):
     (_, whole_state), whole = run(tx, start())
     (params, state), _ = run(tx, start(), steps=7)
     (_, resumed_state), resumed = run(tx, saved(params), steps=13, state=saved(state))
-    assert_close(resumed, jax.tree.map(lambda leaf: leaf[7:], whole), rtol=1e-14)
-    assert_close(resumed_state, whole_state, rtol=1e-13)
+    assert_trees_close(resumed, jax.tree.map(lambda leaf: leaf[7:], whole), rtol=1e-14)
+    assert_trees_close(resumed_state, whole_state, rtol=1e-13)
 
 
 # ---- the rate
@@ -361,7 +354,7 @@ def test_norm_is_exact_where_squares_overflow_or_vanish():
 
 
 def test_norm_has_a_derivative_and_at_zero_it_is_zero():
-    assert_close(jax.grad(l2_norm)(THIRTEEN), jax.tree.map(lambda leaf: leaf / 13, THIRTEEN), rtol=1e-15)
+    assert_trees_close(jax.grad(l2_norm)(THIRTEEN), jax.tree.map(lambda leaf: leaf / 13, THIRTEEN), rtol=1e-15)
     assert jax.grad(l2_norm)(jnp.zeros(2)).tolist() == [0, 0]
 
 
@@ -371,13 +364,13 @@ def test_clipping_shortens_what_is_too_long(max_norm, factor):
     tx = clip_by_global_norm(max_norm)
     updates, _ = tx.update(THIRTEEN, tx.init(THIRTEEN))
     for clipped in (clip_grads(THIRTEEN, max_norm), jax.jit(clip_grads)(THIRTEEN, max_norm), updates):
-        assert_close(clipped, wanted, rtol=1e-15)
+        assert_trees_close(clipped, wanted, rtol=1e-15)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 1.0])
 def test_clipping_leaves_zero_gradients_zero(max_norm):
     zero = jax.tree.map(jnp.zeros_like, THIRTEEN)
-    assert_close(clip_grads(zero, max_norm), zero, rtol=0)
+    assert_trees_close(clip_grads(zero, max_norm), zero, rtol=0)
 
 
 def test_clipping_keeps_each_dtype_and_gradients_that_explode():
@@ -401,7 +394,7 @@ def test_clipping_before_an_optimizer_is_optaxs_chain():
     theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))
     _, wanted = run(theirs, start())
     for tx in (ours, chain(optax.clip_by_global_norm(0.5), transforms.adam(0.1))):
-        assert_close(run(tx, start())[1], wanted, **units(ROUNDING["adam"], "float64"))
+        assert_trees_close(run(tx, start())[1], wanted, **units(ROUNDING["adam"], "float64"))
 
 
 def test_extra_arguments_go_to_the_members_that_take_them():
@@ -515,7 +508,7 @@ def test_a_group_knows_nothing_of_the_others():
             carry = trip(tx, carry, lambda p: {"x": p["x"], "y": other * p["y"]})  # noqa: B023
         states.append(carry[1].inner_states)
     assert [leaf.shape for leaf in jax.tree.leaves(states[0]["x_opt"])] == [(), (2,)]
-    assert_close(states[0]["x_opt"], states[1]["x_opt"], rtol=0)
+    assert_trees_close(states[0]["x_opt"], states[1]["x_opt"], rtol=0)
     assert not np.allclose(states[0]["y_opt"].m["y"], states[1]["y_opt"].m["y"])
 
 
@@ -527,14 +520,14 @@ def test_a_partition_of_one_optimizer_is_that_optimizer(name):
     _, wanted = run(ours, params)
     for labels in ({"w": "ours", "b": "theirs"}, lambda params: jax.tree.map(lambda p: "ours", params)):
         _, iterates = run(partition({"ours": ours, "theirs": theirs}, labels), params)
-        assert_close(iterates, wanted, **units(ROUNDING[name], "float64"))
+        assert_trees_close(iterates, wanted, **units(ROUNDING[name], "float64"))
 
 
 def test_a_partition_needs_no_params():
     tx = partition({"a": transforms.sgd(0.5), "b": transforms.sgd(0.25)}, ("a", "b"))
     params = jnp.ones(2), jnp.ones(())
     updates, _ = tx.update(params, tx.init(params))
-    assert_close(updates, (jnp.full(2, -0.5), jnp.asarray(-0.25)), rtol=0)
+    assert_trees_close(updates, (jnp.full(2, -0.5), jnp.asarray(-0.25)), rtol=0)
 
 
 # ---- errors
@@ -585,8 +578,10 @@ def test_value_and_gradient_are_those_of_the_state_where_it_has_them():
     from_state = transforms.value_and_grad_from_state(loss)
     fresh = jax.value_and_grad(loss)(params)
     for missing in (jnp.inf, -jnp.inf, jnp.nan):
-        assert_close(from_state(params, state=((), Stored(jnp.asarray(missing), other))), fresh, rtol=1e-15)
-    assert_close(from_state(params, state=((), Stored(jnp.asarray(3.0), other))), (jnp.asarray(3.0), other), rtol=0)
+        assert_trees_close(from_state(params, state=((), Stored(jnp.asarray(missing), other))), fresh, rtol=1e-15)
+    assert_trees_close(
+        from_state(params, state=((), Stored(jnp.asarray(3.0), other))), (jnp.asarray(3.0), other), rtol=0
+    )
     with pytest.raises(ValueError, match=r"value.*grad"):
         from_state(params, state=transforms.adam(0.1).init(params))
 
@@ -599,7 +594,7 @@ def test_optaxs_backtracking_loop_reads_what_its_search_stored():
     fresh, values = jax.jit(jax.value_and_grad(fun)), []
     for _ in range(5):
         value, grad = from_state(params, state=state)
-        assert_close((value, grad), fresh(params), rtol=1e-15)
+        assert_trees_close((value, grad), fresh(params), rtol=1e-15)
         updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=fun)
         params = apply_updates(params, updates)
         values.append(float(value))

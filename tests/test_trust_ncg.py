@@ -1,19 +1,18 @@
-"""Newton's method in a trust region: it solves, counts what it asks for, and forms no Hessian."""
+"""Newton's method in a trust region finds minima, counts its products, and forms no Hessian."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import START, each_dtype
 from problems import ALL, recorded
 
 from jaxmin import Status, minimize, trust_ncg
 
-START = np.array([-1.2, 1.0])
-
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_dtype
 def test_every_problem_ends_at_a_minimum(name, dtype):
     problem = ALL[name]
     res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method="trust-ncg")

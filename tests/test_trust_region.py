@@ -1,10 +1,11 @@
-"""Trust regions: the subproblem against the whole spectrum, the dogleg against its path, solves against SciPy's."""
+"""Subproblems of a trust region are solved as by their whole spectrum, and solves end where SciPy's do."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import DTYPES, each_dtype
 from problems import ALL
 
 import jaxmin
@@ -148,7 +149,7 @@ def test_the_step_of_the_dogleg_is_the_best_of_its_path(radius):
     [
         pytest.param(method, dtype, marks=() if method == "trust_exact" and dtype == "float64" else pytest.mark.slow)
         for method in METHODS
-        for dtype in ("float32", "float64")
+        for dtype in DTYPES
     ],
 )
 @pytest.mark.parametrize("name", ALL)
@@ -182,7 +183,7 @@ def saddle(x):
     return x[0] ** 2 - x[1] ** 2 + x[1] ** 4 / 4
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_dtype
 def test_trust_exact_leaves_a_saddle_point_that_the_gradient_leads_to(dtype):
     start = jnp.asarray([1.0, 0.0], dtype)
     res = minimize(saddle, start, method="trust_exact")

@@ -1,4 +1,4 @@
-"""x0: what is one array, what is a pytree, what varies and what stays, and that all comes back as it went in."""
+"""Any array or pytree can be x0, and comes back with its structure, its dtypes and all that does not vary."""
 
 import collections
 import functools
@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ONE_STEP
 
-import jaxmin
 from jaxmin import minimize
 
-# One step of it solves squares.
-ONE_STEP = jaxmin.gradient_descent(linesearch=jaxmin.fixed(0.5))
 BF16, F16, F32, F64 = jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64
 C64, C128 = jnp.complex64, jnp.complex128
 

@@ -13,6 +13,7 @@ names = ("bb", "two_point")
 class BarzilaiBorweinState(NamedTuple):
     trial: Any  # like params: the point to evaluate next
     iterate: Iterate  # the last point accepted
+    accepted: Any  # [] bool: the trial just given became the iterate
     nit: Any  # [] int32: accepted points after x0; -1 before it
     status: Any  # [] int32
 
@@ -25,8 +26,8 @@ def barzilai_borwein(first_step=1.0):
 
     .. math:: x_{new} = x - \alpha g, \qquad \alpha = s^T s / s^T y
 
-    [1]: the inverse of the curvature that was just seen. f rises now and then; on a convex quadratic the method
-    converges all the same. Where s.y is not positive the step is as long as ``first_step``.
+    [1]: the inverse of the latest curvature. f may rise; on a convex quadratic the method still converges. Where s.y
+    is not positive, the step has length ``first_step``.
 
     Args:
       first_step: the length of the first step, at most |g|; > 0, 1.0 by default.
@@ -43,7 +44,7 @@ def barzilai_borwein(first_step=1.0):
     def init(x):
         zero = jnp.zeros((), vec.scalar_dtype(x))
         nit, status = jnp.full((), -1, jnp.int32), jnp.full((), Status.RUNNING, jnp.int32)
-        return BarzilaiBorweinState(x, Iterate(x, zero, vec.zeros(x)), nit, status)
+        return BarzilaiBorweinState(x, Iterate(x, zero, vec.zeros(x)), nit >= 0, nit, status)
 
     def update(g, state, x, /, *, value, **_):
         last, at_x0 = state.iterate, state.nit < 0
@@ -59,6 +60,6 @@ def barzilai_borwein(first_step=1.0):
         iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((x, f, g), last)))
         trial = vec.where(accepted, vec.axpy(-alpha, g, x), halfway)
         nit = state.nit + accepted.astype(jnp.int32)
-        return vec.sub(trial, x), BarzilaiBorweinState(trial, iterate, nit, state.status)
+        return vec.sub(trial, x), BarzilaiBorweinState(trial, iterate, accepted, nit, state.status)
 
     return Method(init, update)

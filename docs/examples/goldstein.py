@@ -11,8 +11,8 @@ class GoldsteinState(NamedTuple):
     step: Any  # [] t, the next one
     low: Any  # [] the longest step known to be too short; 0 at first
     high: Any  # [] the shortest step known to be too long; inf at first
-    trials: Any  # [] int32: told so far
-    done: Any  # [] bool: the trial just told is accepted
+    trials: Any  # [] int32: given so far
+    done: Any  # [] bool: the trial just given is accepted
     failed: Any  # [] bool: no acceptable step was found
 
 
@@ -20,17 +20,17 @@ class GoldsteinState(NamedTuple):
 def goldstein(sufficient=0.25, max_trials=40):
     r"""Take a step along which f falls neither too little nor too much for its length.
 
-    A step t is taken where
+    A step t is accepted where
 
     .. math:: \phi(0) + (1 - c)\, t \phi'(0) \le \phi(t) \le \phi(0) + c\, t \phi'(0)
 
-    [1, eq. (3.11)]. A step that is too long is the upper end of a bracket, one that is too short the lower one; the
-    next trial is its middle, or twice the step where there is no upper end yet. Where rounding hides the decrease,
-    the slope stands for it [2, eq. (4.1)].
+    [1, eq. (3.11)]. A step that is too long is the upper end of a bracket; a step that is too short is the lower end.
+    The next trial is the middle, or twice the step while there is no upper end. Where rounding hides the decrease,
+    the slope decides [2, eq. (4.1)].
 
     Args:
       sufficient: c, in (0, 1/2); 0.25 by default.
-      max_trials: after so many trials the search has failed; 40 by default.
+      max_trials: the search fails after this many trials; 40 by default.
 
     Returns:
       A ``LineSearch``.

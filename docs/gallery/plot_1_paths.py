@@ -2,8 +2,8 @@
 Paths to a minimum
 ==================
 
-Rosenbrock's valley, and how four methods walk through it from the same start. A callback notes each iterate; the
-compiled solve runs on.
+Rosenbrock's valley, and how four methods walk through it from the same start. A callback records each iterate while the
+compiled solve runs.
 """
 
 import jax.numpy as jnp
@@ -32,8 +32,8 @@ for method, (res, _) in walks.items():
     print(f"{method:17} {int(res.nit):5} iterations {int(res.nfev):5} evaluations   f = {float(res.fun):.1e}")
 
 # %%
-# Steepest descent takes ever shorter steps along the valley's floor. The other three learn how the valley bends: from
-# the last direction, from the last few gradients, or from products with the Hessian.
+# Steepest descent takes shorter and shorter steps along the valley's floor. The other three methods learn how the
+# valley bends: from the last direction, from the last few gradients, or from products with the Hessian.
 
 x, y = np.meshgrid(np.linspace(-1.6, 1.4, 300), np.linspace(-0.6, 1.8, 300))
 figure, axes = plt.subplots(2, 2, figsize=(9, 7), sharex=True, sharey=True, layout="constrained")
@@ -50,8 +50,7 @@ plt.show()
 # ----------------------------------------
 #
 # Himmelblau's function has four minima, all with f = 0. A batch of 16,384 solves, one from each pixel of the plane, is
-# one call under ``vmap``; each lane ends where it ends. Colour: the minimum that was found; shade: how many evaluations
-# it took.
+# one call under ``vmap``. Colour: the minimum that was found. Shade: the number of evaluations.
 
 import jax
 

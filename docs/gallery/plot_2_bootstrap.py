@@ -2,12 +2,12 @@
 A thousand fits at once
 =======================
 
-How certain are the parameters of a fit? The bootstrap answers without formulas: fit many data sets that might have been
-measured instead. Here that is one compiled call under ``vmap``.
+How certain are the parameters of a fit? The bootstrap answers without formulas: it fits many data sets that might have
+been measured instead. Here this is one compiled call under ``vmap``.
 
 The data are NIST's Thurber: electron mobility against the logarithm of the density, 37 measurements, a quotient of two
-cubics with seven parameters. NIST certifies the parameters and their standard deviations, so there is something to
-compare with. The data ship with jaxmin.
+cubics with seven parameters. NIST certifies the parameters and their standard deviations, so the results can be
+compared. The data ship with jaxmin.
 """
 
 import jax
@@ -48,9 +48,8 @@ for k in range(7):
     print(f"b{k + 1}  fitted {float(b[k]):14.7f}   certified {data.certified[k]:14.7f}")
 
 # %%
-# A thousand more: the fitted curve plus residuals drawn anew, widened for the seven parameters that were fitted to
-# them. NIST's deviations are those of the linearized model; where the bootstrap's are larger, the model is not linear
-# enough for them.
+# A thousand more: the fitted curve plus residuals that are drawn again, widened for the seven fitted parameters. NIST's
+# deviations are those of the linearized model. Where the bootstrap's are larger, the model is not linear enough.
 
 residuals = (y - curve(b, x)) * np.sqrt(37 / (37 - 7))
 drawn = jax.random.choice(jax.random.key(0), residuals, (1000, 37))

@@ -3,9 +3,9 @@ A Gaussian process on the air of Mauna Loa
 ==========================================
 
 Carbon dioxide at Mauna Loa, 521 monthly means from 1958 to 2001: it rises, bends upwards, and breathes with the
-seasons. A Gaussian process with three parts, one for each, and noise has nine hyperparameters; they are found by
+seasons. A Gaussian process with three parts, one for each, and noise has nine hyperparameters. They are found by
 maximizing the marginal likelihood (C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning,
-2006, Section 5.4.3). The gradient, through a Cholesky factorisation, is JAX's business.
+2006, Section 5.4.3). JAX computes the gradient, through a Cholesky factorisation.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ jax.config.update("jax_enable_x64", True)
 
 rows = np.loadtxt(pathlib.Path.cwd() / "co2.csv", delimiter=",", skiprows=3)
 when, co2 = rows[:, 0] + (rows[:, 1] - 0.5) / 12, rows[:, 2]
-# Every month is drawn, every second one fitted up to 1992; the rest is there to be predicted.
+# Every month is drawn. Up to 1992 every second month is fitted; the rest is predicted.
 known = when < 1992
 t, mean = jnp.asarray(when[known][::2]), co2[known].mean()
 y = jnp.asarray(co2[known][::2] - mean)
@@ -71,7 +71,7 @@ for part, values in p.items():
     print(f"{part:8}", {name: round(float(value), 3) for name, value in values.items()})
 
 # %%
-# Predicted: ten years that the fit has not seen.
+# The prediction: ten years that the fit has not seen.
 
 ahead = jnp.asarray(np.arange(1985, 2002, 1 / 24))
 

@@ -2,9 +2,9 @@
 A logistic regression with a weight for each feature
 ====================================================
 
-A penalty keeps a regression from learning noise. How strong should it be? Usually a grid is tried, so that there is one
-weight, or two. But the solution of a fit has a derivative with respect to its weights, hence the cross-validated loss
-has a gradient, and thirty weights are as easy as one: a minimization inside a minimization.
+A penalty prevents a regression from learning noise. How strong should it be? Usually one tries a grid, so there are
+only one or two weights. But the solution of a fit has a derivative with respect to its weights. So the
+cross-validated loss has a gradient, and thirty weights are as easy as one: a minimization inside a minimization.
 
 The data: 569 breast tumours, 30 measurements of cell nuclei each, benign or malignant (W. N. Street, W. H. Wolberg and
 O. L. Mangasarian, 1993), from scikit-learn.
@@ -25,7 +25,7 @@ order = np.random.default_rng(0).permutation(569)
 features = (data.data - data.data.mean(axis=0)[None, :]) / data.data.std(axis=0)[None, :]
 features, signs = jnp.asarray(features[order]), jnp.asarray(2.0 * data.target[order] - 1)
 seen, held_back = slice(0, 400), slice(400, None)
-folds = np.arange(400) % 5  # which observation is left out of which fit
+folds = np.arange(400) % 5  # fit k leaves out fold k
 
 
 def log_loss(p, features, signs, counts):
@@ -55,7 +55,7 @@ def cross_validated(log_weight):
 
 
 # %%
-# One weight for all features first: the curve that a grid would trace, and where the gradient leads.
+# First, one weight for all features: the curve that a grid would trace, and the point that the gradient finds.
 
 common = jaxmin.minimize(lambda u: cross_validated(jnp.full(30, u)), 0.0, options={"gtol": 1e-5})
 grid = jnp.linspace(-10.0, 0.0, 21)
@@ -63,7 +63,8 @@ curve = jax.jit(jax.vmap(lambda u: cross_validated(jnp.full(30, u))))(grid)
 print(f"one weight: loss {float(common.fun):.4f} at log weight {float(common.x):.2f}, {int(common.nfev)} evaluations")
 
 # %%
-# Then thirty, from there, each in a box. One gradient of the outer function costs five fits and five linear solves.
+# Then thirty weights, started from there, each within bounds. One gradient of the outer function costs five fits and
+# five linear solves.
 
 each = jaxmin.minimize(
     cross_validated, jnp.full(30, common.x), bounds=jaxmin.Bounds(-12.0, 2.0), options={"gtol": 1e-4, "maxiter": 100}
@@ -79,8 +80,8 @@ for name, log_weight in (("one weight", jnp.full(30, common.x)), ("thirty weight
     print(f"{name:15} on the 169 tumours held back: loss {float(loss):.4f}, {wrong} wrong")
 
 # %%
-# The cross-validated loss falls by construction. The tumours held back tell how much of that is real: here nothing.
-# Thirty weights can be tuned, but 400 tumours are too few to tell them.
+# The cross-validated loss falls by construction. The tumours held back show how much of that is real: here nothing.
+# Thirty weights can be tuned, but 400 tumours are too few to determine them.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), layout="constrained", width_ratios=(2, 3))
 left.plot(grid, curve, ".-", color="0.5", label="a grid")

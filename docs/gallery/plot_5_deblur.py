@@ -3,8 +3,9 @@ A blurred photograph made sharp
 ===============================
 
 An inverse problem: a photograph was blurred and noise was added; find the image. There are 38,400 unknown pixels, all
-between 0 and 1. Sharp edges are kept by a penalty on the total variation, the sum of the lengths of the image's
-gradients (L. I. Rudin, S. Osher and E. Fatemi, Physica D 60 (1992), 259-268), made smooth at 0. All of it in float32.
+between 0 and 1. A penalty on the total variation preserves sharp edges: the sum of the lengths of the image's
+gradients (L. I. Rudin, S. Osher and E. Fatemi, Physica D 60 (1992), 259-268), made smooth at 0. Everything is in
+float32.
 
 The photograph ships with scikit-learn: a summer palace in Beijing, by Flickr user danielbuechele (CC BY 2.0).
 """
@@ -45,7 +46,7 @@ def objective(image, blurred, weight):
 
 
 # %%
-# The image is the array that it is: x comes back with two axes. The bounds are one pair for all pixels.
+# x is the image itself, an array with two axes. The bounds are one pair for all pixels.
 
 res = jaxmin.minimize(
     objective,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxmin._cache.registry import build_search, find, made_by
 from jaxmin._core.protocol import Direction, LineSearch, Method
 from jaxmin._core.pytree import is_count
-from jaxmin._driver.loop import Limits
+from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign, foreign, is_foreign
 from jaxmin.transforms import chain, clip_by_global_norm
 

@@ -1,7 +1,6 @@
 """A call of minimize, checked and ready to run."""
 
 import dataclasses
-import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +9,8 @@ import numpy as np
 from jaxmin._api.options import OWN_SEARCH, as_arrays, choose, history_length, of_what_is_given, trips_unrolled
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
+from jaxmin._cache.registry import entries
 from jaxmin._core.inverse_hessian import Dense, InverseHessian
-from jaxmin._core.protocol import Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._driver.callbacks import Traced, Watcher, trace
 from jaxmin._driver.implicit import check_mode
@@ -75,14 +74,14 @@ def prepare(
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     unrolled = trips_unrolled(diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
-    problem = objective.build(fun, x0, args, jac, has_aux, chosen.wants != "value", hess, hessp)
+    gradient = "grad" in chosen.wants
+    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp)
     problem = in_form(flat, problem, chosen)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
-    if within is not None:
-        _check_bounded(chosen)
+    _check_wants(chosen, problem, within is not None)
     curvature = None if earlier is None else warm(earlier, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
-    asked = trace(callback, problem, whole, chosen.wants != "value") if isinstance(callback, Traced) else None
+    asked = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
     told = None if asked is not None else callback
 
     def watcher():
@@ -112,13 +111,24 @@ def _checked_jac(jac):
     return None if jac is False else jac
 
 
-def _check_bounded(method):
-    """Refuse a method of the user's own that knows no box; whether a transformation does shows when it is traced."""
-    if isinstance(method, Method) and "box" not in inspect.signature(method.update).parameters:
+def _check_wants(method, problem, bounded):
+    """Refuse a method that wants what the problem does not offer, or takes no bounds where there are some."""
+    missing = method.wants - problem.offers
+    if missing:
         raise ValueError(
-            "bounds: this method takes none; 'lbfgs', 'bfgs', 'cg', 'gradient_descent', 'newton_cg', 'trust_ncg', "
-            "'nelder_mead' and 'powell' do, and a method of one's own whose update has a parameter 'box'"
+            f"method: it wants {_quoted(missing)}, and this problem offers {_quoted(problem.offers)}: fun returns one "
+            "number, and there are no residuals and no constraints"
         )
+    if bounded and "box" not in method.wants:
+        able = [name for name, entry in entries("methods").items() if "box" in entry.build().wants]
+        raise ValueError(
+            f"bounds: this method takes no bounds; use one of {_quoted(able)}, or a method of your own with 'box' in "
+            "its wants"
+        )
+
+
+def _quoted(names):
+    return ", ".join(map(repr, sorted(names)))
 
 
 def result_of(problem, bounded, x, jac, solution, axes=None):

@@ -1,4 +1,4 @@
-"""Skip rare work in a batch unless some lane needs it."""
+"""Rare work, skipped in a batch unless some lane needs it."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from jax import lax
 from jaxmin._core.typing import PyTree, Scalar
 
 
-def seldom(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
+def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
     """``thorough()``, which ``usual()`` equals wherever ``needed`` is false.
 
     An unbatched solve always runs ``thorough``: for a few scalars that is cheaper than a branch. A batch under ``vmap``

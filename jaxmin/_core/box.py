@@ -15,9 +15,22 @@ class Box(NamedTuple):
     lower: Any  # like x
     upper: Any  # like x
 
+    @property
+    def bounded(self) -> bool:
+        """True: known while compiling, whatever the bounds are."""
+        return True
+
     def clip(self, x):
-        """The point of the box next to x."""
+        """The point of the box nearest to x."""
         return jax.tree.map(jnp.clip, x, *self)
+
+    def reflect(self, x):
+        """x with what lies beyond a bound reflected at it, then clipped."""
+
+        def one(x, low, high):
+            return jnp.where(x > high, 2 * high - x, jnp.where(x < low, 2 * low - x, x))
+
+        return self.clip(jax.tree.map(one, x, *self))
 
     def active(self, x, g):
         """Where x is held at a bound, f falling outwards: -1 at the lower one, 1 at the upper one, else 0."""
@@ -68,19 +81,55 @@ def _active(x, g, low, high):
     return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0)).astype(jnp.int32)
 
 
-class EVERYWHERE:
-    """The box that is none: what a :class:`Box` answers where there are no bounds. x may be any pytree."""
+class Unbounded(NamedTuple):
+    """The unbounded box: every method of :class:`Box` as a no-op, on any pytree x."""
 
-    free = staticmethod(lambda x, g: None)
-    only = staticmethod(lambda free, v, other=None: v)
-    moving = staticmethod(lambda x, d: d)
-    projected = staticmethod(lambda x, g: g)
-    clip = staticmethod(lambda x: x)
-    differ = staticmethod(lambda x, y: jnp.zeros((), bool))
+    @property
+    def bounded(self) -> bool:
+        """False: known while compiling."""
+        return False
+
+    def clip(self, x):
+        """x itself."""
+        return x
+
+    def reflect(self, x):
+        """x itself."""
+        return x
+
+    def active(self, x, g):
+        """No bound holds anything: None."""
+        del x, g
+
+    def binding(self, x, g, gtol):
+        """No bound holds anything: None."""
+        del x, g, gtol
+
+    def free(self, x, g):
+        """All variables are free: None stands for a mask that is true everywhere."""
+        del x, g
+
+    def only(self, free, v, other=None):
+        """v itself."""
+        del free, other
+        return v
+
+    def moving(self, x, d):
+        """d itself."""
+        del x
+        return d
+
+    def projected(self, x, g):
+        """g itself."""
+        del x
+        return g
+
+    def differ(self, x, y):
+        """False: no point was moved."""
+        del x, y
+        return jnp.zeros((), bool)
 
 
-def gradient_norm(x, g, box=None):
-    """The norm that gtol is compared with: infinity's, in a ``Box`` of the projected gradient; None without g."""
-    if g is None:
-        return None
-    return vec.max_abs(g if box is None else box.projected(x, g))
+def gradient_norm(x, g, box=Unbounded()):
+    """The norm that gtol is compared with: the infinity norm of the projected gradient; None without g."""
+    return None if g is None else vec.max_abs(box.projected(x, g))

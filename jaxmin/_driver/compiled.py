@@ -9,11 +9,12 @@ import numpy as np
 from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, with_all_constants
 from jaxmin._cache.traces import once_per_signature
+from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Method
-from jaxmin._driver import loop
+from jaxmin._driver import loop, stopping
 from jaxmin._driver.batch import in_batches, strongly_typed
 from jaxmin._driver.callbacks import ask, stopped
-from jaxmin._driver.evaluation import Evaluation
+from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
 from jaxmin._driver.implicit import mode
 from jaxmin._driver.solution import Solution
@@ -224,9 +225,9 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
     def evaluate(x, inputs):
         (constants, _), *rest, _, _ = inputs
         value, *outputs = signature(*constants, *variables.unravel(x), *jax.tree.leaves(rest))
-        if wants == "value":
-            return value, None, outputs
-        return value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
+        if "grad" not in wants:
+            return Found(value, None, outputs)
+        return Found(value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:])
 
     def derivative(x, along, inputs):
         (_, constants), *rest, _, _ = inputs
@@ -247,15 +248,20 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
             lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
         )
 
+    def of_loop(inputs, limits, watch=None):
+        box = Unbounded() if inputs[-1] is None else inputs[-1]
+        tests = stopping.of_method(wants)
+        return loop.Loop(evaluation(inputs), variables.rounded, chosen(), tests, limits, box, watch)
+
     def begin(x0, inputs):
-        first = 1 if wants == "value" else 1 + count
+        first = 1 if "grad" not in wants else 1 + count
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
         method, curvature = chosen(), (inputs[-2] or Extras()).curvature
         carry = loop.begin(evaluation(inputs), method, x0, aux0, history, keep_x)
         return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
 
     def run(carry, inputs, limits, steps=None, unrolled=None):
-        extras, box = inputs[-2:]
+        extras = inputs[-2]
 
         def watch(accepted, iterate, gnorm, nit, nfev, status):
             x = variables.unravel(iterate.x), inputs[1]
@@ -268,7 +274,7 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
             return status
 
         seen = watch if watched or stops is not None else None
-        return loop.run(evaluation(inputs), variables.rounded, chosen(), limits, carry, box, seen, steps, unrolled)
+        return loop.run(of_loop(inputs, limits, seen), carry, steps, unrolled)
 
     def end(carry):
         state, method = carry.state, chosen()
@@ -281,6 +287,6 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
         return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
 
     def trip(carry, inputs, limits):
-        return loop.trip_in_batch(evaluation(inputs), variables.rounded, chosen(), limits, inputs[-1], carry)
+        return loop.step_in_batch(of_loop(inputs, limits), carry)
 
     return Parts(begin, run, end, evaluate, trip)

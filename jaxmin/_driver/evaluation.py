@@ -1,102 +1,190 @@
-"""Second derivatives: the user's own, checked, or by automatic differentiation beside the one evaluation."""
+"""The one evaluation of a step: f, and whatever a method wants of it, from one table of providers."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-SECOND_ORDER = ("product", "hessian")
+
+class Found(NamedTuple):
+    """What the problem's own function gives at a point."""
+
+    value: Any  # []
+    grad: Any  # like x; None for a method that does not want it
+    aux: Any = None
+    beside: Any = {}  # noqa: RUF012  # read alone  # what else comes of the same trace: "residual", "constraints"
 
 
 class Evaluation(NamedTuple):
-    """What the loop evaluates: called, f, g and aux at x; and second derivatives, where the user gave them."""
+    """What the loop evaluates, as functions of x."""
 
-    first: Any  # x -> (value, grad, aux)
-    product: Any = None  # (x, v) -> H v; None: by automatic differentiation
-    hessian: Any = None  # x -> H, [n, n]
+    first: Callable[[Any], Found]
+    product: Any = None  # (x, v) -> H v by hand; None: by automatic differentiation
+    hessian: Any = None  # x -> H by hand, [n, n]
 
     def __call__(self, x):
         return self.first(x)
 
 
-class Kept(NamedTuple):
+class CachedHessian(NamedTuple):
     """The user's Hessian at an iterate, for as long as the method stays there."""
 
     H: Any  # [n, n]
     nit: Any  # [] int32: the iterate's number
 
 
-def nothing_kept(evaluate, wants, x):
-    """What the loop carries for :func:`beside` before the first trip."""
-    if wants not in SECOND_ORDER or getattr(evaluate, "hessian", None) is None:
+class At(NamedTuple):
+    """A point at which something is provided."""
+
+    evaluation: Evaluation
+    x: Any  # the trial
+    state: Any  # the method's
+    found: Found
+    push: Callable[[Any], tuple[Any, Any]]  # v -> the derivatives along v of the gradient, and of what is beside it
+
+
+class Provider(NamedTuple):
+    """How one name that a method may want is worked out."""
+
+    provide: Callable[[At], Any]
+    linear: bool = False  # it reads ``At.push``
+    counter: str | None = None  # counts the steps that stay for it; None: it comes in every step, with f
+
+
+def _beside(name):
+    return Provider(lambda at: at.found.beside[name])
+
+
+def _product(at):
+    return at.push(at.state.along)[0]
+
+
+def _hessian(at):
+    return _at_stays(at, lambda: symmetric(lambda v: at.push(v)[0], at.x))
+
+
+def _jacobian_of(name, at):
+    return jax.vmap(lambda v: at.push(v)[1][name], out_axes=-1)(jnp.eye(at.x.size, dtype=at.x.dtype))
+
+
+def _lagrangian_hessian(at):
+    v = at.state.multipliers
+
+    def gradient(x):
+        found, pull = jax.vjp(lambda x: at.evaluation(x).beside["constraints"], x)
+        del found
+        return at.evaluation(x).grad + pull(v)[0]
+
+    def matrix():
+        _, push = jax.linearize(gradient, at.x)
+        return symmetric(push, at.x)
+
+    return _at_stays(at, matrix)
+
+
+# What a problem may offer. The loop knows none of the names.
+PROVIDERS = {
+    "grad": Provider(lambda at: at.found.grad),
+    "hv": Provider(_product, linear=True, counter="nhev"),
+    "H": Provider(_hessian, linear=True, counter="nhev"),
+    "residual": _beside("residual"),
+    "jacobian": Provider(lambda at: _at_stays(at, lambda: _jacobian_of("residual", at)), linear=True, counter="njev"),
+    "constraints": _beside("constraints"),
+    "constraint_jacobian": Provider(functools.partial(_jacobian_of, "constraints"), linear=True),
+    "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev"),
+}
+# What the loop itself gives: it is no evaluation.
+SETTINGS = frozenset({"box", "xtol", "ended"})
+# Derivatives that a user may give by hand.
+SECOND_ORDER = frozenset({"hv", "H"})
+
+
+def counters(wants):
+    """The counters of steps that stay, by what a method wants."""
+    return {PROVIDERS[name].counter for name in wants - SETTINGS} - {None}
+
+
+def empty_cache(evaluation, wants, x):
+    """The cache that the loop carries for :func:`evaluate` before the first step."""
+    if not wants & SECOND_ORDER or evaluation.hessian is None:
         return None
-    return Kept(jnp.zeros((x.size, x.size), x.dtype), jnp.full((), -1, jnp.int32))
+    return CachedHessian(jnp.zeros((x.size, x.size), x.dtype), jnp.full((), -1, jnp.int32))
 
 
-def beside(evaluate, wants, state, aux, kept, x):
-    """f, g and aux at the trial, and the Hessian there or its product, where the method stays to be told it.
+def evaluate(evaluation, wants, carry, x):
+    """f at the trial, and what the method wants there, by name.
 
-    Automatic differentiation linearises the one evaluation; a Hessian is worked out of that under a ``cond``, at the
-    trips alone that stay. With derivatives of the user's own a trip evaluates either those or fun.
+    Automatic differentiation linearises the one evaluation. A matrix is worked out of that under a ``cond``, in the
+    steps alone that stay. With derivatives by hand a step evaluates either those or fun.
 
     Args:
-      evaluate: an ``Evaluation``, or a function of x like its ``first``.
-      wants: "product" or "hessian".
-      state: the method's, with ``stays``, and ``along`` for products.
-      aux: of the iterate.
-      kept: of the trip before.
+      evaluation: an ``Evaluation``.
+      wants: the method's.
+      carry: the loop's: the method's state, aux of the iterate, and the cache.
       x: the trial.
 
     Returns:
-      (value, grad, aux); the product H v ("product") or H ("hessian"), to be read only where the state stays; and
-      what is kept for the next trip.
+      A ``Found``, a dictionary of what is wanted, and the cache for the next step.
     """
-    product: Any = getattr(evaluate, "product", None)
-    hessian: Any = getattr(evaluate, "hessian", None)
-    if product is None and hessian is None:
-        return *(_by_products if wants == "product" else _by_columns)(evaluate, state, x), None
+    names = sorted(wants - SETTINGS - {"grad"})
+    if wants & SECOND_ORDER and (evaluation.product is not None or evaluation.hessian is not None):
+        return _by_hand(evaluation, names, carry, x)
+    found, push = _linearised(evaluation, names, carry.state, x)
+    at = At(evaluation, x, carry.state, found, push)
+    return found, {name: PROVIDERS[name].provide(at) for name in names}, carry.cache
+
+
+def _linearised(evaluation, names, state, x):
+    """What is found at x, and its derivatives along any vector; no more is linearised than is asked for."""
+    linear = [name for name in names if PROVIDERS[name].linear]
+    if not linear:
+        return evaluation(x), None
+
+    def smooth(x):
+        found = evaluation(x)
+        return (found.grad, found.beside), found
+
+    if linear == ["hv"]:  # one direction: forward mode needs no memory for what a linear map would store
+        _, along, found = jax.jvp(smooth, (x,), (state.along,), has_aux=True)
+        return found, lambda v: along
+    _, push, found = jax.linearize(smooth, x, has_aux=True)
+    return found, push
+
+
+def _by_hand(evaluation, names, carry, x):
+    """The same with ``hess`` or ``hessp`` of the user's."""
+    (name,) = names
+    state, cached = carry.state, carry.cache
 
     def known():
-        return state.iterate.f.astype(shapes[0].dtype), state.iterate.g, aux
+        f = state.iterate.f.astype(shapes.value.dtype)
+        return Found(f, state.iterate.g, carry.aux)
 
-    shapes = jax.eval_shape(lambda: evaluate(x))
-    first = lax.cond(state.stays, known, lambda: tuple(evaluate(x)))
-    if hessian is not None:
-        due = state.stays & (kept.nit != state.nit)
-        H = lax.cond(due, lambda: hessian(x), lambda: kept.H)
-        kept = Kept(H, jnp.where(due, state.nit, kept.nit))
-        told = H if wants == "hessian" else jnp.matmul(H, state.along, precision=lax.Precision.HIGHEST)
-    elif wants == "hessian":
-        told = _at_stays(state, lambda: _symmetric(lambda v: product(x, v), x))
-    else:
-        told = lax.cond(state.stays, lambda: product(x, state.along), lambda: jax.tree.map(jnp.zeros_like, x))
-    return first, told, kept
-
-
-def _by_products(evaluate, state, x):
-    def gradient(x):
-        value, grad, aux = evaluate(x)
-        return grad, (value, aux)
-
-    grad, hv, (value, aux) = jax.jvp(gradient, (x,), (state.along,), has_aux=True)
-    return (value, grad, aux), hv
+    shapes = jax.eval_shape(lambda: evaluation(x))
+    found = lax.cond(state.stays, known, lambda: evaluation(x))
+    if evaluation.hessian is not None:
+        due = state.stays & (cached.nit != state.nit)
+        H = lax.cond(due, lambda: evaluation.hessian(x), lambda: cached.H)
+        cached = CachedHessian(H, jnp.where(due, state.nit, cached.nit))
+        wanted = H if name == "H" else jnp.matmul(H, state.along, precision=lax.Precision.HIGHEST)
+        return found, {name: wanted}, cached
+    at = At(evaluation, x, state, found, lambda v: (evaluation.product(x, v), None))
+    if name == "H":
+        return found, {name: _hessian(at)}, None
+    product = lax.cond(state.stays, lambda: _product(at), lambda: jax.tree.map(jnp.zeros_like, x))
+    return found, {name: product}, None
 
 
-def _by_columns(evaluate, state, x):
-    def gradient(x):
-        value, grad, aux = evaluate(x)
-        return grad, (value, aux)
-
-    grad, pushed, (value, aux) = jax.linearize(gradient, x, has_aux=True)
-    return (value, grad, aux), _at_stays(state, lambda: _symmetric(pushed, x))
-
-
-def _at_stays(state, matrix):
+def _at_stays(at, matrix):
+    """The matrix in the steps that stay, zeros in all others."""
     shape = jax.eval_shape(matrix)
-    return lax.cond(state.stays, matrix, lambda: jnp.zeros(shape.shape, shape.dtype))
+    return lax.cond(at.state.stays, matrix, lambda: jnp.zeros(shape.shape, shape.dtype))
 
 
-def _symmetric(product, x):
+def symmetric(product, x):
+    """The matrix of a symmetric linear map of vectors like x."""
     H = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
     return (H + H.T) / 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
-from jaxmin._core.box import EVERYWHERE
+from jaxmin._core.box import Unbounded
 from jaxmin._core.status import SUCCESSES, Status
 
 # Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
@@ -54,7 +54,7 @@ def implicit(solve, evaluate):
         x = solution.x
 
         box, box_dot = inputs[-1], inputs_dot[-1]
-        edge = EVERYWHERE if box is None else box
+        edge = Unbounded() if box is None else box
 
         def gradient(x, inputs):
             g = evaluate(x, inputs)[1]

@@ -14,6 +14,9 @@ from jaxmin.transforms._transformation import is_transformation
 if TYPE_CHECKING:
     import optax
 
+# What Optax's loops give; the others have defaults.
+_OFFERED = frozenset({"grad", "box", "xtol", "ended"})
+
 
 class AsOptaxState(NamedTuple):
     value: jax.Array  # [] inf: f at params, the next trial, is not known yet
@@ -57,11 +60,11 @@ def as_optax(method: TransformationLike) -> "optax.GradientTransformationExtraAr
 
     if not is_transformation(method):
         raise TypeError(f"method={method!r}: a method or a transformation, such as jaxmin.lbfgs()")
-    wants = getattr(method, "wants", "gradient")
-    if wants != "gradient":
-        raise TypeError(f"method={method!r}: it asks for a {wants}; Optax's loops have value and gradient")
     if not isinstance(method, Method):
         return optax.GradientTransformationExtraArgs(method.init, method.update)
+    if "grad" not in method.wants or method.wants - _OFFERED:
+        wants = ", ".join(sorted(method.wants)) or "the value alone"
+        raise TypeError(f"method={method!r}: it wants {wants}; Optax's loops have the value and the gradient")
 
     def init(params: PyTree) -> AsOptaxState:
         value = jnp.full((), jnp.inf, vec.scalar_dtype(params))

@@ -23,6 +23,7 @@ _OFFERED = ("value", "grad", "value_fn")
 class ForeignState(NamedTuple):
     trial: Vector  # [n] the point to evaluate next
     iterate: Iterate  # the point evaluated last (the last finite one): every one is an iterate
+    accepted: jax.Array  # [] bool: the point evaluated last is the iterate
     nit: jax.Array  # [] int32; -1 before x0
     status: jax.Array  # [] int32: Status.RUNNING, or Status.NAN
     inner: PyTree  # the transformation's own state
@@ -34,7 +35,7 @@ class Foreign(NamedTuple):
     transformation: TransformationLike
     linesearch: LineSearch | None = None
     kept: bool = False  # equal behaviour implies the same object, so identity is a valid cache key
-    wants = "gradient"  # type: ignore[misc]
+    wants = frozenset({"grad", "box"})  # type: ignore[misc]  # the loop projects its points
     trees = True  # type: ignore[misc]
 
     def bind(self, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]) -> Method:
@@ -115,6 +116,7 @@ def _as_method(
         return ForeignState(
             trial=x,
             iterate=Iterate(x, zero, zeros),
+            accepted=jnp.zeros((), bool),
             nit=jnp.full((), -1, jnp.int32),
             status=jnp.full((), Status.RUNNING, jnp.int32),
             inner=jax.tree.map(jnp.asarray, transformation.init(x)),
@@ -127,6 +129,7 @@ def _as_method(
         return state._replace(
             trial=x,
             iterate=vec.where(finite, iterate, state.iterate),
+            accepted=finite,
             nit=state.nit + finite.astype(jnp.int32),
             status=jnp.where(finite, Status.RUNNING, Status.NAN).astype(jnp.int32),
         )
@@ -144,4 +147,4 @@ def _as_method(
         found = stored(state.inner, to_params(state.trial))
         return None if found is None else (found[0], to_vector(found[1]))
 
-    return Method(init, update, observe=observe, stored=known)
+    return Method(init, update, Foreign.wants, observe=observe, stored=known)

@@ -26,16 +26,16 @@ def checked(hess: Any, hessp: Any) -> tuple[Derivative | None, Derivative | None
 
 
 def used(
-    wants: Any, method: Any, hess: Derivative | None, hessp: Derivative | None
+    wants: frozenset[str], method: Any, hess: Derivative | None, hessp: Derivative | None
 ) -> tuple[Derivative | None, Derivative | None]:
     """The one of the user's two functions that a method uses, as (hess, hessp); SciPy's warning if it uses neither."""
-    if wants not in ("product", "hessian"):
+    if not wants & {"hv", "H"}:
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
                 text = f"Method {method} does not use Hessian information ({name})."
                 warnings.warn(text, RuntimeWarning, stacklevel=4)
         return None, None
-    if wants == "product":
+    if "hv" in wants:
         return (None, hessp) if hessp is not None else (hess, None)
     return (hess, None) if hess is not None else (None, hessp)
 

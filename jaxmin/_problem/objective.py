@@ -41,6 +41,11 @@ class Problem(NamedTuple):
     arrays: list[Any]  # arrays of fun, of jac, of hess and hessp, and of args
     is_argument: Callable[[Any], bool]  # which leaves of these are arrays: numbers too, unless they steer Python
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """The names that a method may want; second derivatives come by hand or by automatic differentiation."""
+        return frozenset({"grad", "hv", "H", "box", "xtol", "ended"})
+
     def inputs(self) -> tuple[Any, ...]:
         """The inputs of the compiled solve other than the leaves of x0."""
         return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
-from jaxmin._core.batch_cond import seldom
-from jaxmin._core.box import EVERYWHERE
-from jaxmin._core.protocol import Direction, Iterate, Method, Start
+from jaxmin._core.batch_cond import cond_in_batch
+from jaxmin._core.box import Unbounded
+from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
-from jaxmin.methods._noise_floor import Floor, Verdict, floor_after, judge, noise, unit
+from jaxmin.methods._noise_floor import Doubt, Floor, Progress, Verdict, floor_after, judge, unit
 
 
 class DescentState(NamedTuple):
@@ -20,6 +20,7 @@ class DescentState(NamedTuple):
     search: Any  # the line search's state
     # changes with every iterate
     iterate: Iterate
+    accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32: accepted points; -1 before x0
     d: Any  # like params: the direction searched
     slope0: Any  # [] g . d
@@ -34,11 +35,73 @@ class DescentState(NamedTuple):
 
     @property
     def along(self):
+        """Like params: the direction of the product wanted next."""
         return self.direction.along
 
     @property
     def stays(self):
+        """[] bool: the trial is the iterate, and a product is wanted there."""
         return ~self.direction.ready
+
+
+class Parts(NamedTuple):
+    """What a descent is made of."""
+
+    direction: Direction
+    linesearch: LineSearch
+    first_step: str
+
+    @property
+    def products(self):
+        """Whether the direction wants the Hessian's products."""
+        return "hv" in self.direction.wants
+
+
+class Given(NamedTuple):
+    """What an update is given, as the descent reads it."""
+
+    x: Any  # like params: the trial
+    f: Any  # [] in the dtype of inner products
+    g: Any  # like params
+    hv: Any  # like params, or None
+    box: Any
+    ulp: Any  # the relative rounding of f
+    going: Any  # [] bool: the solve has not ended
+    at_x0: Any  # [] bool: this is the first evaluation
+
+
+class Outcome(NamedTuple):
+    """What the search makes of a trial."""
+
+    search: Any  # its state
+    accepted: Any  # [] bool: the trial is the new iterate
+    failed: Any  # [] bool: the search found no acceptable step
+    iterate: Iterate  # the new one, or the old one
+    step: Any  # [] the step accepted last
+    slope: Any  # [] phi' at the trial
+
+
+class Heading(NamedTuple):
+    """The direction from the iterate."""
+
+    memory: Any  # the direction's state
+    d: Any  # like params
+    found: Any  # [] bool: the direction has just been worked out
+    usable: Any  # [] bool: it leads downhill
+    steepest: Any  # [] bool: the steepest descent takes its place
+    fresh: Any  # [] bool: what is searched is the steepest descent, since another direction led nowhere
+    g: Any  # like params: the gradient at the iterate among the free variables
+    norm: Any  # [] its 2-norm
+    slope0: Any  # [] the slope along what is searched
+
+
+class Onward(NamedTuple):
+    """How it goes on from the iterate."""
+
+    d: Any
+    slope0: Any
+    retry: Any  # [] bool: the method begins again, along d
+    verdict: Verdict
 
 
 def descend(direction, linesearch, first_step="unit"):
@@ -74,133 +137,21 @@ def descend(direction, linesearch, first_step="unit"):
         raise ValueError(f"first_step={first_step!r}: one of 'unit', 'decrease'")
     if not isinstance(direction, Direction):
         direction = _from_transformation(direction)
-    products = direction.wants == "product"
+    parts = Parts(direction, linesearch, first_step)
 
     def init(params):
-        dtype = vec.scalar_dtype(params)
-        zero, g = jnp.zeros((), dtype), vec.zeros(params)
-        return DescentState(
-            trial=params,
-            search=linesearch.init(Start(zero, zero, zero, jnp.inf), zero + 1),
-            iterate=Iterate(params, zero, g),
-            nit=jnp.full((), -1, jnp.int32),
-            d=g,
-            slope0=zero,
-            direction=direction.init(params),
-            step=zero + 1,
-            fresh=jnp.ones((), bool),
-            floor=Floor.unknown(zero),
-            status=jnp.full((), Status.RUNNING, jnp.int32),
-        )
+        return _before_x0(parts, params)
 
-    def update(grad, state, params, /, *, value, hv=None, box=None, ended=None, **_):
+    def update(grad, state, params, /, *, value, hv=None, box=Unbounded(), ended=None, **_):
         check_tree("grad", grad, params)
-        value, edge = jnp.asarray(value), EVERYWHERE if box is None else box
-        last, dtype = state.iterate, state.slope0.dtype
-        ulp = unit(value, dtype)
-        f = value.astype(dtype)
+        value, dtype = jnp.asarray(value), state.slope0.dtype
         going = jnp.ones((), bool) if ended is None else ~ended
-        at_x0 = going & (state.nit < 0)
-        searching = going & state.direction.ready if products else going
-
-        # The trial, told to the search.
-        predicted = vec.dot(last.g, vec.sub(params, last.x))
-        slope_there = vec.dot(grad, edge.moving(params, state.d))
-        start = Start(last.f, state.slope0, noise(state.floor.f_lowest, last.f, ulp, state.floor.measured), jnp.inf)
-        search = linesearch.step(state.search, start, f, slope_there, predicted)
-        accepted = at_x0 | (searching & search.done)
-        failed = searching & search.failed & ~accepted
-        iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip((params, f, grad), last)))
-        step = jnp.where(accepted & ~at_x0, state.search.step, state.step)
-
-        # The direction from the new iterate. After a failure: the steepest descent from the old one.
-        # In a box: among the variables that are free at the new one.
-        free = edge.free(params, grad)
-        previous = Iterate(edge.only(free, last.x, params), last.f, edge.only(free, last.g))
-        product = {"hv": edge.only(free, hv)} if products else {}
-        d, memory = direction.update(
-            edge.only(free, grad), state.direction, params,
-            previous=previous, accepted=accepted, restart=state.fresh, **product,
-        )  # fmt: skip
-        found = going & ~searching & memory.ready if products else accepted
-        d = edge.only(free, d)
-        slope = vec.dot(grad, d)
-        usable = found & (slope < 0) & (slope > -jnp.inf)
-        steepest = (found & ~usable) | (failed & ~state.fresh)
-        begins = usable | steepest
-        fresh = ~usable & (state.fresh | steepest)
-        g = edge.only(edge.free(iterate.x, iterate.g), iterate.g)
-        norm = vec.norm(g)
-        slope0 = jnp.where(usable, slope, jnp.where(steepest, -norm * jnp.minimum(1, norm), state.slope0))
-
-        # The first trial along it.
-        if linesearch.growth is not None:
-            t = jnp.where(at_x0, 1, linesearch.growth * step)
-        elif first_step == "decrease":
-            again = 2 * (last.f - f) / -slope0
-            known = accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
-            t = jnp.where(known, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(d))))
-        else:
-            # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
-            t = jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
-
-        gnorm = vec.max_abs(edge.projected(iterate.x, iterate.g))
-        floor, doubtful = floor_after(
-            state.floor,
-            ulp,
-            at_x0=at_x0,
-            accepted=found,
-            failed=failed,
-            f0=last.f,
-            f=f,
-            falls=slope_there < 0.5 * state.slope0,
-            gnorm=gnorm,
-            xnorm=vec.max_abs(iterate.x),
-            expected=jnp.abs(slope0),
-            natural=t,
-        )
-
-        # Onward. Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
-        d = vec.where(usable, d, state.d)
-
-        def as_usual():
-            return Onward(d, slope0, jnp.zeros((), bool), Verdict.none(floor))
-
-        def mended():
-            downhill = vec.where(steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
-            # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
-            scaled = jax.tree.map(lambda g, x: -g * x * x, g, iterate.x)
-            slope_scaled = vec.dot(g, scaled)
-            verdict, retry = judge(
-                floor,
-                ulp,
-                failed=failed,
-                last_resort=state.fresh,
-                gnorm=gnorm,
-                g_lowest=state.floor.g_lowest,
-                expected=jnp.abs(slope0),
-                promise=jnp.sqrt(-slope_scaled),
-            )
-            return Onward(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
-
-        on = seldom(going & (steepest | doubtful), mended, as_usual)
-        ahead = Start(iterate.f, on.slope0, noise(floor.f_lowest, iterate.f, ulp, on.verdict.measured), jnp.inf)
-        search = vec.where(begins | on.retry, linesearch.init(ahead, t.astype(dtype)), search)
-
-        trial = edge.clip(vec.axpy(search.step, on.d, iterate.x))
-        new = DescentState(
-            trial=vec.where(memory.ready, trial, iterate.x) if products else trial,
-            search=search,
-            iterate=iterate,
-            nit=state.nit + accepted.astype(jnp.int32),
-            d=on.d,
-            slope0=on.slope0,
-            direction=memory,
-            step=step,
-            fresh=fresh | on.retry,
-            floor=floor._replace(**on.verdict.of_floor()),
-            status=on.verdict.status,
-        )
+        ulp = unit(value, dtype)
+        given = Given(params, value.astype(dtype), grad, hv, box, ulp, going, going & (state.nit < 0))
+        outcome = _searched(parts, state, given)
+        heading = _headed(parts, state, given, outcome)
+        t = _first_trial(parts, state, given, outcome, heading)
+        new = _onward(parts, state, given, outcome, heading, t)
         return vec.sub(new.trial, params), new
 
     def inverse_hessian(state):
@@ -213,20 +164,166 @@ def descend(direction, linesearch, first_step="unit"):
     return Method(
         init,
         update,
-        inverse_hessian if direction.inverse_hessian else None,
-        wants=direction.wants,
+        wants=direction.wants | {"box", "ended"},
+        inverse_hessian=inverse_hessian if direction.inverse_hessian else None,
         warm_start=warm_start if direction.warm_start else None,
         trees=direction.trees,
     )
 
 
-class Onward(NamedTuple):
-    """How it goes on from the iterate."""
+def _before_x0(parts, params):
+    """The state before the first evaluation."""
+    zero, g = jnp.zeros((), vec.scalar_dtype(params)), vec.zeros(params)
+    return DescentState(
+        trial=params,
+        search=parts.linesearch.init(Start(zero, zero, zero, jnp.inf), zero + 1),
+        iterate=Iterate(params, zero, g),
+        accepted=jnp.zeros((), bool),
+        nit=jnp.full((), -1, jnp.int32),
+        d=g,
+        slope0=zero,
+        direction=parts.direction.init(params),
+        step=zero + 1,
+        fresh=jnp.ones((), bool),
+        floor=Floor.unknown(zero),
+        status=jnp.full((), Status.RUNNING, jnp.int32),
+    )
 
-    d: Any
-    slope0: Any
-    retry: Any  # [] bool: the method begins anew, along d
-    verdict: Verdict
+
+def _searched(parts, state, given):
+    """The trial goes to the search."""
+    last, (x, f, g, _, box, ulp, going, at_x0) = state.iterate, given
+    searching = going & state.direction.ready if parts.products else going
+    predicted = vec.dot(last.g, vec.sub(x, last.x))
+    slope = vec.dot(g, box.moving(x, state.d))
+    start = Start(last.f, state.slope0, state.floor.noise.hides(last.f, ulp), jnp.inf)
+    search = parts.linesearch.step(state.search, start, f, slope, predicted)
+    accepted = at_x0 | (searching & search.done)
+    return Outcome(
+        search=search,
+        accepted=accepted,
+        failed=searching & search.failed & ~accepted,
+        iterate=Iterate(*(vec.where(accepted, new, old) for new, old in zip((x, f, g), last))),
+        step=jnp.where(accepted & ~at_x0, state.search.step, state.step),
+        slope=slope,
+    )
+
+
+def _headed(parts, state, given, outcome):
+    """The direction from the new iterate, in a box among the variables that are free there.
+
+    After a search that failed it is the steepest descent from the old iterate.
+    """
+    last, (x, _, g, hv, box, _, going, _) = state.iterate, given
+    _, accepted, failed, iterate, *_ = outcome
+    free = box.free(x, g)
+    previous = Iterate(box.only(free, last.x, x), last.f, box.only(free, last.g))
+    product = {"hv": box.only(free, hv)} if parts.products else {}
+    d, memory = parts.direction.update(
+        box.only(free, g), state.direction, x, previous=previous, accepted=accepted, restart=state.fresh, **product
+    )
+    found = going & state.stays & memory.ready if parts.products else accepted
+    d = box.only(free, d)
+    slope = vec.dot(g, d)
+    usable = found & (slope < 0) & (slope > -jnp.inf)
+    steepest = (found & ~usable) | (failed & ~state.fresh)
+    g = box.only(box.free(iterate.x, iterate.g), iterate.g)
+    norm = vec.norm(g)
+    return Heading(
+        memory=memory,
+        d=d,
+        found=found,
+        usable=usable,
+        steepest=steepest,
+        fresh=~usable & (state.fresh | steepest),
+        g=g,
+        norm=norm,
+        slope0=jnp.where(usable, slope, jnp.where(steepest, -norm * jnp.minimum(1, norm), state.slope0)),
+    )
+
+
+def _first_trial(parts, state, given, outcome, heading):
+    """The first step along the direction."""
+    at_x0, step, fresh = given.at_x0, outcome.step, heading.fresh
+    if parts.linesearch.growth is not None:
+        return jnp.where(at_x0, 1, parts.linesearch.growth * step)
+    if parts.first_step == "decrease":
+        again = 2 * (state.iterate.f - given.f) / -heading.slope0
+        known = outcome.accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
+        return jnp.where(known, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(heading.d))))
+    # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
+    return jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
+
+
+def _onward(parts, state, given, outcome, heading, t):
+    """The state after the step: the direction mended where it must be, and the next trial."""
+    box, ulp, iterate = given.box, given.ulp, outcome.iterate
+    gnorm = vec.max_abs(box.projected(iterate.x, iterate.g))
+    floor, doubtful = _floor_after(state, given, outcome, heading, gnorm, t)
+    d = vec.where(heading.usable, heading.d, state.d)
+    usual = Onward(d, heading.slope0, jnp.zeros((), bool), Verdict.none(floor))
+    # Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
+    on = cond_in_batch(
+        given.going & (heading.steepest | doubtful),
+        lambda: _mended(state, outcome, heading, floor, ulp, gnorm, d),
+        lambda: usual,
+    )
+    floor = on.verdict.on(floor)
+    ahead = Start(iterate.f, on.slope0, floor.noise.hides(iterate.f, ulp), jnp.inf)
+    begins = heading.usable | heading.steepest
+    search = vec.where(begins | on.retry, parts.linesearch.init(ahead, t.astype(state.slope0.dtype)), outcome.search)
+    trial = box.clip(vec.axpy(search.step, on.d, iterate.x))
+    return DescentState(
+        trial=vec.where(heading.memory.ready, trial, iterate.x) if parts.products else trial,
+        search=search,
+        iterate=iterate,
+        accepted=outcome.accepted,
+        nit=state.nit + outcome.accepted.astype(jnp.int32),
+        d=on.d,
+        slope0=on.slope0,
+        direction=heading.memory,
+        step=outcome.step,
+        fresh=heading.fresh | on.retry,
+        floor=floor,
+        status=on.verdict.status,
+    )
+
+
+def _floor_after(state, given, outcome, heading, gnorm, t):
+    """The noise floor after the step, and whether it is time to judge."""
+    step = Progress(
+        at_x0=given.at_x0,
+        accepted=heading.found,
+        failed=outcome.failed,
+        f0=state.iterate.f,
+        f=given.f,
+        falls=outcome.slope < 0.5 * state.slope0,
+        gnorm=gnorm,
+        xnorm=vec.max_abs(outcome.iterate.x),
+        expected=jnp.abs(heading.slope0),
+        natural=t,
+    )
+    return floor_after(state.floor, given.ulp, step)
+
+
+def _mended(state, outcome, heading, floor, ulp, gnorm, d):
+    """The steepest descent, where nothing better is left; or the end."""
+    x, _, _ = outcome.iterate
+    g, norm, slope0 = heading.g, heading.norm, heading.slope0
+    downhill = vec.where(heading.steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
+    # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+    scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
+    slope_scaled = vec.dot(g, scaled)
+    why = Doubt(
+        failed=outcome.failed,
+        last_resort=state.fresh,
+        gnorm=gnorm,
+        g_lowest=state.floor.noise.g_lowest,
+        expected=jnp.abs(slope0),
+        promise=jnp.sqrt(-slope_scaled),
+    )
+    verdict, retry = judge(floor, ulp, why)
+    return Onward(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
 
 
 def _from_transformation(transformation):

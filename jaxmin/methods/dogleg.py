@@ -11,6 +11,8 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 options = _trust_region.OPTIONS
 
@@ -25,9 +27,10 @@ class DoglegState(NamedTuple):
     Bp_U: Any  # [n]
     p_B: Any  # [n] from it to the minimiser of the model; B p_B = -g
     iterate: Iterate
+    accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -59,7 +62,7 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
       [1] M. J. D. Powell, in P. Rabinowitz (ed.), Numerical Methods for Nonlinear Algebraic Equations, 1970, 87-114.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
 
     def init(x):
         zeros = vec.zeros(x)
@@ -76,20 +79,18 @@ def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
     def update(grad, state, params, /, *, value, H, **_):
         known = state.p_U, state.Bp_U, state.p_B
         p_U, Bp_U, p_B = lax.cond(state.stays, lambda: _legs(H, state.iterate.g), lambda: known)
-        judged, accepted = _trust_region.judge(
-            state, grad, params, jnp.asarray(value), state.Bz, eta=eta, max_radius=max_radius
-        )
-        accepted &= ~state.stays
+        judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Bz))
+        accepted = judged.accepted & ~state.stays
         state = vec.where(state.stays, state, judged)
         x, g = state.iterate.x, state.iterate.g
         along_U, towards_B = _lengths(p_U, p_B, state.radius)
         z = along_U * p_U + towards_B * (p_B - p_U)
         Bz = along_U * Bp_U + towards_B * (-g - Bp_U)
         trial = jnp.where(accepted, x, x + z)
-        state = state._replace(trial=trial, stays=accepted, Bz=Bz, p_U=p_U, Bp_U=Bp_U, p_B=p_B)
+        state = state._replace(trial=trial, stays=accepted, Bz=Bz, p_U=p_U, Bp_U=Bp_U, p_B=p_B, accepted=accepted)
         return vec.sub(trial, params), state
 
-    return Method(init, update, wants="hessian")
+    return Method(init, update, wants=frozenset({"grad", "H"}))
 
 
 def _legs(H, g):

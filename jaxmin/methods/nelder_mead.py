@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmin._cache.builder import once
 from jaxmin._core import vector as vec
+from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin._core.status import Status
 
@@ -27,7 +28,7 @@ class NelderMeadState(NamedTuple):
     phase: Any  # [] int32: what it is
     vertex: Any  # [] int32: which vertex it is, where the simplex is built or shrunk
     iterate: Iterate  # the lowest point yet; g is None
-    improved: Any  # [] bool: it is the trial told last
+    accepted: Any  # [] bool: it is the trial given last
     # changes within an iteration
     xr: Any  # [n] the reflected point
     fr: Any  # [] f there
@@ -95,7 +96,7 @@ def _build(adaptive, vertices):
             phase=jnp.full((), _BUILD, jnp.int32),
             vertex=jnp.zeros((), jnp.int32),
             iterate=Iterate(start, zero, None),
-            improved=jnp.zeros((), bool),
+            accepted=jnp.zeros((), bool),
             xr=start,
             fr=zero,
             simplex=jnp.zeros((n + 1, n), params.dtype),
@@ -105,11 +106,10 @@ def _build(adaptive, vertices):
             status=jnp.full((), Status.RUNNING, jnp.int32),
         )
 
-    def update(grad, state, params, /, *, value, box=None, **_):
+    def update(grad, state, params, /, *, value, box=Unbounded(), **_):
         del grad
         n, dtype = params.size, state.fr.dtype
         chi, psi, sigma = (1 + 2 / n, 0.75 - 1 / (2 * n), 1 - 1 / n) if adaptive and n else (2, 0.5, 0.5)
-        clip = (lambda x: x) if box is None else box.clip
         at_x0 = state.nit < 0
         value = value.astype(dtype)
         f = jnp.where(jnp.isnan(value), jnp.inf, value)
@@ -145,19 +145,19 @@ def _build(adaptive, vertices):
         t = jnp.where(expand, chi, jnp.where(outside, psi, jnp.where(inside, -psi, 1))).astype(params.dtype)
         vertex = jnp.where(filling, state.vertex + 1, 1).astype(jnp.int32) % (n + 1)
         fills = shrink | (filling & ~ended)
-        trial = clip(jnp.where(fills, simplex[vertex], (1 + t) * centroid - t * simplex[-1]))
+        trial = box.clip(jnp.where(fills, simplex[vertex], (1 + t) * centroid - t * simplex[-1]))
         phase = state.phase
         for holds, then in ((expand, _EXPAND), (outside, _OUTSIDE), (inside, _INSIDE), (shrink, _SHRINK)):
             phase = jnp.where(holds, then, phase)
         phase = jnp.where(ended, _REFLECT, phase).astype(jnp.int32)
 
-        improved = at_x0 | ~(state.iterate.f <= f)
+        accepted = at_x0 | ~(state.iterate.f <= f)
         state = NelderMeadState(
             trial=trial,
             phase=phase,
             vertex=vertex,
-            iterate=vec.where(improved, Iterate(params, value, None), state.iterate),
-            improved=improved,
+            iterate=vec.where(accepted, Iterate(params, value, None), state.iterate),
+            accepted=accepted,
             xr=jnp.where(is_(_REFLECT), params, state.xr),
             fr=jnp.where(is_(_REFLECT), f, state.fr),
             simplex=simplex,
@@ -168,7 +168,7 @@ def _build(adaptive, vertices):
         )
         return trial - params, state
 
-    return Method(init, update, wants="value")
+    return Method(init, update, wants=frozenset({"box"}))
 
 
 def _as_array(vertices, params):
@@ -189,11 +189,4 @@ def _inside(simplex, box):
 
     SciPy reflects at upper bounds alone, and calls a flat simplex at a lower one a success.
     """
-    if box is None:
-        return simplex
-
-    def inside(x):
-        x = jnp.where(x > box.upper, 2 * box.upper - x, jnp.where(x < box.lower, 2 * box.lower - x, x))
-        return box.clip(x)
-
-    return jax.vmap(inside)(simplex)
+    return jax.vmap(box.reflect)(simplex)

@@ -128,4 +128,4 @@ def newton_cg(max_inner: int | None = None, linesearch=None):
             concave=~convex,
         )
 
-    return descend(Direction(init, update, wants="product", trees=True), linesearch or backtracking())
+    return descend(Direction(init, update, wants=frozenset({"grad", "hv"}), trees=True), linesearch or backtracking())

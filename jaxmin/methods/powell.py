@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmin._cache.builder import once
 from jaxmin._core import vector as vec
+from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin._core.status import Status
 from jaxmin.methods import _brent
@@ -29,7 +30,7 @@ class PowellState(NamedTuple):
     trial: Any  # [n] the point to evaluate next: origin + search.step * d
     search: Any  # a ``_brent.Search`` along d
     iterate: Iterate  # the lowest point yet; g is None
-    improved: Any  # [] bool: it is the trial told last
+    accepted: Any  # [] bool: it is the trial given last
     # changes with every line
     line: Any  # [] int32: the direction that is searched; n where the point beyond the cycle is tried, n + 1 on from it
     origin: Any  # [n]
@@ -105,7 +106,7 @@ def _build(direc):
             trial=params,
             search=_brent.begin(zero, zero, zero, zero),
             iterate=Iterate(params, zero, None),
-            improved=no,
+            accepted=no,
             line=count,
             origin=params,
             d=jnp.zeros_like(params),
@@ -120,14 +121,14 @@ def _build(direc):
             status=count + Status.RUNNING,
         )
 
-    def update(grad, state, params, /, *, value, box=None, xtol=None, **_):
+    def update(grad, state, params, /, *, value, box=Unbounded(), xtol=None, **_):
         del grad
         n, dtype = params.size, state.f0.dtype
         at_x0 = state.nit < 0
         value = value.astype(dtype) if value.dtype != dtype else value
         f = jnp.where(jnp.isnan(value), jnp.inf, value)
-        improved = at_x0 | ~(state.iterate.f <= f)
-        x, fx, _ = iterate = vec.where(improved, Iterate(params, value, None), state.iterate)
+        accepted = at_x0 | ~(state.iterate.f <= f)
+        x, fx, _ = iterate = vec.where(accepted, Iterate(params, value, None), state.iterate)
 
         # The line: whether its search goes on.
         ulp = unit(value, dtype)
@@ -164,7 +165,7 @@ def _build(direc):
             trial=trial,
             search=search,
             iterate=iterate,
-            improved=improved,
+            accepted=accepted,
             line=line,
             origin=origin,
             d=d,
@@ -180,7 +181,7 @@ def _build(direc):
         )
         return trial - params, state
 
-    return Method(init, update, wants="value")
+    return Method(init, update, wants=frozenset({"box", "xtol"}))
 
 
 def _as_array(direc, params):
@@ -225,7 +226,7 @@ def _extent(x, d, box, dtype):
     safe = jnp.where(moves, d, 1)
     resolved = jnp.finfo(x.dtype).eps * jnp.min(jnp.where(moves, jnp.abs(x / safe), jnp.inf), initial=jnp.inf)
     least = jnp.where(any_moves, resolved, 0).astype(dtype) + _LEAST
-    if box is None:
+    if not box.bounded:
         upper = jnp.where(any_moves, jnp.inf, 0).astype(dtype)
         return -upper, upper, least
     up, down = (jnp.where(moves, jnp.abs((_ahead(box, s * d) - x) / safe), 0) for s in (1, -1))
@@ -240,7 +241,7 @@ def _ahead(box, d):
 def _point(x, d, t, box):
     """x + t d; a coordinate that reaches its bound stays there, exactly."""
     point = vec.axpy(t, d, x)
-    if box is None:
+    if not box.bounded:
         return point
     moves = d != 0
     bound = _ahead(box, t.astype(d.dtype) * d)

@@ -10,6 +10,8 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _secular, _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 names = ("trust-exact", "more-sorensen")
 options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
@@ -25,9 +27,10 @@ class TrustExactState(NamedTuple):
     Q: Any  # [n, n] its eigenvectors, the columns
     c: Any  # [n] the gradient in their basis
     iterate: Iterate
+    accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -61,7 +64,7 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.ST
       [1] J. J. Moré and D. C. Sorensen, SIAM J. Sci. Stat. Comput. 4 (1983), 553-572.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
     if not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
 
@@ -85,15 +88,14 @@ def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.ST
             return lam, Q, vec.rows_sum(state.iterate.g, Q)
 
         lam, Q, c = lax.cond(state.stays, anew, lambda: known)
-        judged, accepted = _trust_region.judge(
-            state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius
-        )
-        accepted &= ~state.stays
+        judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Hz))
+        accepted = judged.accepted & ~state.stays
         state = vec.where(state.stays, state, judged)
         y = _secular.minimizer(lam, c, state.radius, max_inner)
         z, Hz = vec.rows_dot(Q, y), vec.rows_dot(Q, lam * y)
         x = state.iterate.x
-        state = state._replace(trial=jnp.where(accepted, x, x + z), stays=accepted, Hz=Hz, lam=lam, Q=Q, c=c)
+        trial = jnp.where(accepted, x, x + z)
+        state = state._replace(trial=trial, stays=accepted, Hz=Hz, lam=lam, Q=Q, c=c, accepted=accepted)
         return vec.sub(state.trial, params), state
 
-    return Method(init, update, wants="hessian")
+    return Method(init, update, wants=frozenset({"grad", "H"}))

@@ -9,6 +9,8 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _secular, _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 names = ("trust-krylov", "gltr")
 options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
@@ -30,9 +32,10 @@ class TrustKrylovState(NamedTuple):
     k: Any  # [] int32: products made
     # changes with every iterate
     iterate: Iterate
+    accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -66,7 +69,7 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
     References:
       [1] N. I. M. Gould, S. Lucidi, M. Roma and P. L. Toint, SIAM J. Optim. 9 (1999), 504-525.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
     if not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
 
@@ -86,10 +89,8 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
         )
 
     def update(grad, state, params, /, *, value, hv, **_):
-        judged, accepted = _trust_region.judge(
-            state, grad, params, jnp.asarray(value), state.Hz, eta=eta, max_radius=max_radius
-        )
-        accepted &= ~state.stays
+        judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Hz))
+        accepted = judged.accepted & ~state.stays
         w, alpha, beta = _lanczos(state, hv)
         m = state.alpha.size
         here = (jnp.arange(m) == state.k) & state.stays
@@ -109,14 +110,14 @@ def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexac
         ends = ~accepted & (_small(residual, state, at_edge) | (state.k >= m))
         x = state.iterate.x
         trial = vec.where(ends, vec.add(x, z), x)
-        return vec.sub(trial, params), state._replace(trial=trial, stays=~ends, Hz=Hz)
+        return vec.sub(trial, params), state._replace(trial=trial, stays=~ends, Hz=Hz, accepted=accepted)
 
     def _small(residual, state, at_edge):
         gnorm = vec.norm(state.iterate.g)
         enough = jnp.where(at_edge, _LOOSE, jnp.minimum(_TIGHT, jnp.sqrt(gnorm))) if inexact else 1e-8
         return ~(residual > enough * gnorm)
 
-    return Method(init, update, wants="product", trees=True)
+    return Method(init, update, wants=frozenset({"grad", "hv"}), trees=True)
 
 
 def _lanczos(state, Hv):

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.box import EVERYWHERE
+from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
+from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._trust_region import Trial
 
 names = ("trust-ncg", "steihaug", "newton-tr")
 options = _trust_region.OPTIONS
@@ -31,9 +33,10 @@ class TrustNCGState(NamedTuple):
     inner: Any  # [] int32: products since the iterate
     # changes with every iterate
     iterate: Iterate
+    accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
-    seen: Any  # what ``_trust_region.judge`` remembers of f and g
+    noise: Noise
     status: Any  # [] int32
 
 
@@ -71,7 +74,7 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
       [3] C.-J. Lin and J. J. Moré, SIAM J. Optim. 9 (1999), 1100-1127.
     """
-    _trust_region.check(radius, max_radius, eta)
+    region = _trust_region.region(radius, max_radius, eta)
     if max_inner is not None and not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: at least 1")
 
@@ -89,27 +92,25 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
             **_trust_region.start(x, radius),
         )
 
-    def update(grad, state, params, /, *, value, hv, box=None, **_):
-        value, edge = jnp.asarray(value), EVERYWHERE if box is None else box
-        evaluated = _judge(grad, state, params, value, edge)
-        searched = _conjugate_gradient(state, hv, edge)
+    def update(grad, state, params, /, *, value, hv, box=Unbounded(), **_):
+        evaluated = _judge(grad, state, params, jnp.asarray(value), box)
+        searched = _conjugate_gradient(state, hv, box)
         new = vec.where(state.stays, searched, evaluated)
-        if box is not None:
+        if box.bounded:
             new = vec.where(state.bent, _bend(state, hv, box), new)
+        new = new._replace(accepted=evaluated.accepted & ~state.stays)
         return vec.sub(new.trial, params), new
 
-    def _judge(g, state, x, value, edge):
+    def _judge(g, state, x, value, box):
         """The trial was evaluated: take the step or not, and begin a new one from the iterate."""
         edge_met = vec.norm(state.z) >= 0.99 * state.radius  # by the step as it was before it was bent
-        state, _ = _trust_region.judge(
-            state, g, x, value, state.Hz, eta=eta, max_radius=max_radius, at_edge=edge_met, edge=edge
-        )
-        return _begin(state, edge)
+        state = _trust_region.judge(region, state, Trial(x, value, g, state.Hz), edge_met, box)
+        return _begin(state, box)
 
-    def _begin(state, edge):
+    def _begin(state, box):
         """A step from the iterate: nothing yet."""
         x, _, g = state.iterate
-        g, zeros = edge.only(edge.free(x, g), g), vec.zeros(x)
+        g, zeros = box.only(box.free(x, g), g), vec.zeros(x)
         r = vec.scale(1 / vec.norm(g), g)
         return state._replace(
             trial=x,
@@ -122,12 +123,12 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
             inner=jnp.zeros((), jnp.int32),
         )
 
-    def _conjugate_gradient(state, Hd, edge):
+    def _conjugate_gradient(state, Hd, box):
         """One iteration of conjugate gradients for H z = -g among the free variables [2, Algorithm 7.2]."""
         d, z, r = state.along, state.z, state.r
         x, _, g = state.iterate
-        free = edge.free(x, g)
-        g, Hd_free = edge.only(free, g), edge.only(free, Hd)
+        free = box.free(x, g)
+        g, Hd_free = box.only(free, g), box.only(free, Hd)
         rr, dHd, gnorm = vec.dot(r, r), vec.dot(d, Hd), vec.norm(g)
         alpha = gnorm * rr / dHd
         inside = vec.axpy(alpha, d, z)
@@ -141,8 +142,8 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
         limit = 20 * vec.size(d) if max_inner is None else max_inner
         ends = leaves | small | (inner >= limit)
         straight = vec.add(x, z)
-        trial = edge.clip(straight)
-        bent = ends & edge.differ(trial, straight)
+        trial = box.clip(straight)
+        bent = ends & box.differ(trial, straight)
         return state._replace(
             trial=vec.where(ends & ~bent, trial, x),
             along=vec.where(bent, vec.sub(trial, x), vec.axpy(rr_new / rr, d, vec.scale(-1, r))),
@@ -168,4 +169,4 @@ def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None =
         )
         return vec.where(falls | nowhere, taken, _begin(state._replace(radius=length / 4), box))
 
-    return Method(init, update, wants="product", trees=True)
+    return Method(init, update, wants=frozenset({"grad", "hv", "box"}), trees=True)

@@ -1,0 +1,144 @@
+"""When a solve ends: the limits, what is tested of a step, and the tests in their order."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin._core import vector as vec
+from jaxmin._core.box import gradient_norm
+from jaxmin._core.status import Status
+
+
+class Limits(NamedTuple):
+    """When to stop; every entry may be traced. A negative tolerance is never met."""
+
+    gtol: Any  # infinity norm of the gradient, in a box of the projected gradient
+    ftol: Any  # change of f between two iterates, relative to max(|f_old|, |f|, 1)
+    xtol: Any  # change of x between two iterates, relative to max(|x|, 1), in the infinity norm
+    maxiter: Any  # iterations after x0
+    maxfun: Any  # evaluations
+
+
+class Tested(NamedTuple):
+    """What is tested of a step."""
+
+    before: Any  # the method's state
+    after: Any  # the method's state
+    nfev: Any  # [] int32, of all steps so far
+    limits: Limits
+    box: Any  # a ``Box`` or ``Unbounded``
+    gnorm: Any  # [] the norm that gtol is compared with; None for a method without a gradient
+
+    @property
+    def moved(self):
+        """Whether this step made an iteration; x0 does not count."""
+        return (self.after.nit > self.before.nit) & (self.after.nit > 0)
+
+
+class Test(NamedTuple):
+    """One way to end: the status of a step of which ``holds`` is true."""
+
+    status: Any  # a ``Status``, or a function of ``Tested``
+    holds: Callable[[Tested], Any]  # [] bool
+
+
+class Stopping(NamedTuple):
+    """The tests of one kind of solve.
+
+    A solution is a point at which all conditions hold. The first test that holds gives the status.
+    """
+
+    conditions: tuple[Callable[[Tested], Any], ...]
+    tests: tuple[Test, ...]
+
+    def status(self, tested):
+        """RUNNING, or how the solve has ended."""
+        status = jnp.full((), Status.RUNNING, jnp.int32)
+        for test in reversed(self._rows()):
+            code = test.status(tested) if callable(test.status) else test.status
+            status = jnp.where(test.holds(tested), code, status)
+        return status
+
+    def _rows(self):
+        """All tests in their order: trouble, a solution, the tests of this kind, the method's word, the limits."""
+        solved = [Test(Status.CONVERGED, self._is_solution)] if self.conditions else []
+        return (*_TROUBLE, *solved, *self.tests, *_LAST)
+
+    def _is_solution(self, tested):
+        first, *others = [condition(tested) for condition in self.conditions]
+        for holds in others:
+            first &= holds
+        return first
+
+
+def tested(before, after, nfev, limits, box):
+    """The ``Tested`` of a step."""
+    x, _, g = after.iterate
+    return Tested(before, after, nfev, limits, box, gradient_norm(x, g, box))
+
+
+def of_method(wants):
+    """The ``Stopping`` of a method, by what it wants."""
+    return WITH_GRADIENT if "grad" in wants else WITHOUT_GRADIENT
+
+
+def stationary(t):
+    """The gradient is small."""
+    return t.gnorm <= t.limits.gtol
+
+
+def _is_finite(t):
+    _, f, g = t.after.iterate
+    return jnp.isfinite(f) if g is None else jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
+
+
+def _is_flat(t):
+    """f has hardly changed since the iterate before."""
+    f_old, f = t.before.iterate.f, t.after.iterate.f
+    scale = jnp.maximum(jnp.maximum(jnp.abs(f_old), jnp.abs(f)), 1)
+    return t.moved & (t.limits.ftol >= 0) & (jnp.abs(f_old - f) <= t.limits.ftol * scale)
+
+
+def _is_still(t):
+    """x has hardly changed since the iterate before. It costs a pass over x, so it runs only where xtol is on."""
+    x_old, x = t.before.iterate.x, t.after.iterate.x
+    return t.moved & lax.cond(
+        t.limits.xtol >= 0,
+        lambda: vec.max_abs(vec.sub(x, x_old)) <= t.limits.xtol * jnp.maximum(vec.max_abs(x), 1),
+        lambda: jnp.zeros((), bool),
+    )
+
+
+def _is_at_floor(t):
+    """Rounding ended the descent where the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)) is small.
+
+    That gradient knows no units of x and f.
+    """
+    x, f, _ = t.after.iterate
+    relative = t.gnorm * jnp.maximum(vec.max_abs(x), 1) / jnp.maximum(jnp.abs(f), 1)
+    return (t.after.status == Status.PRECISION_LOSS) & (relative <= t.limits.gtol)
+
+
+def _is_narrow(t):
+    """Both spreads, of f and of x, are within their tolerances, where those are given."""
+    (df, dx), ftol, xtol = t.after.spread, t.limits.ftol, t.limits.xtol
+    given = (ftol >= 0) | (xtol >= 0)
+    return given & ((df <= ftol) | (ftol < 0)) & ((dx <= xtol) | (xtol < 0))
+
+
+_TROUBLE = (
+    Test(Status.UNBOUNDED, lambda t: t.after.iterate.f == -jnp.inf),
+    Test(Status.NAN, lambda t: ~_is_finite(t)),
+)
+_LAST = (
+    Test(lambda t: t.after.status, lambda t: t.after.status != Status.RUNNING),
+    Test(Status.MAXITER, lambda t: t.after.nit >= t.limits.maxiter),
+    Test(Status.MAXFUN, lambda t: t.nfev >= t.limits.maxfun),
+)
+WITH_GRADIENT = Stopping(
+    conditions=(stationary,),
+    tests=(Test(Status.FTOL, _is_flat), Test(Status.XTOL, _is_still), Test(Status.PRECISION_FLOOR, _is_at_floor)),
+)
+WITHOUT_GRADIENT = Stopping(conditions=(), tests=(Test(Status.SPREAD, _is_narrow),))

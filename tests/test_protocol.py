@@ -1,0 +1,196 @@
+"""The protocol of methods holds for problems that are not offered yet: residuals and constraints, without a branch."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import rosenbrock
+
+import jaxmin
+from jaxmin import Status
+from jaxmin._cache.registry import entries
+from jaxmin._driver import stopping
+from jaxmin._driver.evaluation import PROVIDERS, SETTINGS, Evaluation, Found
+from jaxmin._driver.loop import Loop, begin, run
+from jaxmin._driver.stopping import Limits
+from jaxmin.extend import Iterate, Method
+from jaxmin.extend import vector as vec
+
+LIMITS = Limits(gtol=1e-9, ftol=-1.0, xtol=-1.0, maxiter=100, maxfun=100)
+
+
+class ToyState(NamedTuple):
+    """What both toys carry."""
+
+    trial: Any
+    stays: Any  # [] bool: the matrix at the iterate is wanted
+    iterate: Iterate
+    accepted: Any
+    nit: Any
+    status: Any
+    damping: Any = None  # of the toy for residuals
+    multipliers: Any = None  # of the toy for constraints
+    gradient: Any = None  # of the Lagrangian
+    violation: Any = None
+
+
+def before_x0(x, **more):
+    zero, no = jnp.zeros((), x.dtype), jnp.zeros((), bool)
+    nit, status = jnp.full((), -1, jnp.int32), jnp.full((), Status.RUNNING, jnp.int32)
+    return ToyState(x, no, Iterate(x, zero, vec.zeros(x)), no, nit, status, **more)
+
+
+def toy_levenberg_marquardt():
+    """(J^T J + damping I) s = -J^T r; J is wanted in a step of its own at each iterate."""
+
+    def init(x):
+        return before_x0(x, damping=jnp.ones((), x.dtype))
+
+    def update(grad, state, x, /, *, value, residual, jacobian, **_):
+        np.testing.assert_equal(residual.shape[0], jacobian.shape[0])
+        accepted = ~state.stays & ((state.nit < 0) | (value < state.iterate.f))
+        iterate = vec.where(accepted, Iterate(x, value, grad), state.iterate)
+        damping = jnp.where(state.stays, state.damping, state.damping * jnp.where(accepted, 0.1, 10))
+        J = jacobian
+        step = jnp.linalg.solve(J.T @ J + damping * jnp.eye(x.size), -iterate.g)
+        # After a step that was refused, J is asked for again: a toy stores nothing.
+        trial = jnp.where(state.stays, iterate.x + step, iterate.x)
+        nit = state.nit + accepted
+        new = ToyState(trial, ~state.stays, iterate, accepted, nit.astype(jnp.int32), state.status, damping)
+        return trial - x, new
+
+    return Method(init, update, wants=frozenset({"grad", "residual", "jacobian"}))
+
+
+def least_squares(residual):
+    """The ``Evaluation`` of half a sum of squares."""
+
+    def first(x):
+        r, pull = jax.vjp(residual, x)
+        return Found(r @ r / 2, pull(r)[0], [], {"residual": r})
+
+    return Evaluation(first)
+
+
+def toy_newton_kkt(k):
+    """Newton's method for the conditions of Karush, Kuhn and Tucker with c(x) = 0; every trial is an iterate."""
+
+    def init(x):
+        zeros = jnp.zeros(k, x.dtype)
+        return before_x0(x, multipliers=zeros, gradient=vec.zeros(x), violation=jnp.zeros((), x.dtype))
+
+    def update(grad, state, x, /, *, value, constraints, constraint_jacobian, lagrangian_hessian, **_):
+        c, J, H = constraints, constraint_jacobian, lagrangian_hessian
+        K = jnp.block([[H, J.T], [J, jnp.zeros((k, k))]])
+        solved = jnp.linalg.solve(K, -jnp.concatenate([state.iterate.g, c]))
+        s, v = solved[: x.size], solved[x.size :]
+        accepted = ~state.stays
+        iterate = vec.where(accepted, Iterate(x, value, grad), state.iterate)
+        new = state._replace(
+            trial=jnp.where(accepted, x, x + s),
+            stays=accepted,
+            iterate=iterate,
+            accepted=accepted,
+            nit=state.nit + accepted.astype(jnp.int32),
+            multipliers=jnp.where(accepted, state.multipliers, v),
+            gradient=iterate.g + J.T @ state.multipliers,
+            violation=vec.max_abs(c),
+        )
+        return new.trial - x, new
+
+    wants = frozenset({"grad", "constraints", "constraint_jacobian", "lagrangian_hessian"})
+    return Method(init, update, wants=wants)
+
+
+def constrained(fun, c):
+    """The ``Evaluation`` of f with c in the same trace."""
+
+    def first(x):
+        value, grad = jax.value_and_grad(fun)(x)
+        return Found(value, grad, [], {"constraints": c(x)})
+
+    return Evaluation(first)
+
+
+# What a constrained solve adds: two rows in place of one, and no branch in the loop.
+CONSTRAINED = stopping.WITH_GRADIENT._replace(
+    conditions=(
+        lambda t: vec.max_abs(t.after.gradient) <= t.limits.gtol,
+        lambda t: t.after.violation <= t.limits.gtol,
+    )
+)
+
+
+def solve(evaluation, method, x0, tests):
+    @jax.jit
+    def solved(x0):
+        loop = Loop(evaluation, lambda x: x, method, tests, LIMITS)
+        return run(loop, begin(evaluation, method, x0, []))
+
+    return solved(jnp.asarray(x0))
+
+
+def test_a_method_may_want_residuals():
+    t, b = jnp.linspace(0, 2, 20), jnp.array([1.5, -0.7])
+    y = b[0] * jnp.exp(b[1] * t)
+    evaluation = least_squares(lambda x: x[0] * jnp.exp(x[1] * t) - y)
+    end = solve(evaluation, toy_levenberg_marquardt(), [1.0, 0.0], stopping.WITH_GRADIENT)
+    assert end.status == Status.CONVERGED
+    np.testing.assert_allclose(end.state.iterate.x, b, rtol=1e-8)
+    # f is counted where it is asked for, and Jacobians apart from it.
+    assert end.nfev == end.njev + 1 and end.nhev is None
+
+
+def test_every_method_minimises_a_sum_of_squares():
+    t = jnp.linspace(0, 2, 20)
+    evaluation = least_squares(lambda x: x[0] * jnp.exp(x[1] * t) - 1.5 * jnp.exp(-0.7 * t))
+    for method in (jaxmin.lbfgs(), jaxmin.trust_ncg(), jaxmin.trust_exact()):
+        end = solve(evaluation, method, [1.0, 0.0], stopping.WITH_GRADIENT)
+        np.testing.assert_allclose(end.state.iterate.x, [1.5, -0.7], rtol=1e-6)
+
+
+def test_a_method_may_want_constraints():
+    """Rosenbrock's function on the unit circle (Betts, 1977)."""
+    evaluation = constrained(rosenbrock, lambda x: jnp.array([x @ x - 1]))
+    end = solve(evaluation, toy_newton_kkt(1), [0.8, 0.6], CONSTRAINED)
+    assert end.status == Status.CONVERGED
+    np.testing.assert_allclose(end.state.iterate.x, [0.78641515, 0.61769831], rtol=1e-6)
+    x, v = end.state.iterate.x, end.state.multipliers
+    np.testing.assert_allclose(jax.grad(rosenbrock)(x) + v * 2 * x, 0, atol=1e-8)
+    assert end.nhev == end.nfev - 1
+
+
+def test_a_violation_is_no_solution():
+    """Without its own row the same solve would end at once: the row is what makes it feasible."""
+    evaluation = constrained(lambda x: jnp.sum((x - 2) ** 2), lambda x: jnp.array([x @ x - 1]))
+    free = solve(evaluation, toy_newton_kkt(1), [2.0, 2.0], stopping.WITH_GRADIENT)
+    assert free.status == Status.CONVERGED and abs(float(free.state.violation)) > 1
+    end = solve(evaluation, toy_newton_kkt(1), [2.0, 2.0], CONSTRAINED)
+    np.testing.assert_allclose(end.state.iterate.x, np.sqrt([0.5, 0.5]), rtol=1e-8)
+
+
+@pytest.mark.parametrize("toy", (toy_levenberg_marquardt(), toy_newton_kkt(1)), ids=("residuals", "constraints"))
+def test_what_a_problem_does_not_offer_is_refused_by_name(toy):
+    wanted = sorted(toy.wants - {"grad"})[0]
+    with pytest.raises(ValueError, match=rf"method: it wants .*{wanted}.*offers 'H', 'box'"):
+        jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=toy)
+
+
+def test_a_state_without_a_field_is_refused_by_name():
+    class Short(NamedTuple):
+        trial: Any
+        iterate: Any
+        nit: Any
+        status: Any
+
+    zero = jnp.zeros((), jnp.int32)
+    method = Method(lambda x: Short(x, Iterate(x, zero, x), zero, zero), lambda *args, **_: None)
+    with pytest.raises(TypeError, match="has no 'accepted'"):
+        jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=method)
+
+
+def test_every_wanted_name_is_in_the_table():
+    for name, entry in entries("methods").items():
+        assert entry.build().wants <= PROVIDERS.keys() | SETTINGS, name
