@@ -1,6 +1,5 @@
 """minimize: SciPy's call, as one compiled loop."""
 
-from jaxmin._api.options import OWN_SEARCH
 from jaxmin._api.prepare import prepare
 from jaxmin._driver.callbacks import watched
 from jaxmin._driver.compiled import solve
@@ -20,7 +19,7 @@ def minimize(
     callback=None,
     options=None,
     *,
-    linesearch=OWN_SEARCH,
+    linesearch=None,
     has_aux=False,
     progress=False,
 ):

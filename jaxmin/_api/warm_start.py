@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.registry import entries
+from jaxmin._cache.registry import methods_that
 from jaxmin._core.inverse_hessian import Compact, Dense, InverseHessian, Unlimited
 
 
@@ -50,5 +50,4 @@ def warm(earlier, method, variables):
 
 def those_with_curvature():
     """The methods whose results have ``hess_inv``, in words."""
-    has = [name for name, entry in entries("methods").items() if entry.build().warm_start is not None]
-    return " and ".join(map(repr, has))
+    return " and ".join(map(repr, methods_that(lambda method: method.warm_start is not None)))
