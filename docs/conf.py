@@ -15,6 +15,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import jaxmin
+from jaxmin._api import options
 from jaxmin._cache.registry import entries
 
 settings = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
@@ -123,12 +124,51 @@ class Statuses(Generated):
     """``.. statuses::``: the members of jaxmin.Status, as a table."""
 
     def lines(self):
-        yield from (".. list-table::", "   :header-rows: 1", "")
         rows = [(f"{status:d}", status.name, status.success, status.sentence) for status in jaxmin.Status]
-        for code, name, success, text in (("code", "name", "success", "message"), *rows):
-            text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", text).replace("|", r"\|")
-            yield from (f"   * - {code}", f"     - {name}", f"     - {success}", f"     - {text}")
-        yield ""
+        rows = [(*row, re.sub(r"\{(\w+)[^}]*\}", r"*\1*", text).replace("|", r"\|")) for *row, text in rows]
+        return table(("code", "name", "success", "message"), rows)
+
+
+class Options(Generated):
+    """``.. options:: call``: the options of every call, as a table; ``.. options:: methods``: those of its builders."""
+
+    required_arguments = 1
+
+    def lines(self):
+        (whose,) = self.arguments
+        if whose == "call":
+            rows = [*options.TABLE, options.CLIP]
+            rows = [(code(row.name, *row.spellings), row.kind, default(row), row.whose, row.text) for row in rows]
+            head = ("option", "what", "default", "belongs to", "meaning")
+            return table(head, [(*row, text.replace("|", r"\|")) for *row, text in rows])
+        rows = []
+        for name, entry in entries(whose).items():
+            for own in dict.fromkeys(entry.parameters.values()):
+                others = [spelling for spelling, to in entry.parameters.items() if to == own and spelling != own]
+                value = inspect.signature(entry.build).parameters[own].default
+                shown = "required" if value is inspect.Parameter.empty else f"{value!r}"
+                rows.append((code(name), code(own), code(*others), shown))
+        return table(("built by", "option", "other spellings", "default"), rows)
+
+
+def default(option):
+    """The default of a row of the table of options, as the page shows it."""
+    if option.whose == options.REFUSED:
+        return ""
+    return "off" if option.whose == options.LIMIT and option.default < 0 else code(str(option.default))
+
+
+def code(*names):
+    return ", ".join(f"``{name}``" for name in names)
+
+
+def table(head, rows):
+    """The lines of a table."""
+    yield from (".. list-table::", "   :header-rows: 1", "")
+    for first, *others in (head, *rows):
+        yield f"   * - {first}"
+        yield from (f"     - {cell}" for cell in others)
+    yield ""
 
 
 def fields(app, what, name, obj, options, lines):
@@ -202,6 +242,7 @@ def complete(app, env):
 def setup(app):
     app.add_directive("builders", Builders)
     app.add_directive("names", Names)
+    app.add_directive("options", Options)
     app.add_directive("statuses", Statuses)
     app.connect("autodoc-process-docstring", fields, priority=300)
     app.connect("autodoc-process-docstring", references, priority=301)  # before napoleon's, at 500
