@@ -16,6 +16,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import jaxmin
+from jaxmin._api import options
 from jaxmin._cache.registry import entries
 
 settings = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
@@ -191,6 +192,39 @@ def mark(able):
     return able if isinstance(able, str) else "yes" if able else ""
 
 
+class Options(Generated):
+    """``.. options:: call``: the options of every call, as a table; ``.. options:: methods``: those of its builders."""
+
+    required_arguments = 1
+
+    def lines(self):
+        (whose,) = self.arguments
+        if whose == "call":
+            rows = [*options.TABLE, options.CLIP]
+            rows = [(code(row.name, *row.spellings), row.kind, default(row), row.whose, row.text) for row in rows]
+            head = ("option", "what", "default", "belongs to", "meaning")
+            return table(head, [(*row, text.replace("|", r"\|")) for *row, text in rows])
+        rows = []
+        for name, entry in entries(whose).items():
+            for own in dict.fromkeys(entry.parameters.values()):
+                others = [spelling for spelling, to in entry.parameters.items() if to == own and spelling != own]
+                value = inspect.signature(entry.build).parameters[own].default
+                shown = "required" if value is inspect.Parameter.empty else f"{value!r}"
+                rows.append((code(name), code(own), code(*others), shown))
+        return table(("built by", "option", "other spellings", "default"), rows)
+
+
+def default(option):
+    """The default of a row of the table of options, as the page shows it."""
+    if option.whose == options.REFUSED:
+        return ""
+    return "off" if option.whose == options.LIMIT and option.default < 0 else code(str(option.default))
+
+
+def code(*names):
+    return ", ".join(f"``{name}``" for name in names)
+
+
 def fields(app, what, name, obj, options, lines):
     """Of a NamedTuple's fields, what the comments beside them in the source say."""
     del app, name, options
@@ -263,6 +297,7 @@ def complete(app, env):
 def setup(app):
     app.add_directive("builders", Builders)
     app.add_directive("names", Names)
+    app.add_directive("options", Options)
     app.add_directive("statuses", Statuses)
     app.add_directive("promises", Promises)
     app.add_directive("matrix", Matrix)

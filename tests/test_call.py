@@ -62,8 +62,10 @@ def test_what_scipy_has_not_is_keyword_only():
     assert ours["has_aux"].default is False
 
 
-def test_default_linesearch_prints_as_backtracking():
-    assert "linesearch='backtracking'" in str(inspect.signature(minimize))
+def test_no_linesearch_is_the_methods_own():
+    assert inspect.signature(minimize).parameters["linesearch"].default is None
+    assert same(ten_steps("cg"), ten_steps("cg", jaxmin.backtracking(curvature=0.4)))
+    assert not same(ten_steps("cg"), ten_steps("cg", jaxmin.backtracking()))
 
 
 def test_all_of_scipys_parameters_by_position():

@@ -10,6 +10,7 @@ from helpers import X0
 
 import jaxmin
 from jaxmin import minimize
+from jaxmin._api.options import REFUSED, TABLE, parse
 from jaxmin._cache.registry import entries
 
 
@@ -237,12 +238,39 @@ def test_unknown_option_lists_those_that_every_method_has():
     refused(ValueError, ("'displ'", *every), method="cg", options={"displ": True})
 
 
+NEAREST = {
+    "one letter more": ({"gtoll": 1e-5}, "options: unknown 'gtoll'; did you mean 'gtol'? The choices are "),
+    "in capitals": ({"MaxItr": 3}, "options: unknown 'MaxItr'; did you mean 'maxiter'? The choices are "),
+    "of the method": ({"memroy": 3}, "options: unknown 'memroy'; did you mean 'memory'? The choices are "),
+    "of the search": ({"max_trial": 3}, "options: unknown 'max_trial'; did you mean 'max_trials'? The choices are "),
+    "two": ({"gtoll": 1, "xtoll": 1}, "unknown 'gtoll', 'xtoll'; did you mean 'gtol' and 'xtol'? The choices are "),
+    "nothing near": ({"speed": 9}, "options: unknown 'speed'; the choices are "),
+    "no name": ({3: 9}, "options: unknown 3; the choices are "),
+}
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_unknown_option_names_the_nearest(name):
+    options, message = NEAREST[name]
+    refused(ValueError, (message,), options=options)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_every_option_of_the_table_is_known_in_every_spelling(row):
+    for spelling in (row.name, *row.spellings, row.name.upper()):
+        if row.whose == REFUSED:
+            refused(ValueError, (f"options[{row.name!r}]: there are no finite differences",), options={spelling: 1})
+        else:
+            parse({spelling: row.default, "history": 1} if row.name == "history_x" else {spelling: row.default})
+
+
 def test_option_of_another_method():
     refused(ValueError, ("options", "'maxcor'"), method="cg", options={"maxcor": 5})
 
 
 def test_option_of_the_method_beside_a_built_method():
-    refused(ValueError, ("options", "'maxcor'"), method=jaxmin.lbfgs(), options={"maxcor": 5})
+    words = ("options: unknown 'maxcor'; this method is already built", "to the method. The choices are diff, disp")
+    refused(ValueError, words, method=jaxmin.lbfgs(), options={"maxcor": 5})
 
 
 def test_option_of_the_search_beside_a_built_search():

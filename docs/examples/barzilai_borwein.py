@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from jaxmin.extend import Iterate, Method, Status, builder
 from jaxmin.extend import vector as vec
 
-names = ("bb", "two_point")
-
 
 class BarzilaiBorweinState(NamedTuple):
     trial: Any  # like params: the point to evaluate next
@@ -18,8 +16,8 @@ class BarzilaiBorweinState(NamedTuple):
     status: Any  # [] int32
 
 
-@builder
-def barzilai_borwein(first_step=1.0):
+@builder(aliases=("bb", "two_point"))
+def barzilai_borwein(first_step: float = 1.0) -> Method:
     r"""Gradient descent with the step of Barzilai and Borwein, without a line search.
 
     With the last step s and the change y of the gradient along it,

@@ -17,7 +17,7 @@ class GoldsteinState(NamedTuple):
 
 
 @builder
-def goldstein(sufficient=0.25, max_trials=40):
+def goldstein(sufficient: float = 0.25, max_trials: int = 40) -> LineSearch:
     r"""Take a step along which f falls neither too little nor too much for its length.
 
     A step t is accepted where

@@ -4,21 +4,17 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmin import backtracking
-from jaxmin.extend import Direction, builder, descend
+from jaxmin.extend import Direction, LineSearch, Method, builder, descend, search
 from jaxmin.extend import vector as vec
-
-names = ("prp",)
-# Conjugacy wants a step near the minimiser along d.
-search_defaults = {"curvature": 0.2}
 
 
 class PolakRibiereState(NamedTuple):
     d: Any  # like x: the last direction; 0 at first
 
 
-@builder
-def polak_ribiere(linesearch=None):
+# Conjugacy needs a step near the minimiser along d.
+@builder(aliases=("prp",), converters={"linesearch": search(curvature=0.2)})
+def polak_ribiere(linesearch: LineSearch | str | None = None) -> Method:
     r"""Nonlinear conjugate gradients with the beta of Polak and Ribière, cut off at 0.
 
     :math:`d = -g + \beta d_{old}` with :math:`\beta = \max(g^T (g - g_{old}) / g_{old}^T g_{old}, 0)`
@@ -46,4 +42,4 @@ def polak_ribiere(linesearch=None):
         d = vec.axpy(beta, state.d, vec.scale(-1, g))
         return d, vec.where(accepted, PolakRibiereState(d), state)
 
-    return descend(Direction(init, update), linesearch or backtracking(**search_defaults), first_step="decrease")
+    return descend(Direction(init, update), linesearch, first_step="decrease")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._api.options import OF_CALL, as_arrays, choose, is_limit
+from jaxmin._api.options import as_arrays, choose, is_limit, parse
 from jaxmin._core.pytree import is_array, is_count, is_number
 from jaxmin._driver import compiled
 from jaxmin._problem.bounds import Bounds, box
@@ -186,8 +186,8 @@ def fed(call, given, method, linesearch, best_of):
 
         def of(settings):
             tol, options = settings
-            known = {name: value for name, value in options.items() if name not in OF_CALL}
-            return as_arrays(choose(method, linesearch, tol, known, within is not None)[1], problem.variables)
+            chosen = choose(method, linesearch, tol, parse(options), within is not None)
+            return as_arrays(chosen[1], problem.variables)
 
         limits = given.settings.each(of)
         rows_of_limits = jax.tree.map(lambda _: best_of, limits)

@@ -5,7 +5,6 @@ from typing import Any, TypeAlias
 
 import jax
 
-from jaxmin._api.options import OWN_SEARCH
 from jaxmin._api.prepare import prepare
 from jaxmin._core.protocol import LineSearch, Method
 from jaxmin._core.result import OptimizeResult
@@ -32,7 +31,7 @@ def minimize(
     callback: Callable[..., Any] | Traced | None = None,
     options: dict[str, Any] | None = None,
     *,
-    linesearch: str | LineSearch | None = OWN_SEARCH,
+    linesearch: str | LineSearch | None = None,
     has_aux: bool = False,
     progress: bool = False,
 ) -> OptimizeResult:
@@ -73,34 +72,37 @@ def minimize(
         does not vary), for complex parts in ``jax.grad``'s convention. Where both are given, the method uses
         the one that it needs, the Hessian at most once for each iterate. Derivatives of the solution use neither.
       constraints: SciPy's; not offered yet, and refused.
-      tol: sets gtol (also ftol for "lbfgs", xtol for "newton_cg"), as in SciPy. Tolerances in ``options`` take
-        precedence.
-      options: a dictionary, names in SciPy's spelling or ours. Of the solve, all of them traced values:
+      tol: sets gtol (for "lbfgs" ftol as well, for "newton_cg" xtol as well, for "nelder_mead" and "powell" ftol and
+        xtol), as in SciPy, whether the method is named or built. Tolerances in ``options`` take precedence.
+      options: a dictionary, names in SciPy's spelling or ours. The reference has the whole table. The tolerances and
+        limits are traced values:
 
         - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough;
         - ``ftol`` (off): the decrease of fun in an iteration, relative to max(\|fun\|, 1);
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
-        "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n for limits.
+        "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n as limits.
         "powell" too: ``xtol`` and ``ftol`` (1e-4, relative; a line is searched to 100 xtol), and 1000 n.
 
-        Of what is shown: ``disp``, True prints a line an iteration; ``history``, N keeps the figures of the
-        last N iterates in ``res.history``, True those of maxiter + 1; ``history_x``, True their points too.
-        Of what is known before: ``warm_start``, the result of a similar problem, whose curvature
-        (``res.hess_inv``) "lbfgs" and "bfgs" begin with; the start is x0 all the same. A matrix, as of "bfgs" and of
-        "lbfgs" for up to 16 variables without ``memory``, does not go into an "lbfgs" that keeps pairs.
-        Of the method and its search: the parameters of their builders, such as ``maxcor`` and ``maxls``; for
-        a transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
-        Of derivatives of the solution: ``diff``, "implicit" (default: by the implicit function theorem, with
-        respect to args, bounds and what fun closes over), "none" (refused), or, for a transformation, "unroll"
-        (through each of the maxiter or maxfun evaluations, x0 included: memory for all of them).
-        Of what is sharded: ``flat``, whether x0's leaves are joined to one vector for the method. By default they
-        are, unless one of them is sharded over several devices, and not known to be so under ``jit``. False keeps
-        them apart, each with its sharding; the methods but "bfgs" and those that use matrices or no gradients can.
-        Of x0, if it is a Flax NNX module: ``wrt`` (``nnx.Param``), the filter that says which of its
-        variables vary.
-      linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. By default the
+        The others are known while compiling:
+
+        - ``disp``: True prints a line an iteration;
+        - ``history``: N keeps the figures of the last N iterates in ``res.history``, True those of maxiter + 1;
+          ``history_x``: True keeps their points too;
+        - ``warm_start``: the result of a similar problem, with whose ``res.hess_inv`` "lbfgs" and "bfgs" begin; the
+          start is x0 all the same. An "lbfgs" that stores pairs does not take a matrix, which is what "bfgs", and
+          "lbfgs" for up to 16 variables without ``memory``, give;
+        - ``diff``: derivatives of the solution: "implicit" (default), by the implicit function theorem, with respect to
+          args, bounds and what fun closes over; "none", which refuses them; or, for a transformation, "unroll", through
+          each of the maxiter or maxfun evaluations, x0 included, with memory for all of them;
+        - ``flat``: whether x0's leaves are joined to one vector for the method. By default they are, unless one of them
+          is sharded over several devices, which is not visible under ``jit``. False leaves each as it is, with its
+          sharding; it suits all methods but "bfgs" and those that use matrices or no gradients;
+        - ``wrt`` (``nnx.Param``): of an x0 that is a Flax NNX module, the filter that says which variables vary;
+        - the parameters of the method's and the search's builders, such as ``maxcor`` and ``maxls``; for a
+          transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
+      linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. None (default) is the
         method's own.
       has_aux: fun returns ``(value, aux)``; with ``jac=True``, ``((value, aux), gradient)``. The result
         holds the aux of the point returned.

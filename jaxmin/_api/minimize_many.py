@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin._api.batched import fed, given
 from jaxmin._api.minimize import MethodLike
-from jaxmin._api.options import OWN_SEARCH, history_length, of_what_is_given
+from jaxmin._api.options import history_length, resolve_auto
 from jaxmin._api.prepare import prepare, result_of
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import those_with_curvature
@@ -48,7 +48,7 @@ def minimize_many(
     tol: float | jax.Array | np.ndarray | None = None,
     options: dict[str, Any] | None = None,
     *,
-    linesearch: str | LineSearch | None = OWN_SEARCH,
+    linesearch: str | LineSearch | None = None,
     has_aux: bool = False,
     in_axes: Any = 0,
     best_of: int = 1,
@@ -110,12 +110,12 @@ def minimize_many(
     options = dict(options or {})
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
-    method = of_what_is_given(method, hess, hessp, bounds is not None)
+    method = resolve_auto(method, hess, hessp, bounds is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
     if options.get("history") is True:  # the first problem's maxiter says nothing of the others
-        options |= {"history": history_length(dict(options))["history"]}
+        options |= {"history": history_length(options)["history"]}
     rows = given(x0, args, bounds, tol, options, in_axes, best_of)
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
     call = prepare(

@@ -1,160 +1,132 @@
 """What to run and when to stop: method, search and options, in anybody's spelling, checked by name."""
 
-from typing import Any
+import difflib
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.registry import build_search, find, made_by
-from jaxmin._core.protocol import Direction, LineSearch, Method
+from jaxmin._cache.registry import find
+from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerVariable
 from jaxmin._core.pytree import is_count
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign, foreign, is_foreign
+from jaxmin.linesearches import search
 from jaxmin.transforms import chain, clip_by_global_norm
 
-
-class _OwnSearch:
-    """The default of ``linesearch``: whatever search is the method's own."""
-
-    def __repr__(self):
-        return "'backtracking'"
+# ---- the table
 
 
-OWN_SEARCH: Any = _OwnSearch()
+class Option(NamedTuple):
+    """A row of the table of options."""
 
-_LIMITS = {"gtol": 1e-5, "ftol": -1.0, "xtol": -1.0, "maxiter": 15_000, "maxfun": 15_000}
-_LIMIT_SPELLINGS = {name: name for name in _LIMITS} | {
-    "maxfev": "maxfun", "xrtol": "xtol", "xatol": "xtol", "fatol": "ftol",
-}  # fmt: skip
-# Options of SciPy's that have one value here, and why.
-_FIXED_OPTIONS = {
-    "return_all": (False, "options={'history': N, 'history_x': True} keeps the last N points"),
-    "norm": (np.inf, "gtol is compared with the infinity norm"),
-}
-# Options that say nothing of the method and its limits.
-OF_CALL = ("diff", "disp", "flat", "history", "history_x", "warm_start", "wrt")
-_NO_DIFFERENCES = ("eps", "finite_diff_rel_step", "workers")
+    name: str
+    spellings: tuple[str, ...]  # other names
+    kind: str  # what may be given
+    default: Any
+    whose: str  # what it belongs to; LIMIT, REFUSED and FIXED have a meaning here
+    text: str
 
 
-def choose(method, linesearch, tol, options, bounded=False):
-    """The method to run and the limits of the solve."""
-    limits = _take_limits(options)
-    entry = None
-    if method is None:
-        method = "lbfgs" if bounded else "bfgs"
-    if isinstance(method, LineSearch):
-        raise TypeError("method: that is a line search; give it as linesearch")
-    if isinstance(method, Direction):
-        raise TypeError("method: that is a Direction; jaxmin.descend(direction, linesearch) makes a method of it")
-    if not isinstance(method, Method) and not is_foreign(method):
-        entry = find("method", method, "methods", "transforms")
-    known = made_by(method) if isinstance(method, Method) else entry
-    if tol is not None:
-        _check_limit("tol", tol)
-        for name in known.tol_sets if known else ("gtol",):
-            limits.setdefault(name, tol)
-    own = known.limits if known else {}
-    if own and limits.keys() & {"maxiter", "maxfun"}:  # one of both given, the other does not limit: SciPy's rule
-        own = own | {"maxiter": np.inf, "maxfun": np.inf}
-    elif "maxiter" in limits and "maxfun" not in limits:  # who asks for more iterations wants their evaluations
-        limits["maxfun"] = _no_less(_LIMITS["maxfun"], limits["maxiter"])
-    limits = Limits(**(_LIMITS | own | limits))
+LIMIT, FIXED, REFUSED = "the solve", "SciPy, with one value", "SciPy, refused"
 
-    if isinstance(method, Method):
-        if linesearch is not OWN_SEARCH:
-            raise ValueError("linesearch: this method is already built; give the search to its builder")
-        _reject_options(options, {}, built=True)
-        return method, limits
-    if entry is None or entry.package == "transforms":
-        return _choose_transformation(entry, method, linesearch, options), limits
-    constants = _take(options, entry.parameters)
-    if entry.takes_search:
-        constants |= _choose_search(linesearch, options, entry.parameters, entry.search_defaults)
-    elif linesearch is not OWN_SEARCH and linesearch is not None:
-        raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none")
-    _reject_options(options, entry.parameters)
-    return entry.build(**constants), limits
+# The options of every call. The reference shows them in this order.
+TABLE = (
+    Option("gtol", (), "a number", 1e-5, LIMIT, "the infinity norm of the gradient that is small enough"),
+    Option("ftol", ("fatol",), "a number", -1.0, LIMIT,
+           "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
+    Option("xtol", ("xrtol", "xatol"), "a number", -1.0, LIMIT,
+           "the largest change of x in an iteration that is small enough, relative to max(|x|, 1)"),
+    Option("maxiter", (), "a whole number", 15_000, LIMIT, "iterations"),
+    Option("maxfun", ("maxfev",), "a whole number", 15_000, LIMIT, "evaluations; at least maxiter, if that is given"),
+    Option("disp", (), "True or False", False, "the report", "whether to print a line an iteration"),
+    Option("history", (), "a whole number, or True", None, "the report",
+           "how many iterates res.history holds, the last ones; True: maxiter + 1"),
+    Option("history_x", (), "True or False", False, "the report", "whether it holds their points too"),
+    Option("warm_start", (), "a result", None, "'lbfgs' and 'bfgs'",
+           "the result of a similar problem, whose hess_inv the method begins with; the start is x0 all the same"),
+    Option("diff", (), "'implicit', 'none' or 'unroll'", "implicit", "derivatives of the solution",
+           "by the implicit function theorem; refused; or, for a transformation, through every evaluation"),
+    Option("flat", (), "True, False or None", None, "a sharded x0",
+           "whether the leaves of x0 are joined to one vector; None: unless one is sharded over several devices"),
+    Option("wrt", (), "a filter", None, "a Flax NNX module as x0",
+           "which of its variables vary; None: those that are nnx.Param"),
+    Option("return_all", (), "False", False, FIXED,
+           "options={'history': N, 'history_x': True} keeps the last N points"),
+    Option("norm", (), "inf", np.inf, FIXED, "gtol is compared with the infinity norm"),
+    *(Option(name, (), "nothing", None, REFUSED, "there are no finite differences; gradients are exact")
+      for name in ("eps", "finite_diff_rel_step", "workers")),
+)  # fmt: skip
+# An option of the transformations that are chosen by name, beside the parameters of their builders.
+CLIP = Option("clip", (), "a number", None, "a transformation by name",
+              "the largest 2-norm of a gradient that is not scaled down; None: any")  # fmt: skip
+
+_SPELLINGS = {spelling: row.name for row in TABLE for spelling in (row.name, *row.spellings)}
+_LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
+
+
+class CallOptions(NamedTuple):
+    """The options of a call, by their names in the table."""
+
+    limits: dict[str, Any]  # the tolerances and limits that were given
+    disp: bool
+    history: dict[str, Any]  # length and keep_x, as ``begin`` of the loop takes them
+    warm_start: Any
+    diff: str
+    flat: bool | None
+    wrt: Any
+    others: dict[str, Any]  # which the method and its search must know
+
+
+def parse(options):
+    """The options of a call as ``CallOptions``; raises where one cannot be right, by its name."""
+    if not isinstance(options, (dict, type(None))):
+        raise TypeError(f"options={options!r}: a dictionary")
+    given, others = _split(options or {}, _SPELLINGS)
+    values = {row.name: row.default for row in TABLE} | given
+    _check_scipys(given)
+    limits = {name: given[name] for name in _LIMITS if given.get(name) is not None}
+    for name, value in limits.items():
+        _check_limit(f"options[{name!r}]", value)
+    return CallOptions(
+        limits=limits,
+        disp=bool(values["disp"]),
+        history=history_length(values),
+        warm_start=values["warm_start"],
+        diff=values["diff"],
+        flat=values["flat"],
+        wrt=values["wrt"],
+        others=others,
+    )
+
+
+def _split(options, spellings):
+    """The options that ``spellings`` knows, under their names there, and the others as they are."""
+    known, others = {}, {}
+    for given, value in options.items():
+        name = spellings.get(str(given).lower())
+        if name is None:
+            others[given] = value
+        elif name in known:
+            raise ValueError(f"options: {given!r} is given twice, in two spellings")
+        else:
+            known[name] = value
+    return known, others
 
 
 def is_limit(name):
     """Whether the option is a tolerance or a limit of the solve."""
-    return str(name).lower() in _LIMIT_SPELLINGS
+    return _SPELLINGS.get(str(name).lower()) in _LIMITS
 
 
-def of_what_is_given(method, hess, hessp, bounded):
-    """The method, or for "auto" the one that it stands for; the table is in docs/choosing.md."""
-    if not isinstance(method, str) or method.lower() != "auto":
-        return method
-    if hess is not None and not bounded:
-        return "trust_exact"
-    return "lbfgs" if hess is None and hessp is None else "trust_ncg"
-
-
-def _choose_transformation(entry, method, linesearch, options):
-    """A transformation, by name or as it is, with the search that was given, if any."""
-    search, known, kept = {}, {}, False
-    if entry is not None:
-        known = entry.parameters | {"clip": "clip"}
-        constants = _take(options, known)
-        clip = constants.pop("clip", None)
-        missing = [name for name in entry.required if name not in constants]
-        if missing and linesearch is OWN_SEARCH:
-            _reject_options(options, known)
-        if missing:
-            raise ValueError(f"options: method {entry.name!r} needs {', '.join(map(repr, missing))}")
-        kept = clip is None and not any(callable(value) or isinstance(value, jax.Array) for value in constants.values())
-        method = entry.build(**constants)
-        if clip is not None:
-            method = chain(clip_by_global_norm(clip), method)
-    if linesearch is not OWN_SEARCH and linesearch is not None:
-        search = _choose_search(linesearch, options, known, {})
-    _reject_options(options, known, built=entry is None)
-    return foreign(method, kept=kept, **search)
-
-
-def _no_less(default, count):
-    traced = isinstance(count, jax.core.Tracer)
-    return jnp.maximum(default, count) if traced else max(default, float(count))
-
-
-def _choose_search(linesearch, options, others, defaults):
-    """The search as a builder's keyword, out of what is left of the options; empty for the method's own."""
-    if isinstance(linesearch, LineSearch):
-        _reject_options(options, others)
-        return {"linesearch": linesearch}
-    own = linesearch is OWN_SEARCH or linesearch is None
-    name = "backtracking" if own else linesearch
-    known = find("linesearch", name, "linesearches").parameters
-    constants = _take(options, known)
-    _reject_options(options, others | known)
-    return {} if own and not constants else {"linesearch": build_search(name, defaults, **constants)}
-
-
-def _take(options, spellings):
-    """Take out of the options those that ``spellings`` knows."""
-    taken = {}
-    for given in list(options):
-        name = spellings.get(str(given).lower())
-        if name is not None:
-            if name in taken:
-                raise ValueError(f"options: {given!r} is given twice, in two spellings")
-            taken[name] = options.pop(given)
-    return taken
-
-
-def _take_limits(options):
-    fixed = _take(options, {name: name for name in (*_FIXED_OPTIONS, *_NO_DIFFERENCES)})
-    for name, given in fixed.items():
-        if name in _NO_DIFFERENCES:
-            raise ValueError(f"options[{name!r}]: there are no finite differences; gradients are exact")
-        value, reason = _FIXED_OPTIONS[name]
-        if given not in (value, None):
-            raise NotImplementedError(f"options[{name!r}]: {reason}")
-    limits = {name: value for name, value in _take(options, _LIMIT_SPELLINGS).items() if value is not None}
-    for name, value in limits.items():
-        _check_limit(f"options[{name!r}]", value)
-    return limits
+def _check_scipys(given):
+    """Options of SciPy's that have one value here, or none, are refused with another, never ignored."""
+    for row in TABLE:
+        if row.name in given and row.whose == REFUSED:
+            raise ValueError(f"options[{row.name!r}]: {row.text}")
+        if row.name in given and row.whose == FIXED and given[row.name] not in (row.default, None):
+            raise NotImplementedError(f"options[{row.name!r}]: {row.text}")
 
 
 def _check_limit(name, value):
@@ -173,12 +145,141 @@ def _check_limit(name, value):
         raise ValueError(f"{name}={value!r}: a whole number, at least {least}, or infinite")
 
 
-def _reject_options(options, parameters, built=False):
-    if options:
-        choices = sorted({*_LIMIT_SPELLINGS, *OF_CALL, *parameters})
-        unknown = ", ".join(map(repr, options))
-        why = "; this method is already built: give its builder what is the method's own" if built else ""
-        raise ValueError(f"options: unknown {unknown}{why}; the choices are {', '.join(choices)}")
+def history_length(options):
+    """How many iterates the options ask for, and whether with x, by the names of the loop."""
+    length, keep_x = options.get("history"), options.get("history_x", False)
+    if not isinstance(keep_x, (bool, np.bool_)):
+        raise TypeError(f"options['history_x']={keep_x!r}: True or False")
+    if length is True:
+        maxiter = options.get("maxiter")
+        if isinstance(maxiter, jax.core.Tracer):
+            raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
+        # Of many problems each may have its own.
+        length = int(np.max(_LIMITS["maxiter"] if maxiter is None else maxiter)) + 1
+    elif length is None or length is False:
+        length = 0
+    elif not is_count(length) or length < 1:
+        raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
+    if keep_x and not length:
+        raise ValueError("options['history_x']: it belongs to a history; options['history'] says how long")
+    return {"history": int(length), "keep_x": bool(keep_x)}
+
+
+# ---- the method
+
+
+def choose(method, linesearch, tol, options, bounded=False):
+    """The method to run and the limits of the solve, by the ``CallOptions``."""
+    chosen = _choose_method(method, linesearch, options.others, bounded)
+    defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
+    return chosen, _limits(defaults, tol, options.limits)
+
+
+def _limits(defaults, tol, given):
+    """The ``Limits`` of the solve: what was given, then what ``tol`` stands for, then the method's own."""
+    if tol is not None:
+        _check_limit("tol", tol)
+        given = dict.fromkeys(defaults.tol, tol) | given
+    own, counts = dict(defaults.limits), {"maxiter", "maxfun"}
+    if own.keys() & counts and given.keys() & counts:  # SciPy's rule: if one is given, the other is no limit
+        own |= dict.fromkeys(counts, np.inf)
+    elif "maxiter" in given and "maxfun" not in given:  # more iterations need more evaluations
+        own["maxfun"] = _no_less(_LIMITS["maxfun"], given["maxiter"])
+    return Limits(**(_LIMITS | own | given))
+
+
+def _no_less(default, count):
+    traced = isinstance(count, jax.core.Tracer)
+    return jnp.maximum(default, count) if traced else max(default, float(count))
+
+
+def resolve_auto(method, hess, hessp, bounded):
+    """The method that "auto" stands for, by the table in docs/choosing.md; any other method is returned unchanged."""
+    if not isinstance(method, str) or method.lower() != "auto":
+        return method
+    if hess is not None and not bounded:
+        return "trust_exact"
+    return "lbfgs" if hess is None and hessp is None else "trust_ncg"
+
+
+def _choose_method(method, linesearch, options, bounded):
+    """The ``Method`` or the ``Foreign``, built with the options, which must all belong to it or to its search."""
+    if method is None:
+        method = "lbfgs" if bounded else "bfgs"
+    if isinstance(method, LineSearch):
+        raise TypeError("method: that is a line search; give it as linesearch")
+    if isinstance(method, Direction):
+        raise TypeError("method: that is a Direction; jaxmin.descend(direction, linesearch) makes a method of it")
+    if isinstance(method, Method):
+        if linesearch is not None:
+            raise ValueError("linesearch: this method is already built; give the search to its builder")
+        _reject(options, (), built=True)
+        return method
+    if is_foreign(method):
+        _, found = _constants(options, {}, linesearch, search() if linesearch is not None else None, built=True)
+        return foreign(method, **found)
+    entry = find("method", method, "methods", "transforms")
+    if entry.package == "transforms":
+        return _choose_transformation(entry, linesearch, options)
+    if linesearch is not None and not entry.takes_search:
+        raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none")
+    constants, found = _constants(options, entry.parameters, linesearch, entry.converters.get("linesearch"))
+    return entry.build(**constants, **found)
+
+
+def _choose_transformation(entry, linesearch, options):
+    """A transformation by name, with the search that was given, if any."""
+    known = entry.parameters | {CLIP.name: CLIP.name}
+    constants, found = _constants(options, known, linesearch, search() if linesearch is not None else None)
+    clip = constants.pop(CLIP.name, None)
+    missing = [name for name in entry.required if name not in constants]
+    if missing:
+        raise ValueError(f"options: method {entry.name!r} needs {', '.join(map(repr, missing))}")
+    kept = clip is None and not any(callable(value) or isinstance(value, jax.Array) for value in constants.values())
+    transformation = entry.build(**constants)
+    if clip is not None:
+        transformation = chain(clip_by_global_norm(clip), transformation)
+    return foreign(transformation, kept=kept, **found)
+
+
+def _constants(options, known, linesearch, converter, built=False):
+    """The constants of a method, and its search as a keyword, out of the options, which must all belong to the two.
+
+    Args:
+      known: the spellings of the method's parameters.
+      linesearch: what was given; None for the method's own.
+      converter: what makes a search of it; None where there is no search.
+      built: whether the method is built already.
+    """
+    by_name = converter is not None and not isinstance(linesearch, LineSearch)
+    of_search = converter.entry(linesearch).parameters if by_name else {}
+    constants, others = _split(options, known)
+    of_its_search, others = _split(others, of_search)
+    _reject(others, (*known, *of_search), built)
+    if linesearch is None and not of_its_search:
+        return constants, {}
+    return constants, {"linesearch": converter(linesearch, **of_its_search)}
+
+
+def _reject(options, parameters, built=False):
+    """Refuse the options, which are unknown, with the nearest names and the choices."""
+    if not options:
+        return
+    offered = [
+        spelling for row in TABLE if row.whose not in (FIXED, REFUSED) for spelling in (row.name, *row.spellings)
+    ]
+    choices = sorted({*offered, *parameters})
+    near = [difflib.get_close_matches(str(name).lower(), choices, 1, 0.7) for name in options]
+    message = f"options: unknown {', '.join(map(repr, options))}"
+    if any(near):
+        message += f"; did you mean {' and '.join(repr(name) for names in near for name in names)}?"
+    elif built:
+        message += "; this method is already built: give its builder what belongs to the method."
+    joint = " The" if any(near) or built else "; the"
+    raise ValueError(f"{message}{joint} choices are {', '.join(choices)}")
+
+
+# ---- the solve
 
 
 def trips_unrolled(diff, method, limits):
@@ -198,32 +299,13 @@ def trips_unrolled(diff, method, limits):
     return int(min(limits.maxiter + 1, limits.maxfun))
 
 
-def history_length(options):
-    """How many iterates the options ask to be kept, and whether with x; taken out of the options."""
-    length, keep_x = options.pop("history", None), options.pop("history_x", False)
-    if not isinstance(keep_x, (bool, np.bool_)):
-        raise TypeError(f"options['history_x']={keep_x!r}: True or False")
-    if length is True:
-        length = options.get("maxiter", _LIMITS["maxiter"])
-        if isinstance(length, jax.core.Tracer):
-            raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
-        length = int(np.max(length)) + 1  # of many problems each may have its own
-    elif length is None or length is False:
-        length = 0
-    elif not is_count(length) or length < 1:
-        raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
-    if keep_x and not length:
-        raise ValueError("options['history_x']: it belongs to a history; options['history'] says how long")
-    return {"history": int(length), "keep_x": bool(keep_x)}
-
-
 def as_arrays(limits, variables):
     """The limits in the dtypes of the solve, whatever they were given as: another type would compile anew."""
 
     def count(value):
         whole = jnp.iinfo(jnp.int32).max
-        if callable(value):
-            value = value(variables.size)
+        if isinstance(value, PerVariable):
+            value = value.times * variables.size
         if isinstance(value, jax.core.Tracer):
             return jnp.minimum(value, whole).astype(jnp.int32)
         return np.int32(min(float(value), whole))

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmin._api.options import OWN_SEARCH, as_arrays, choose, history_length, of_what_is_given, trips_unrolled
+from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, trips_unrolled
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
-from jaxmin._cache.registry import entries
+from jaxmin._cache.registry import methods_that
 from jaxmin._core.inverse_hessian import Dense, InverseHessian
 from jaxmin._core.result import OptimizeResult
 from jaxmin._driver.callbacks import Traced, Watcher, trace
@@ -44,7 +44,7 @@ class Call(NamedTuple):
 
 def prepare(
     fun, x0, args=(), method="lbfgs", *, jac=None, hess=None, hessp=None, bounds=None, constraints=(), tol=None,
-    callback=None, options=None, linesearch=OWN_SEARCH, has_aux=False, progress=False,
+    callback=None, options=None, linesearch=None, has_aux=False, progress=False,
 ):  # fmt: skip
     """The arguments of minimize, which says what they are, as a ``Call``."""
     _refuse(constraints=constraints)
@@ -57,42 +57,38 @@ def prepare(
     hess, hessp = hessian.checked(hess, hessp)
     if not callable(fun):
         raise TypeError(f"fun={fun!r}: it must be callable, fun(x, *args)")
-    if not isinstance(options, (dict, type(None))):
-        raise TypeError(f"options={options!r}: a dictionary")
-    options = dict(options or {})
-    model = as_model(x0, options.pop("wrt", None))
-    diff = options.pop("diff", "implicit")
-    check_mode(diff)
-    disp = bool(options.pop("disp", False))
-    history = history_length(options)
-    flat = options.pop("flat", None)
-    earlier, most = options.pop("warm_start", None), options.get("maxiter")
+    options = parse(options)
+    check_mode(options.diff)
+    model = as_model(x0, options.wrt)
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
-    method = of_what_is_given(method, hess, hessp, bounds is not None)
+    method = resolve_auto(method, hess, hessp, bounds is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
-    unrolled = trips_unrolled(diff, chosen, limits)
+    unrolled = trips_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp)
-    problem = in_form(flat, problem, chosen)
+    problem = in_form(options.flat, problem, chosen, _those_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
     _check_wants(chosen, problem, within is not None)
-    curvature = None if earlier is None else warm(earlier, chosen, problem.variables)
+    curvature = None if options.warm_start is None else warm(options.warm_start, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
     asked = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
     told = None if asked is not None else callback
 
     def watcher():
-        if told is None and not disp and not progress:
+        if told is None and not options.disp and not progress:
             return None
+        most = options.limits.get("maxiter")
         bar = Bar(None if most is None or isinstance(most, jax.core.Tracer) else int(most)) if progress else None
-        return Watcher(told, disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
+        return Watcher(told, options.disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
 
     limits = as_arrays(limits, problem.variables)
     of_user = None if model is None else whole
-    return Call(problem, chosen, limits, diff, unrolled, within, asked, curvature, history, watcher, of_user)
+    return Call(
+        problem, chosen, limits, options.diff, unrolled, within, asked, curvature, options.history, watcher, of_user
+    )  # fmt: skip
 
 
 def _refuse(**given):
@@ -120,11 +116,16 @@ def _check_wants(method, problem, bounded):
             "number, and there are no residuals and no constraints"
         )
     if bounded and "box" not in method.wants:
-        able = [name for name, entry in entries("methods").items() if "box" in entry.build().wants]
+        able = methods_that(lambda method: "box" in method.wants)
         raise ValueError(
             f"bounds: this method takes no bounds; use one of {_quoted(able)}, or a method of your own with 'box' in "
             "its wants"
         )
+
+
+def _those_on_leaves():
+    """The methods that work on the leaves of x0 as they are, in words."""
+    return f"{', '.join(map(repr, methods_that(lambda method: method.trees)))} and transformations"
 
 
 def _quoted(names):

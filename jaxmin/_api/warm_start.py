@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.registry import entries
+from jaxmin._cache.registry import methods_that
 from jaxmin._core.inverse_hessian import Compact, Core, Dense, InverseHessian, Unlimited
 from jaxmin._core.variables import Variables
 
@@ -53,5 +53,4 @@ def warm(earlier: Any, method: Any, variables: Variables) -> Core:
 
 def those_with_curvature() -> str:
     """The methods whose results have ``hess_inv``, in words."""
-    has = [name for name, entry in entries("methods").items() if entry.build().warm_start is not None]
-    return " and ".join(map(repr, has))
+    return " and ".join(map(repr, methods_that(lambda method: method.warm_start is not None)))

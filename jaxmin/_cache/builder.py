@@ -5,28 +5,89 @@ import inspect
 import math
 import operator
 import weakref
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType
-from typing import get_args
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, get_args, get_origin, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache import purity
-from jaxmin._core.protocol import LineSearch
+from jaxmin._core.protocol import Defaults, Limit, Method
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-def builder(build):
+class Declaration(NamedTuple):
+    """What a builder declares; see :func:`builder`."""
+
+    aliases: tuple[str, ...]
+    spellings: Mapping[str, str]
+    converters: Mapping[str, Callable[..., Any]]
+    defaults: Defaults | None  # None: those of the method that it builds
+
+
+class Builder(Protocol[P, R_co]):
+    """A function that builds a method, a search or a transformation, and what it declares."""
+
+    declared: Declaration
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+@overload
+def builder(build: Callable[P, R], /) -> Builder[P, R]: ...
+
+
+@overload
+def builder(
+    *,
+    aliases: Iterable[str] = (),
+    spellings: Mapping[str, str] | None = None,
+    tol: Iterable[str] | None = None,
+    limits: Mapping[str, Limit] | None = None,
+    converters: Mapping[str, Callable[..., Any]] | None = None,
+) -> Callable[[Callable[P, R]], Builder[P, R]]: ...
+
+
+def builder(build=None, /, *, aliases=(), spellings=None, tol=None, limits=None, converters=None):
     """Wrap a builder: each constant must be of its kind; calls with equal constants build once.
 
-    A constant is of its default's kind: True or False, a whole number, or a number, which is what it is
-    without a default too. An annotation says what else is welcome: ``float | None`` and ``int | None`` None,
-    ``float | jax.Array`` a traced scalar. Two names have kinds of their own: ``linesearch`` takes a
-    ``LineSearch``, a search's name (built with the file's ``search_defaults``) or None; ``learning_rate``
-    a number, a traced scalar or a schedule, a callable of the iteration index.
+    A constant is of its default's kind: True or False, a whole number, or a number. An annotation says it where there
+    is no default, and what else is welcome: ``float | None`` None, ``float | jax.Array`` a traced scalar, a
+    ``Callable`` in it a schedule, a class an instance of it.
+
+    Args:
+      build: the function, for a builder that declares nothing: ``@builder``.
+      aliases: other names of what it builds, for ``minimize``.
+      spellings: other names of its parameters, for ``options``: a dictionary from the other name to the parameter.
+      tol: the tolerances that ``tol`` stands for; ("gtol",) by default.
+      limits: tolerances and limits of its own: a dictionary of numbers, or :class:`PerVariable`.
+      converters: for a parameter with a kind of its own a function that checks what was given and returns what
+        ``build`` gets, hashable if nothing in it is traced: ``{"linesearch": search(curvature=0.4)}``.
+
+    Returns:
+      The wrapped function, or, where nothing but keywords were given, what wraps it.
+
+    >>> from jaxmin.extend import LineSearch, Method, builder, search
+    >>> @builder(aliases=("sd",), converters={"linesearch": search()})
+    ... def steepest(linesearch: LineSearch | str | None = None) -> Method: ...
     """
+    defaults = None
+    if tol is not None or limits is not None:
+        defaults = Defaults(("gtol",) if tol is None else tuple(tol), tuple((limits or {}).items()))
+    declared = Declaration(tuple(aliases), dict(spellings or {}), dict(converters or {}), defaults)
+    if build is None:
+        return lambda build: _wrapped(build, declared)
+    return _wrapped(build, declared)
+
+
+def _wrapped(build, declared):
     signature = inspect.signature(build)
-    kept = once(build)
+    cached = _built_once(build, declared.defaults)
 
     @functools.wraps(build)
     def checked(*args, **kwargs):
@@ -38,32 +99,35 @@ def builder(build):
         bound.apply_defaults()
         constants = {}
         for name, value in bound.arguments.items():
-            if name == "linesearch":
-                constants[name] = _search(value, build.__globals__.get("search_defaults", {}))
-            else:
-                constants[name] = _constant(signature.parameters[name], value)
-        return kept(**constants)
+            convert = declared.converters.get(name)
+            constants[name] = _constant(signature.parameters[name], value) if convert is None else convert(value)
+        return cached(**constants)
 
+    checked.declared = declared  # type: ignore[attr-defined]  # a function takes attributes
     return checked
 
 
-def once(build):
+def _built_once(build, defaults):
     """Build once for equal constants; anew where one is traced, or a function that may come to see another value."""
 
+    def built(constants):
+        made = build(**constants)
+        return made._replace(defaults=defaults) if isinstance(made, Method) and defaults is not None else made
+
     @functools.lru_cache(maxsize=256)
-    def kept(keys, **constants):
+    def cached(keys, **constants):
         del keys
-        built = build(**constants)
-        if isinstance(built, tuple) and all(map(is_constant, constants.values())):
-            _CONSTANT.update(filter(callable, built))
-        return built
+        made = built(constants)
+        if isinstance(made, tuple) and all(map(is_constant, constants.values())):
+            _CONSTANT.update(filter(callable, made))
+        return made
 
     def of(**constants):
         try:
             keys = tuple(map(_key, constants.values()))
         except (purity.Mutable, TypeError):
-            return build(**constants)
-        return kept(keys, **constants)
+            return built(constants)
+        return cached(keys, **constants)
 
     return of
 
@@ -88,27 +152,38 @@ def _key(value):
 
 
 def _constant(parameter, value):
-    name, default, others = parameter.name, parameter.default, get_args(parameter.annotation)
-    if name == "learning_rate":
-        return _rate(value)
-    if (value is None and NoneType in others) or (jax.Array in others and _is_traced_number(value)):
+    """The value as its parameter has it; raises where the value is not of its kind."""
+    name, default, kinds = parameter.name, parameter.default, _kinds(parameter.annotation)
+    classes = tuple(kind for kind in kinds if isinstance(kind, type) and kind not in (float, int, bool, jax.Array))
+    if isinstance(value, classes) or (jax.Array in kinds and _is_traced_number(value)):
         return value
-    if isinstance(default, bool):
+    if any(get_origin(kind) is Callable for kind in kinds):
+        return _rate(name, value)
+    if isinstance(default, bool) or bool in kinds:
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
         raise TypeError(f"{name}={value!r}: True or False")
-    whole = isinstance(default, int) or int in others
-    kind = "a whole number" if whole else "a number"
+    whole = int in kinds or (isinstance(default, int) and float not in kinds)
+    if classes and not (whole or float in kinds):
+        choices = " or ".join("None" if kind is NoneType else f"a {kind.__name__}" for kind in classes)
+        raise TypeError(f"{name}={value!r}: {choices}")
     try:
         return _number(value, _whole if whole else float)
     except Exception:  # also of a tracer, or of an array of several numbers
-        known = " or a traced scalar" if jax.Array in others else ", known while compiling (not traced)"
+        known = " or a traced scalar" if jax.Array in kinds else ", known while compiling (not traced)"
         known = known if isinstance(value, jax.Array) else ""
-        raise TypeError(f"{name}={value!r}: {kind}{known}") from None
+        raise TypeError(f"{name}={value!r}: {'a whole number' if whole else 'a number'}{known}") from None
+
+
+def _kinds(annotation):
+    """The parts of a union, or the annotation itself; none without one."""
+    if annotation is inspect.Parameter.empty:
+        return ()
+    return (annotation,) if get_origin(annotation) is Callable else get_args(annotation) or (annotation,)
 
 
 def _whole(value):
-    """The integer that it is; 10.0 is one too."""
+    """The value as an integer; 10.0 is one too."""
     return int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
 
 
@@ -124,23 +199,16 @@ def _is_traced_number(value):
     return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
 
 
-def _rate(value):
-    if callable(value) or _is_traced_number(value):
+def _rate(name, value):
+    """A finite number, or a schedule."""
+    if callable(value):
         return value
     try:
         rate = _number(value, float)
     except Exception:
         raise TypeError(
-            f"learning_rate={value!r}: a number, a traced scalar, or a schedule (a callable of the iteration index)"
+            f"{name}={value!r}: a number, a traced scalar, or a schedule (a callable of the iteration index)"
         ) from None
     if not math.isfinite(rate):
-        raise ValueError(f"learning_rate={value!r}: a finite number")
+        raise ValueError(f"{name}={value!r}: a finite number")
     return rate
-
-
-def _search(value, defaults):
-    if value is None or isinstance(value, LineSearch):
-        return value
-    from jaxmin._cache.registry import build_search  # the registry imports the builders' files
-
-    return build_search(value, defaults)

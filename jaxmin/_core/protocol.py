@@ -27,6 +27,28 @@ class Iterate(NamedTuple):
     g: Any  # like params; None for a method that wants no gradient
 
 
+class PerVariable(NamedTuple):
+    """A limit that grows with the number of variables n: ``times`` n."""
+
+    times: int
+
+
+# A tolerance or a limit by default.
+Limit = float | PerVariable
+
+
+class Defaults(NamedTuple):
+    """What a method changes in the stopping of a solve, unless the call says otherwise.
+
+    >>> import jaxmin
+    >>> jaxmin.lbfgs().defaults
+    Defaults(tol=('ftol', 'gtol'), limits=())
+    """
+
+    tol: tuple[str, ...] = ("gtol",)  # the tolerances that the argument ``tol`` stands for
+    limits: tuple[tuple[str, Limit], ...] = ()  # pairs: tolerances and limits of its own
+
+
 class Method(NamedTuple):
     """A minimiser that never calls the function: it is given f and what it wants, and answers with the next point.
 
@@ -84,6 +106,8 @@ class Method(NamedTuple):
       stored: of such a method, ``stored(state)``: the value and gradient that the state holds of ``trial``, or None.
       trees: whether params may be any pytree of arrays, which are never joined; False by default: ``minimize`` has
         the method work on one vector.
+      defaults: the :class:`Defaults` of its stopping; ``tol`` is gtol by default, and the limits are those of
+        ``minimize``.
 
     A worked example is in the page "Writing a method".
     """
@@ -96,6 +120,7 @@ class Method(NamedTuple):
     observe: Callable[..., Any] | None = None
     stored: Callable[[Any], Any] | None = None
     trees: bool = False
+    defaults: Defaults = Defaults()
 
 
 def check_state(state: Any) -> None:

@@ -1,17 +1,17 @@
 """Leaves of x0 that are spread over several devices, and the form that the vector has for their sake."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from jaxmin._cache.registry import entries
 from jaxmin._core.box import Box
 from jaxmin._core.variables import ApartVariables
 from jaxmin._core.vector import typed_sharding
 from jaxmin._problem.objective import Problem
 
 
-def in_form(flat: Any, problem: Problem, method: Any) -> Problem:
+def in_form(flat: Any, problem: Problem, method: Any, choices: Callable[[], str]) -> Problem:
     """The ``Problem`` with x as the method is to have it: one flat vector, or a tuple of its leaves.
 
     Joined leaves are one array, which no sharding of theirs fits: each device would get all of it.
@@ -21,6 +21,7 @@ def in_form(flat: Any, problem: Problem, method: Any) -> Problem:
         and the method can do without.
       problem: a ``Problem`` whose variables are flat.
       method: a ``Method`` or a ``Foreign``.
+      choices: ``choices()`` gives the methods that work on leaves apart, in words, for a message.
 
     Raises:
       TypeError, ValueError: naming options["flat"].
@@ -35,11 +36,11 @@ def in_form(flat: Any, problem: Problem, method: Any) -> Problem:
         if not is_one_vector and any(_is_sharded(u) and typed_sharding(u) for u in problem.leaves):
             raise ValueError(
                 "x0: leaves sharded over explicit axes of a mesh, and this method works on one flat vector of them; "
-                f"jax.sharding.reshard gathers them, {_those_that_do()} take them as they are"
+                f"jax.sharding.reshard gathers them, {choices()} take them as they are"
             )
         return problem
     if not able:
-        why = "hess gives one matrix; hessp works" if method.trees else f"a choice of {_those_that_do()}"
+        why = "hess gives one matrix; hessp works" if method.trees else f"use one of {choices()}"
         raise ValueError(f"options['flat']=False: this method works on one flat vector of x0's leaves; {why}")
     return problem._replace(variables=ApartVariables(problem.leaves, wide=problem.trace.value_dtype))
 
@@ -59,8 +60,3 @@ def placed(box: Box | None, problem: Problem) -> Box | None:
 def _is_sharded(leaf: Any) -> bool:
     known = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
     return known and not leaf.sharding.is_fully_replicated
-
-
-def _those_that_do() -> str:
-    able = [name for name, entry in entries("methods").items() if entry.build().trees]
-    return f"{', '.join(map(repr, able))} and transformations"

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from jaxmin._cache.builder import builder
 from jaxmin._core.protocol import LineSearch
 
-names = ("armijo",)
-
 
 class BacktrackingState(NamedTuple):
     step: Any  # [] t, the next one
@@ -19,16 +17,16 @@ class BacktrackingState(NamedTuple):
     failed: Any  # [] bool
 
 
-@builder
+@builder(aliases=("armijo",))
 def backtracking(
-    sufficient=1e-4,
+    sufficient: float = 1e-4,
     curvature: float | None = 0.9,
-    max_trials=40,
-    interpolate=True,
-    decrease=0.8,
-    increase=1.5,
-    max_step=1.0,
-):
+    max_trials: int = 40,
+    interpolate: bool = True,
+    decrease: float = 0.8,
+    increase: float = 1.5,
+    max_step: float = 1.0,
+) -> LineSearch:
     r"""Shorten the step until f has decreased enough for it, by interpolation from f and the slope.
 
     A step t is taken where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) or, within rounding of

@@ -15,7 +15,7 @@ class FixedState(NamedTuple):
 
 
 @builder
-def fixed(step: float | None = 1.0):
+def fixed(step: float | None = 1.0) -> LineSearch:
     """Take every step as it is: t = ``step``, whatever f does there.
 
     Args:

@@ -24,7 +24,14 @@ class HagerZhangState(NamedTuple):
 
 
 @builder
-def hager_zhang(sufficient=0.1, curvature=0.9, theta=0.5, expansion=5.0, shrinkage=0.66, max_trials=40) -> LineSearch:
+def hager_zhang(
+    sufficient: float = 0.1,
+    curvature: float = 0.9,
+    theta: float = 0.5,
+    expansion: float = 5.0,
+    shrinkage: float = 0.66,
+    max_trials: int = 40,
+) -> LineSearch:
     r"""Search for a step that satisfies the Wolfe or the approximate Wolfe conditions of Hager and Zhang.
 
     A step t is accepted where :math:`\phi'(t) \ge \sigma \phi'(0)` and either

@@ -9,8 +9,6 @@ from jaxmin._cache.builder import builder
 from jaxmin._core.protocol import LineSearch
 from jaxmin.linesearches._interpolate import Point, cubic, longest, secant, select
 
-names = ("zoom", "strong_wolfe", "more_thuente", "dcsrch")
-
 
 class WolfeState(NamedTuple):
     x: Point  # the end of least f: 0, or the best trial with the sufficient decrease
@@ -25,8 +23,8 @@ class WolfeState(NamedTuple):
     trials: jax.Array  # [] int32: trials told so far
 
 
-@builder
-def wolfe(sufficient=1e-4, curvature=0.9, max_trials=40) -> LineSearch:
+@builder(aliases=("zoom", "strong_wolfe", "more_thuente", "dcsrch"))
+def wolfe(sufficient: float = 1e-4, curvature: float = 0.9, max_trials: int = 40) -> LineSearch:
     r"""Search for a step that satisfies the strong Wolfe conditions, by the method of Moré and Thuente.
 
     A step t is accepted where

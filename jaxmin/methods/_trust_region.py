@@ -12,7 +12,7 @@ from jaxmin._core.status import Status
 from jaxmin.methods._noise_floor import STALLS_MAX, Noise, unit
 
 # What SciPy calls the parameters of their builders.
-OPTIONS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
+SPELLINGS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
 # An agreement of model and function below the first shrinks the region, above the second lets it grow.
 _POOR, _GOOD = 0.25, 0.75
 # The decreases by model and by slopes agree within it.

@@ -9,11 +9,9 @@ from jax.flatten_util import ravel_pytree
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.inverse_hessian import Dense, pair_between
-from jaxmin._core.protocol import Direction
-from jaxmin.linesearches.backtracking import backtracking
+from jaxmin._core.protocol import Direction, LineSearch, Method
+from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
-
-options = {"scale_init": "initial_scale"}
 
 
 class BFGSState(NamedTuple):
@@ -21,8 +19,8 @@ class BFGSState(NamedTuple):
     empty: Any  # [] bool: no pair has been used yet, or all were forgotten
 
 
-@builder
-def bfgs(initial_scale=True, linesearch=None):
+@builder(spellings={"scale_init": "initial_scale"}, converters={"linesearch": search()})
+def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None) -> Method:
     r"""The BFGS quasi-Newton method, with an n by n approximation of the inverse Hessian.
 
     After each step s with gradient change y, where s.y > eps \|s.g\|,
@@ -35,7 +33,7 @@ def bfgs(initial_scale=True, linesearch=None):
     Args:
       initial_scale: True (the default) gives H the scale s.y / y.y before its first change
         [1, eq. (6.20)]; False begins with the identity, as SciPy does.
-      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
 
     Returns:
       A ``Method``. Its natural step is 1; the very first step has length min(1, \|g\|).
@@ -83,4 +81,4 @@ def bfgs(initial_scale=True, linesearch=None):
     def inverse_hessian(state):
         return Dense(jnp.where(state.empty, jnp.eye(state.H.shape[0], dtype=state.H.dtype), state.H))
 
-    return descend(Direction(init, update, inverse_hessian, warm_start), linesearch or backtracking())
+    return descend(Direction(init, update, inverse_hessian, warm_start), linesearch)

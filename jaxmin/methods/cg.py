@@ -6,13 +6,9 @@ import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.protocol import Direction
-from jaxmin.linesearches.backtracking import backtracking
+from jaxmin._core.protocol import Direction, LineSearch, Method
+from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
-
-names = ("ncg", "nonlinear_cg", "conjugate_gradient")
-# Conjugacy wants a step near the minimiser along d, whatever the search.
-search_defaults = {"curvature": 0.4}
 
 
 class CGState(NamedTuple):
@@ -20,8 +16,12 @@ class CGState(NamedTuple):
     age: Any  # [] int32: directions since the last restart
 
 
-@builder
-def cg(eta=0.4, linesearch=None):
+@builder(
+    aliases=("ncg", "nonlinear_cg", "conjugate_gradient"),
+    # Conjugacy needs a step near the minimiser along d, whatever the search.
+    converters={"linesearch": search(curvature=0.4)},
+)
+def cg(eta: float = 0.4, linesearch: LineSearch | str | None = None) -> Method:
     r"""Nonlinear conjugate gradients with the beta of Hager and Zhang.
 
     :math:`d = -g + \beta d_{old}` with
@@ -67,6 +67,4 @@ def cg(eta=0.4, linesearch=None):
         new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(anew, 1, age + 1))
         return new.d, vec.where(accepted, new, state)
 
-    return descend(
-        Direction(init, update, trees=True), linesearch or backtracking(**search_defaults), first_step="decrease"
-    )
+    return descend(Direction(init, update, trees=True), linesearch, first_step="decrease")

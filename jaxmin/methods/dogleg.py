@@ -14,8 +14,6 @@ from jaxmin.methods import _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
-options = _trust_region.OPTIONS
-
 
 class DoglegState(NamedTuple):
     # changes with every trip
@@ -34,8 +32,8 @@ class DoglegState(NamedTuple):
     status: Any  # [] int32
 
 
-@builder
-def dogleg(radius=1.0, max_radius=math.inf, eta=0.15):
+@builder(spellings=_trust_region.SPELLINGS)
+def dogleg(radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15) -> Method:
     r"""Newton's method in a trust region, each step the best on a path of two straight legs.
 
     The path leads from the iterate to :math:`p^U = -(g^T g / g^T B g)\, g`, the minimiser of

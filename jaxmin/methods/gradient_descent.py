@@ -2,19 +2,17 @@
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.protocol import Direction
-from jaxmin.linesearches.backtracking import backtracking
+from jaxmin._core.protocol import Direction, LineSearch, Method
+from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
-names = ("gd", "steepest_descent")
 
-
-@builder
-def gradient_descent(linesearch=None):
+@builder(aliases=("gd", "steepest_descent"), converters={"linesearch": search()})
+def gradient_descent(linesearch: LineSearch | str | None = None) -> Method:
     """Go down the gradient: d = -g.
 
     Args:
-      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
 
     Returns:
       A ``Method``.
@@ -32,4 +30,4 @@ def gradient_descent(linesearch=None):
         del x, previous, accepted, restart
         return vec.scale(-1, g), state
 
-    return descend(Direction(lambda x: (), update, trees=True), linesearch or backtracking(), first_step="decrease")
+    return descend(Direction(lambda x: (), update, trees=True), linesearch, first_step="decrease")

@@ -6,21 +6,22 @@ from jax import lax
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.inverse_hessian import Compact, Unlimited, pair_between
-from jaxmin._core.protocol import Direction, Iterate
-from jaxmin.linesearches.backtracking import backtracking
+from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method
+from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
-
-names = ("l-bfgs-b",)
-options = {"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"}
-tol_sets = ("ftol", "gtol")
 
 # Up to so many variables all pairs are kept, in matrices no larger than the pairs would be.
 _FEW_VARIABLES = 16
 _PAIRS = 10
 
 
-@builder
-def lbfgs(memory: int | None = None, linesearch=None):
+@builder(
+    aliases=("l-bfgs-b",),
+    spellings={"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"},
+    tol=("ftol", "gtol"),
+    converters={"linesearch": search()},
+)
+def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None) -> Method:
     r"""Limited-memory BFGS: a quasi-Newton method with the last few pairs of steps and gradient changes.
 
     The direction is :math:`d = -H g`, by the compact form of H [1, eq. (3.1)], a few matrix-vector products. For
@@ -29,7 +30,7 @@ def lbfgs(memory: int | None = None, linesearch=None):
 
     Args:
       memory: pairs kept, >= 1; by default all for up to 16 variables, 10 for more.
-      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
 
     Returns:
       A ``Method``. Its natural step is 1; the very first step has length min(1, \|g\|).
@@ -77,4 +78,4 @@ def lbfgs(memory: int | None = None, linesearch=None):
 
         return lax.scan(push, empty, H.pairs())[0]
 
-    return descend(Direction(init, update, inverse_hessian, warm_start, trees=True), linesearch or backtracking())
+    return descend(Direction(init, update, inverse_hessian, warm_start, trees=True), linesearch)

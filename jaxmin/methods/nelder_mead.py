@@ -5,15 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxmin._cache.builder import once
+from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
-from jaxmin._core.protocol import Iterate, Method
+from jaxmin._core.protocol import Iterate, Method, PerVariable
 from jaxmin._core.status import Status
-
-tol_sets = ("ftol", "xtol")
-limits = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 200 * n, "maxfun": lambda n: 200 * n}
 
 # What a trial is.
 _BUILD, _REFLECT, _EXPAND, _OUTSIDE, _INSIDE, _SHRINK = range(6)
@@ -40,7 +38,26 @@ class NelderMeadState(NamedTuple):
     status: Any  # [] int32
 
 
-def nelder_mead(adaptive=False, initial_simplex=None):
+def _vertices(vertices):
+    """The vertices in a form that can be compared, unless they are traced."""
+    if vertices is None:
+        return None
+    try:
+        shape = np.shape(vertices)
+        known = vertices if isinstance(vertices, jax.core.Tracer) else np.asarray(vertices, float)
+    except (TypeError, ValueError):
+        raise TypeError(f"initial_simplex={vertices!r}: an array [n+1, n] of numbers") from None
+    if len(shape) != 2 or shape[0] != shape[1] + 1:
+        raise ValueError(f"initial_simplex: an array [n+1, n], not of shape {list(shape)}")
+    return tuple(map(tuple, known.tolist())) if isinstance(known, np.ndarray) else known
+
+
+@builder(
+    tol=("ftol", "xtol"),
+    limits={"ftol": 1e-4, "xtol": 1e-4, "maxiter": PerVariable(200), "maxfun": PerVariable(200)},
+    converters={"initial_simplex": _vertices},
+)
+def nelder_mead(adaptive: bool = False, initial_simplex: ArrayLike | None = None) -> Method:
     r"""Nelder and Mead's simplex, for functions without a gradient: it compares values, and no more.
 
     An iteration reflects the highest of n + 1 vertices at the centroid of the others, and expands, contracts
@@ -66,26 +83,9 @@ def nelder_mead(adaptive=False, initial_simplex=None):
       [1] J. A. Nelder and R. Mead, Computer Journal 7 (1965), 308-313.
       [2] F. Gao and L. Han, Comput. Optim. Appl. 51 (2012), 259-277.
     """
-    if not isinstance(adaptive, (bool, np.bool_)):
-        raise TypeError(f"adaptive={adaptive!r}: True or False")
-    return _build(adaptive=bool(adaptive), vertices=_checked(initial_simplex))
+    return _build(adaptive, initial_simplex)
 
 
-def _checked(vertices):
-    """The vertices in a form that can be compared, unless they are traced."""
-    if vertices is None:
-        return None
-    try:
-        shape = np.shape(vertices)
-        known = vertices if isinstance(vertices, jax.core.Tracer) else np.asarray(vertices, float)
-    except (TypeError, ValueError):
-        raise TypeError(f"initial_simplex={vertices!r}: an array [n+1, n] of numbers") from None
-    if len(shape) != 2 or shape[0] != shape[1] + 1:
-        raise ValueError(f"initial_simplex: an array [n+1, n], not of shape {list(shape)}")
-    return tuple(map(tuple, known.tolist())) if isinstance(known, np.ndarray) else known
-
-
-@once
 def _build(adaptive, vertices):
     def init(params):
         n, dtype = params.size, vec.scalar_dtype(params)

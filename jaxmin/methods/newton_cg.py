@@ -6,14 +6,9 @@ import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.protocol import Direction
-from jaxmin.linesearches.backtracking import backtracking
+from jaxmin._core.protocol import Direction, LineSearch, Method
+from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
-
-names = ("newton-cg", "tnc", "truncated_newton")
-options = {"maxcgit": "max_inner"}
-# With SciPy's xtol alone, which no smaller gradient follows from, a small ``tol`` would change nothing.
-tol_sets = ("xtol", "gtol")
 
 # The conjugate gradients end where the residual is below the first, nearer to a minimum below sqrt |g|, for a
 # superlinear rate, and a product gained less than the second's share of the average;
@@ -35,8 +30,14 @@ class NewtonState(NamedTuple):
     reach: Any  # [] how far the next may lead: twice as far as the last step along one; 0 at first
 
 
-@builder
-def newton_cg(max_inner: int | None = None, linesearch=None):
+@builder(
+    aliases=("newton-cg", "tnc", "truncated_newton"),
+    spellings={"maxcgit": "max_inner"},
+    # With SciPy's xtol alone, which no smaller gradient follows from, a small ``tol`` would change nothing.
+    tol=("xtol", "gtol"),
+    converters={"linesearch": search()},
+)
+def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None = None) -> Method:
     r"""Newton's method with a line search: "Newton-CG", in a box "TNC".
 
     The direction z solves :math:`H z = -g` by conjugate gradients that stop early: where the residual is small and the
@@ -48,7 +49,7 @@ def newton_cg(max_inner: int | None = None, linesearch=None):
 
     Args:
       max_inner: products for one direction at most, >= 1; None (default) is 20 n, SciPy's number.
-      linesearch: a ``LineSearch``; ``backtracking()`` by default.
+      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials. Its natural step is 1.
@@ -128,4 +129,4 @@ def newton_cg(max_inner: int | None = None, linesearch=None):
             concave=~convex,
         )
 
-    return descend(Direction(init, update, wants=frozenset({"grad", "hv"}), trees=True), linesearch or backtracking())
+    return descend(Direction(init, update, wants=frozenset({"grad", "hv"}), trees=True), linesearch)

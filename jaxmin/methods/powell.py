@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxmin._cache.builder import once
+from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
-from jaxmin._core.protocol import Iterate, Method
+from jaxmin._core.protocol import Iterate, Method, PerVariable
 from jaxmin._core.status import Status
 from jaxmin.methods import _brent
 from jaxmin.methods._noise_floor import unit
 
-tol_sets = ("ftol", "xtol")
-limits: dict = {"ftol": 1e-4, "xtol": 1e-4, "maxiter": lambda n: 1000 * n, "maxfun": lambda n: 1000 * n}
-
+# The tolerance of x by default.
+_XTOL = 1e-4
 # A line is searched, and a cycle's move of x is judged, this many times less exactly than xtol.
 _COARSE = 100
 # A decrease of f in a cycle below half of this is none, however small f is: SciPy's.
@@ -47,7 +47,29 @@ class PowellState(NamedTuple):
     status: Any  # [] int32
 
 
-def powell(direc=None):
+def _directions(direc):
+    """The directions in a form that can be compared, unless they are traced."""
+    if direc is None:
+        return None
+    try:
+        known = direc if isinstance(direc, jax.core.Tracer) else np.asarray(direc, float)
+    except (TypeError, ValueError):
+        raise TypeError(f"direc={direc!r}: an array [n, n] of numbers, one direction a row") from None
+    if known.ndim != 2 or known.shape[0] != known.shape[1]:
+        raise ValueError(f"direc: an array [n, n], one direction a row, not of shape {list(known.shape)}")
+    if isinstance(known, jax.core.Tracer):
+        return known
+    if not np.all(np.isfinite(known)) or np.linalg.matrix_rank(known) < len(known):
+        raise ValueError(f"direc={known.tolist()}: finite and independent directions, or some x are out of reach")
+    return tuple(map(tuple, known.tolist()))
+
+
+@builder(
+    tol=("ftol", "xtol"),
+    limits={"ftol": 1e-4, "xtol": _XTOL, "maxiter": PerVariable(1000), "maxfun": PerVariable(1000)},
+    converters={"direc": _directions},
+)
+def powell(direc: ArrayLike | None = None) -> Method:
     r"""Powell's method, for functions without a gradient: one line after another is searched for its lowest point.
 
     An iteration is a cycle over n directions, at first the axes. Then the point as far again beyond the cycle is
@@ -76,27 +98,9 @@ def powell(direc=None):
       [2] W. H. Press et al., Numerical Recipes, third edition, 2007, section 10.7.
       [3] R. P. Brent, Algorithms for Minimization without Derivatives, 1973, chapter 5.
     """
-    return _build(direc=_checked(direc))
+    return _build(direc)
 
 
-def _checked(direc):
-    """The directions in a form that can be compared, unless they are traced."""
-    if direc is None:
-        return None
-    try:
-        known = direc if isinstance(direc, jax.core.Tracer) else np.asarray(direc, float)
-    except (TypeError, ValueError):
-        raise TypeError(f"direc={direc!r}: an array [n, n] of numbers, one direction a row") from None
-    if known.ndim != 2 or known.shape[0] != known.shape[1]:
-        raise ValueError(f"direc: an array [n, n], one direction a row, not of shape {list(known.shape)}")
-    if isinstance(known, jax.core.Tracer):
-        return known
-    if not np.all(np.isfinite(known)) or np.linalg.matrix_rank(known) < len(known):
-        raise ValueError(f"direc={known.tolist()}: finite and independent directions, or some x are out of reach")
-    return tuple(map(tuple, known.tolist()))
-
-
-@once
 def _build(direc):
     def init(params):
         n, dtype = params.size, vec.scalar_dtype(params)
@@ -132,7 +136,7 @@ def _build(direc):
 
         # The line: whether its search goes on.
         ulp = unit(value, dtype)
-        xtol = limits["xtol"] if xtol is None else jnp.where(xtol < 0, limits["xtol"], xtol)
+        xtol = _XTOL if xtol is None else jnp.where(xtol < 0, _XTOL, xtol)
         tol = jnp.maximum(_COARSE * xtol, float(jnp.finfo(dtype).eps) ** 0.5).astype(dtype)
         search = _brent.tell(state.search, f, tol, ulp, _NOTHING / 2)
         beyond = state.line == n

@@ -13,9 +13,6 @@ from jaxmin.methods import _secular, _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
-names = ("trust-exact", "more-sorensen")
-options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
-
 
 class TrustExactState(NamedTuple):
     # changes with every trip
@@ -34,8 +31,12 @@ class TrustExactState(NamedTuple):
     status: Any  # [] int32
 
 
-@builder
-def trust_exact(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=_secular.STEPS):
+@builder(
+    aliases=("trust-exact", "more-sorensen"), spellings=_trust_region.SPELLINGS | {"subproblem_maxiter": "max_inner"}
+)
+def trust_exact(
+    radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15, max_inner: int = _secular.STEPS
+) -> Method:
     r"""Newton's method in a trust region, each step the best there is, from the whole Hessian.
 
     The step z is the minimiser of :math:`m(z) = f + g^T z + \frac12 z^T H z` over :math:`\|z\| \le \Delta`: there is

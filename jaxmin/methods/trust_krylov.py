@@ -12,9 +12,6 @@ from jaxmin.methods import _secular, _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
-names = ("trust-krylov", "gltr")
-options = _trust_region.OPTIONS | {"subproblem_maxiter": "max_inner"}
-
 # A residual so small, relative to g, is small enough: at the edge, where the model is least to be trusted, and inside.
 _LOOSE, _TIGHT = 0.5, 0.1
 
@@ -39,8 +36,14 @@ class TrustKrylovState(NamedTuple):
     status: Any  # [] int32
 
 
-@builder
-def trust_krylov(radius=1.0, max_radius=math.inf, eta=0.15, max_inner=50, inexact=True):
+@builder(aliases=("trust-krylov", "gltr"), spellings=_trust_region.SPELLINGS | {"subproblem_maxiter": "max_inner"})
+def trust_krylov(
+    radius: float = 1.0,
+    max_radius: float = math.inf,
+    eta: float = 0.15,
+    max_inner: int = 50,
+    inexact: bool = True,
+) -> Method:
     r"""Newton's method in a trust region, its steps by Lanczos' method, which goes on at the edge.
 
     The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` least over :math:`\|z\| \le \Delta` and the space of

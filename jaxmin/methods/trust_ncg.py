@@ -13,9 +13,6 @@ from jaxmin.methods import _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
-names = ("trust-ncg", "steihaug", "newton-tr")
-options = _trust_region.OPTIONS
-
 # Of the slope along a step that was bent: the decrease that the model must promise [3].
 _FALLS = 0.01
 
@@ -40,8 +37,10 @@ class TrustNCGState(NamedTuple):
     status: Any  # [] int32
 
 
-@builder
-def trust_ncg(radius=1.0, max_radius=math.inf, eta=0.15, max_inner: int | None = None):
+@builder(aliases=("trust-ncg", "steihaug", "newton-tr"), spellings=_trust_region.SPELLINGS)
+def trust_ncg(
+    radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15, max_inner: int | None = None
+) -> Method:
     r"""Newton's method in a trust region, by conjugate gradients that stop at its edge or at negative curvature.
 
     The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` small over :math:`\|z\| \le \Delta`

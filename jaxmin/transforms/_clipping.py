@@ -63,7 +63,7 @@ def clip_grads(tree: PyTree, max_norm: float | jax.Array) -> PyTree:
 
 
 @builder
-def clip_by_global_norm(max_norm: float | jax.Array):
+def clip_by_global_norm(max_norm: float | jax.Array) -> Transformation:
     """Shorten the gradients, all leaves together, to the 2-norm ``max_norm`` where they are longer.
 
     Args:

@@ -10,9 +10,13 @@ import numpy as np
 
 from jaxmin._cache.builder import builder
 
+# A learning rate as a function of the iteration index; and all that a learning rate may be.
+Schedule = Callable[[Any], Any]
+Rate = float | jax.Array | Schedule
+
 
 @builder
-def constant(step_size: float | jax.Array):
+def constant(step_size: float | jax.Array) -> Schedule:
     """The same rate at every iteration.
 
     Args:
@@ -32,7 +36,7 @@ def constant(step_size: float | jax.Array):
 
 
 @builder
-def exponential_decay(step_size: float | jax.Array, decay_steps, decay_rate):
+def exponential_decay(step_size: float | jax.Array, decay_steps: float, decay_rate: float) -> Schedule:
     """The rate falls by the same factor over any ``decay_steps`` iterations: step_size decay_rate^(i / decay_steps).
 
     Args:
@@ -57,7 +61,9 @@ def exponential_decay(step_size: float | jax.Array, decay_steps, decay_rate):
 
 
 @builder
-def inverse_time_decay(step_size: float | jax.Array, decay_steps, decay_rate, staircase=False):
+def inverse_time_decay(
+    step_size: float | jax.Array, decay_steps: float, decay_rate: float, staircase: bool = False
+) -> Schedule:
     """The rate falls as the inverse of time: step_size / (1 + decay_rate i / decay_steps).
 
     Args:
@@ -85,7 +91,9 @@ def inverse_time_decay(step_size: float | jax.Array, decay_steps, decay_rate, st
 
 
 @builder
-def polynomial_decay(step_size: float | jax.Array, decay_steps, final_step_size: float | jax.Array, power: float = 1.0):
+def polynomial_decay(
+    step_size: float | jax.Array, decay_steps: float, final_step_size: float | jax.Array, power: float = 1.0
+) -> Schedule:
     """The rate falls from step_size to final_step_size as (1 - i / decay_steps)^power, and stays there.
 
     Args:
@@ -154,7 +162,7 @@ def _piecewise_constant(boundaries: tuple[float, ...], values: tuple[float, ...]
 
 
 @builder
-def make_schedule(learning_rate):
+def make_schedule(learning_rate: Rate) -> Schedule:
     """The schedule that a rate stands for: a schedule is itself, a number is the same at every iteration.
 
     Args:

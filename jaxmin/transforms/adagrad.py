@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import abs2, check_averages, leafwise, quotient, real_zeros, zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import (
+    Transformation,
+    abs2,
+    check_averages,
+    leafwise,
+    quotient,
+    real_zeros,
+    zeros,
+)
 
 
 class AdagradState(NamedTuple):
@@ -15,7 +24,7 @@ class AdagradState(NamedTuple):
 
 
 @builder
-def adagrad(learning_rate, momentum=0.9):
+def adagrad(learning_rate: Rate, momentum: float = 0.9) -> Transformation:
     r"""Divide each coordinate by the root of the sum of its squared gradients.
 
     .. math:: G_t = G_{t-1} + |g_t|^2, \qquad m_t = \beta m_{t-1} + (1 - \beta) g_t / \sqrt{G_t},

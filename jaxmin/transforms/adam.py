@@ -5,7 +5,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import abs2, check_averages, check_eps, leafwise, quotient, real_zeros, zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import (
+    Transformation,
+    abs2,
+    check_averages,
+    check_eps,
+    leafwise,
+    quotient,
+    real_zeros,
+    zeros,
+)
 
 
 class AdamState(NamedTuple):
@@ -15,7 +25,7 @@ class AdamState(NamedTuple):
 
 
 @builder
-def adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
+def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transformation:
     r"""Divide the mean gradient by the root of the mean square, both estimated by moving averages.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2) |g_t|^2,

@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import check_averages, check_eps, leafwise, quotient, real_zeros, zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import (
+    Transformation,
+    check_averages,
+    check_eps,
+    leafwise,
+    quotient,
+    real_zeros,
+    zeros,
+)
 
 
 class AdamaxState(NamedTuple):
@@ -15,7 +24,7 @@ class AdamaxState(NamedTuple):
 
 
 @builder
-def adamax(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
+def adamax(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transformation:
     r"""Divide the mean gradient by the largest one, of which older ones count exponentially less.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad u_t = \max(\beta_2 u_{t-1}, |g_t|),

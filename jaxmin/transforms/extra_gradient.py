@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.pytree import check_tree
-from jaxmin.transforms._schedules import make_schedule
+from jaxmin.transforms._schedules import Rate, make_schedule
 from jaxmin.transforms._transformation import Transformation, inexact_dtype, zeros
 
 
@@ -18,7 +18,7 @@ class ExtraGradientState(NamedTuple):
 
 
 @builder
-def extra_gradient(learning_rate):
+def extra_gradient(learning_rate: Rate) -> Transformation:
     r"""Look ahead along the gradient, then step from where one was by the gradient found there.
 
     .. math:: x_{k+1/2} = x_k - \eta_k F(x_k), \qquad x_{k+1} = x_k - \eta_k F(x_{k+1/2})

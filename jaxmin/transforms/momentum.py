@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import check_mass, leafwise, zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import Transformation, check_mass, leafwise, zeros
 
 
 class MomentumState(NamedTuple):
@@ -12,7 +13,7 @@ class MomentumState(NamedTuple):
 
 
 @builder
-def momentum(learning_rate, mass):
+def momentum(learning_rate: Rate, mass: float) -> Transformation:
     r"""Go down a velocity, which forgets its past and adds the gradient.
 
     .. math:: v_{k+1} = \mu v_k + g_k, \qquad x_{k+1} = x_k - \eta_k v_{k+1}

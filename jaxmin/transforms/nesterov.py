@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import check_mass, leafwise, zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import Transformation, check_mass, leafwise, zeros
 
 
 class NesterovState(NamedTuple):
@@ -12,7 +13,7 @@ class NesterovState(NamedTuple):
 
 
 @builder
-def nesterov(learning_rate, mass):
+def nesterov(learning_rate: Rate, mass: float) -> Transformation:
     r"""Go down the velocity that the next iteration would have if the gradient stayed.
 
     .. math:: v_{k+1} = \mu v_k + g_k, \qquad x_{k+1} = x_k - \eta_k (\mu v_{k+1} + g_k)

@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import abs2, check_averages, check_eps, leafwise, quotient, real_zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import (
+    Transformation,
+    abs2,
+    check_averages,
+    check_eps,
+    leafwise,
+    quotient,
+    real_zeros,
+)
 
 
 class RMSPropState(NamedTuple):
@@ -14,7 +23,7 @@ class RMSPropState(NamedTuple):
 
 
 @builder
-def rmsprop(learning_rate, gamma=0.9, eps=1e-8):
+def rmsprop(learning_rate: Rate, gamma: float = 0.9, eps: float = 1e-8) -> Transformation:
     r"""Divide each coordinate by the root of a moving average of its squared gradients.
 
     .. math:: n_t = \gamma n_{t-1} + (1 - \gamma) |g_t|^2, \qquad

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
+from jaxmin.transforms._schedules import Rate
 from jaxmin.transforms._transformation import (
+    Transformation,
     abs2,
     check_averages,
     check_eps,
@@ -24,7 +26,9 @@ class RMSPropMomentumState(NamedTuple):
 
 
 @builder
-def rmsprop_momentum(learning_rate, gamma=0.9, eps=1e-8, momentum=0.9):
+def rmsprop_momentum(
+    learning_rate: Rate, gamma: float = 0.9, eps: float = 1e-8, momentum: float = 0.9
+) -> Transformation:
     r"""Add up steps of RMSProp, each of which is forgotten little by little.
 
     .. math:: n_t = \gamma n_{t-1} + (1 - \gamma) |g_t|^2, \qquad

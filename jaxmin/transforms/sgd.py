@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import leafwise
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import Transformation, leafwise
 
 
 class SGDState(NamedTuple):
@@ -11,7 +12,7 @@ class SGDState(NamedTuple):
 
 
 @builder
-def sgd(learning_rate):
+def sgd(learning_rate: Rate) -> Transformation:
     r"""Go down the gradient.
 
     .. math:: x_{k+1} = x_k - \eta_k g_k

@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
-from jaxmin.transforms._transformation import abs2, check_averages, leafwise, quotient, real_zeros, zeros
+from jaxmin.transforms._schedules import Rate
+from jaxmin.transforms._transformation import (
+    Transformation,
+    abs2,
+    check_averages,
+    leafwise,
+    quotient,
+    real_zeros,
+    zeros,
+)
 
 
 class SM3State(NamedTuple):
@@ -16,7 +25,7 @@ class SM3State(NamedTuple):
 
 
 @builder
-def sm3(learning_rate, momentum=0.9):
+def sm3(learning_rate: Rate, momentum: float = 0.9) -> Transformation:
     r"""Divide each coordinate by the root of a bound on the sum of its squared gradients.
 
     .. math:: \nu_t(i) = \min_{r \ni i} \mu_{t-1}(r) + |g_t(i)|^2, \qquad
