@@ -18,8 +18,8 @@ class Iterate(NamedTuple):
     >>> tx, x = jaxmin.lbfgs(), jnp.zeros(2)
     >>> state = tx.init(x)
     >>> _, state = tx.update(jnp.ones(2), state, x, value=jnp.asarray(3.0))
-    >>> state.iterate.f, state.iterate.g.shape
-    (Array(3., dtype=float32), (2,))
+    >>> float(state.iterate.f), state.iterate.g.shape
+    (3.0, (2,))
     """
 
     x: Any  # like params
