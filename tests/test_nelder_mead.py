@@ -10,7 +10,7 @@ from problems import barrier, like, recorded, rosenbrock, shifted
 
 import jaxmin
 from jaxmin import Status
-from jaxmin._core.box import Box
+from jaxmin._core.box import Box, Unbounded
 from jaxmin.methods.nelder_mead import _first_simplex
 
 
@@ -72,7 +72,7 @@ def figures(res):
 def test_the_first_30_iterations_are_scipys(case, variant):
     fun, x0, adaptive, bounds = setting(case, variant)
     method = jaxmin.nelder_mead(adaptive)
-    box = None if bounds is None else Box(*map(jnp.asarray, zip(*bounds)))
+    box = Unbounded() if bounds is None else Box(*map(jnp.asarray, zip(*bounds)))
 
     @jax.jit
     def trip(state):
