@@ -13,6 +13,7 @@ from jaxmin._cache.registry import methods_that
 from jaxmin._core.inverse_hessian import Dense, InverseHessian
 from jaxmin._core.result import OptimizeResult
 from jaxmin._driver.callbacks import Traced, Watcher, trace
+from jaxmin._driver.evaluation import SECOND_ORDER
 from jaxmin._driver.implicit import check_mode
 from jaxmin._driver.solution import bounded
 from jaxmin._interop.nnx import as_model
@@ -29,7 +30,7 @@ class Call(NamedTuple):
     limits: Any
     diff: str
     unrolled: Any  # how many trips are recorded, or None
-    box: Any  # a ``Box``, or None
+    box: Any  # a ``Box`` or ``Unbounded``
     traced: Any  # a ``TracedCallback``, or None
     curvature: Any  # of the result that the solve begins warm from, or None
     history: dict  # see ``_loop.begin``
@@ -69,9 +70,11 @@ def prepare(
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp)
+    if chosen.wants & SECOND_ORDER:
+        problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _those_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
-    _check_wants(chosen, problem, within is not None)
+    _check_wants(chosen, problem, within.bounded)
     curvature = None if options.warm_start is None else warm(options.warm_start, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
     asked = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
