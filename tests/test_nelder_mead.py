@@ -170,7 +170,7 @@ def test_simplices_may_be_traced_and_batched():
     (
         ({"adaptive": 1}, TypeError, "adaptive=1: True or False"),
         ({"initial_simplex": "large"}, TypeError, "initial_simplex='large'"),
-        ({"initial_simplex": np.zeros((2, 2))}, ValueError, r"initial_simplex: .*\[n\+1, n\].*\[2, 2\]"),
+        ({"initial_simplex": np.zeros((2, 2))}, ValueError, r"initial_simplex: .*\[2, 2\].*\[n\+1, n\]"),
         ({"initial_simplex": np.zeros((4, 3))}, ValueError, "initial_simplex: 3 coordinates, for 2 variables"),
     ),
 )
