@@ -92,8 +92,8 @@ def _check_wishes(update: Callable[..., Any]) -> None:
         required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
         if required and parameter.name not in _OFFERED:
             raise TypeError(
-                f"method: its update asks for {parameter.name!r}, which nobody offers; "
-                f"minimize passes {', '.join(_OFFERED)}"
+                f"method: its update asks for {parameter.name!r}, which minimize does not pass; it passes "
+                f"{', '.join(_OFFERED)}"
             )
 
 
