@@ -1,7 +1,7 @@
 """The arguments method, linesearch, tol and options: checked by name, in the spelling of SciPy or of jaxmin."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
