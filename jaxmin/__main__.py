@@ -17,8 +17,8 @@ from jaxmin.datasets.nist import Regression
 
 WIDTH = 100
 ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
-# The options for every data set. A residual is a difference, so rounding changes the objective by more than its own last
-# digit. Gradients much below this gtol are noise.
+# The options for every data set. A residual is a difference, so rounding changes the objective by more than its own
+# last digit. Gradients much below this gtol are noise.
 OPTIONS = {"gtol": 5e-9, "maxiter": 5_000, "maxfun": 10_000}
 CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
 

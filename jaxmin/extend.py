@@ -14,7 +14,7 @@ name               what it is
 ``descend``        a method, made of a ``Direction`` and a ``LineSearch``
 ``LineSearch``     a search for a step along a direction; it sees numbers only
 ``Start``          what a line search knows before its first trial
-``search``         for a ``linesearch`` parameter: accepts a name or a ``LineSearch``
+``search``         for a parameter ``linesearch``: a converter of names and searches
 ``builder``        a decorator that checks constants and declares names
 ``vector``         operations on an array, or on a pytree of arrays
 =================  =====================================================================

@@ -69,7 +69,7 @@ def find(argument: str, name: Any, *packages: str) -> Entry:
     """The entry with this name, in any spelling, in one of the packages.
 
     Raises:
-      TypeError, ValueError, NotImplementedError: if there is none; the message begins with ``argument``.
+      TypeError, ValueError, NotImplementedError: if nothing matches; the message begins with ``argument``.
     """
     found = {
         _plain(spelling): entry

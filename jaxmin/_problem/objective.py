@@ -129,7 +129,7 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
 
 
 def _anywhere(leaf: Any) -> Any:
-    """The leaf without its sharding, so that one trace serves data on any devices."""
+    """The leaf without its sharding: the same trace then serves data on any devices."""
     if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer) or typed_sharding(leaf):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
