@@ -1,4 +1,4 @@
-"""Test settings: 64-bit types at hand, strict promotion of ranks, and compiled programs kept between tests."""
+"""Test settings: 64-bit types enabled, strict promotion of ranks, and compiled programs cached between runs."""
 
 import importlib.util
 import itertools
@@ -18,12 +18,12 @@ cache = os.environ.get("JAXMIN_TEST_CACHE", str(ROOT / ".jax_cache"))
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# The worked examples of the pages are files that a page imports as if they lay beside it.
+# The worked examples of the pages are files. A page imports them as if they were in its own folder.
 sys.path.append(str(ROOT / "docs" / "examples"))
 
 # Built by Sphinx, or run by tests/test_docs.py.
 collect_ignore = ["docs/conf.py", "docs/_build", "docs/_gallery", "docs/gallery"]
-# Releases of some libraries want a newer jax than the lowest that jaxmin supports.
+# Releases of some libraries need a newer jax than the lowest that jaxmin supports.
 for library, needed_by in {
     "flax": ["docs/ecosystem.md"],
     "scipy": ["docs/from_scipy.md"],
@@ -34,17 +34,17 @@ for library, needed_by in {
     if importlib.util.find_spec(library) is None:
         collect_ignore += needed_by
 
-# Pages and examples that promise the same bits, or show what rounding does.
+# Pages and examples that promise equal bits, or show effects of rounding.
 _OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_api/solver.py")}
-# XLA's older emitters for a CPU write slower code, in half the time.
+# XLA's older emitters for a CPU compile slower code in half the time.
 _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config):
-    """Compile in half the time where no test of rounding runs; workers of a parallel run inherit the flag."""
+    """Compile in half the time if no test of rounding runs; workers of a parallel run inherit the flag."""
     if "not rounding" in config.option.markexpr and "PYTEST_XDIST_WORKER" not in os.environ:
         flags = f"{os.environ.get('XLA_FLAGS', '')} {_OLDER_EMITTERS}".strip()
-        # A flag that an XLA does not know ends the process.
+        # A flag that XLA does not know ends the process.
         probe = [sys.executable, "-c", "import jax; jax.devices('cpu')"]
         probed = subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=False)
         if probed.returncode == 0:
@@ -61,6 +61,6 @@ _tests = itertools.count(1)
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Let go of compiled programs now and then: Linux grants a process 65,530 mappings, and a solve takes up to 200."""
+    """Drop compiled programs now and then: Linux allows a process 65,530 mappings, and a solve takes up to 200."""
     if next(_tests) % 100 == 0 or (nextitem is not None and nextitem.path != item.path):
         jax.clear_caches()

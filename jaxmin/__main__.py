@@ -1,4 +1,4 @@
-"""`python -m jaxmin`: certified regressions fitted from their official starts, then many fits at once."""
+"""`python -m jaxmin`: certified regressions, fitted from their official starts, then many fits at once."""
 
 import argparse
 import functools
@@ -17,8 +17,8 @@ from jaxmin.datasets.nist import Regression
 
 WIDTH = 100
 ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
-# One recipe for every data set. Residuals come out of a subtraction, so rounding moves the objective by
-# more than its own last digit: gradients much below this gtol are noise.
+# The options for every data set. A residual is a difference, so rounding changes the objective by more than its own
+# last digit. Gradients much below this gtol are noise.
 OPTIONS = {"gtol": 5e-9, "maxiter": 5_000, "maxfun": 10_000}
 CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
 
@@ -35,7 +35,7 @@ MODELS: dict[str, Callable[[Any, Any], jax.Array]] = {
 
 
 class Fit(NamedTuple):
-    """What one start led to."""
+    """The fit from one start."""
 
     b: np.ndarray  # [p] parameters in their own units
     rss: float  # residual sum of squares
@@ -43,9 +43,9 @@ class Fit(NamedTuple):
     verdict: str  # CERTIFIED, ELSEWHERE or SHORT
 
 
-@functools.cache  # one function object per model, so that a second start compiles nothing
+@functools.cache  # one function object for each model, so that a second start compiles nothing
 def objective(name: str) -> Callable[..., jax.Array]:
-    """Returns f(u, scale, x, y) = 1 - R^2 at b = scale*u: the share of the variance of y left unexplained."""
+    """f(u, scale, x, y) = 1 - R^2 at b = scale*u: the part of the variance of y that the model does not explain."""
     model = MODELS[name]
 
     def unexplained(u: jax.Array, scale: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -56,24 +56,24 @@ def objective(name: str) -> Callable[..., jax.Array]:
 
 
 def solve(data: Regression, scale: np.ndarray, y: Any) -> jaxmin.OptimizeResult:
-    """Fits `y` on the predictor of `data`; parameters are counted in units of `scale`, and start there."""
+    """Fit `y` on the predictor of `data`, with the parameters in units of `scale`, from `scale`."""
     ones = np.ones_like(scale)
     return jaxmin.minimize(objective(data.name), ones, args=(scale, data.x, y), options=OPTIONS)
 
 
 def agreeing_digits(fitted: Any, certified: Any) -> np.ndarray:
-    """Log relative error: decimal digits that agree, from 0 to the 11 that NIST gives."""
+    """Decimal digits that agree, by the relative error: from 0 to 11, as many as NIST gives."""
     with np.errstate(divide="ignore", invalid="ignore"):
         digits = -np.log10(np.abs(fitted - certified) / np.abs(certified))
     return np.clip(np.nan_to_num(digits, nan=0.0, posinf=11.0), 0.0, 11.0)
 
 
 def judge(data: Regression, start: int, result: jaxmin.OptimizeResult) -> Fit:
-    """Compares a result with the certificate; its residual decides what kind of point it is.
+    """Compare a result with the certified values.
 
     Returns:
-      A `Fit`. A success with a larger residual is another stationary point; what is not a success and
-      does not agree to `ENOUGH` digits was not reached.
+      A `Fit`. If fewer than `ENOUGH` digits agree, a success with a larger residual is another stationary point, and
+      any other result did not reach the certified one.
     """
     b = data.starts[start] * np.asarray(result.x)
     rss = float(np.sum((data.y - np.asarray(MODELS[data.name](b, data.x))) ** 2))
@@ -88,7 +88,7 @@ def judge(data: Regression, start: int, result: jaxmin.OptimizeResult) -> Fit:
 
 
 def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Calls `call` once; returns its answer and the seconds until that was ready."""
+    """Call `call` once; return its result, and the seconds until it was ready."""
     begin = time.perf_counter()
     answer = jax.block_until_ready(call())
     return answer, time.perf_counter() - begin
@@ -99,7 +99,7 @@ def paragraph(label: str, text: str) -> None:
 
 
 def show_regression(data: Regression) -> list[Fit]:
-    """Fits one data set from both starts, prints the table and returns the two fits."""
+    """Fit one data set from both starts, print the table, and return the two fits."""
     sizes = f"{data.y.size} observations, {data.certified.size} parameters"
     print(f"{data.name}: {sizes}, {data.difficulty} difficulty")
     print(f"  y = {data.formula}")
@@ -134,7 +134,7 @@ def one_lane(result: jaxmin.OptimizeResult, i: int) -> str:
 
 
 def show_batch(name: str, n: int, seed: int = 0) -> None:
-    """Fits `n` noisy copies of the certified curve in one vmapped solve and prints how parameters spread."""
+    """Fit `n` noisy copies of the certified curve in one batch, and print the spread of the parameters."""
     data = nist.load(name)
     noise = data.rsd * np.random.default_rng(seed).standard_normal((n, data.y.size))
     y = np.asarray(MODELS[name](data.certified, data.x)) + noise
@@ -161,15 +161,15 @@ def show_batch(name: str, n: int, seed: int = 0) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
     known: dict[str, Any] = {"choices": nist.NAMES, "metavar": "NAME"}
     listed = f"data sets to fit, of {', '.join(nist.NAMES)} (default: all)"
     parser.add_argument("--problems", nargs="+", default=nist.NAMES, help=listed, **known)
     parser.add_argument("--batch", type=int, default=1000, metavar="N", help="fits at once (default: 1000)")
-    parser.add_argument("--batch-problem", default="Misra1a", help="of what data (default: Misra1a)", **known)
+    parser.add_argument("--batch-problem", default="Misra1a", help="their data set (default: Misra1a)", **known)
     options = parser.parse_args(argv)
-    jax.config.update("jax_enable_x64", True)  # certified digits are beyond float32
+    jax.config.update("jax_enable_x64", True)  # float32 has fewer digits than are certified
 
     platform = jax.devices()[0].platform
     print(f"NIST StRD regressions by jaxmin.minimize in float64 on {platform}, from both official starts")

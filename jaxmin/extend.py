@@ -1,4 +1,26 @@
-"""Everything that a method or a line search of your own imports; the pages on writing them use nothing else."""
+"""The names for your own methods and line searches.
+
+=================  =====================================================================
+name               what it is
+=================  =====================================================================
+``Method``         a minimiser: two pure functions and what they want of a problem
+``Iterate``        an accepted point, with f and the gradient there
+``Status``         how a solve ended, or ``Status.RUNNING``
+``Defaults``       the tolerances and limits of a method
+``PerVariable``    a limit in proportion to the number of variables
+``Box``            the bounds, and what they do to points and gradients
+``Unbounded``      the same without bounds
+``Direction``      a rule for a descent direction
+``descend``        a method, made of a ``Direction`` and a ``LineSearch``
+``LineSearch``     a search for a step along a direction; it sees numbers only
+``Start``          what a line search knows before its first trial
+``search``         for a parameter ``linesearch``: a converter of names and searches
+``builder``        a decorator that checks constants and declares names
+``vector``         operations on an array, or on a pytree of arrays
+=================  =====================================================================
+
+The pages "Writing a method" and "Writing a line search" use nothing else.
+"""
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector

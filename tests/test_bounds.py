@@ -527,7 +527,7 @@ WRONG = {
     "a dictionary": ({"lower": 0, "upper": 1}, "Bounds"),
     "a string": ("01", "Bounds"),
     "a number": (1, "Bounds"),
-    "pairs of strings": ([("a", "b")] * 2, "no real number"),
+    "pairs of strings": ([("a", "b")] * 2, "not a real number"),
     "strings": (Bounds("a", 1), "'a'"),
     "booleans": (Bounds(False, True), "False"),
     "complex pairs": ([(0, 1j)] * 2, "complex|number"),

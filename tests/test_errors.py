@@ -184,7 +184,7 @@ LIMITS = {
     "gtol list": (TypeError, {"gtol": [1e-5]}, "[1e-05]"),
     "gtol nan": (ValueError, {"gtol": math.nan}, "nan"),
     "ftol text": (TypeError, {"ftol": "small"}, "'small'"),
-    "xtol nan": (ValueError, {"xtol": math.nan}, "nan: a number; below 0 the test is never met"),
+    "xtol nan": (ValueError, {"xtol": math.nan}, "nan: give a number; a number below 0 turns the test off"),
     "maxiter negative": (ValueError, {"maxiter": -1}, "-1"),
     "maxiter in part": (ValueError, {"maxiter": 2.5}, "2.5: a whole number, at least 0, or infinite"),
     "maxfun in part": (ValueError, {"maxfun": np.float32(0.5)}, "0.5"),

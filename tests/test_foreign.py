@@ -73,9 +73,9 @@ def passing(update):
 
 
 REFUSED = {
-    "an argument nobody offers": (
+    "an argument that minimize does not pass": (
         TypeError,
-        ("'grad_fn'", "nobody offers", "value, grad, value_fn"),
+        ("'grad_fn'", "does not pass", "value, grad, value_fn"),
         passing(lambda grads, state, params=None, *, grad_fn: (grads, state)),
     ),
     "an update of two arguments": (TypeError, ("method", "3 were given"), passing(lambda grads, state: (grads, state))),

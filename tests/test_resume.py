@@ -263,7 +263,7 @@ LIMITED = jaxmin.lbfgs(memory=5)
     [
         (ValueError, "'bfgs' and 'lbfgs' do", "cg", lambda: minimize(rosenbrock, [0.0, 0.0])),
         (ValueError, "'bfgs' and 'lbfgs' do", "sgd", lambda: minimize(rosenbrock, [0.0, 0.0])),
-        (ValueError, "holds no hess_inv", "lbfgs", lambda: minimize(rosenbrock, [0.0, 0.0], method="cg")),
+        (ValueError, "has no hess_inv", "lbfgs", lambda: minimize(rosenbrock, [0.0, 0.0], method="cg")),
         (ValueError, "3 variables for an x0 of 2", "lbfgs", lambda: minimize(rosenbrock, [0.0] * 3)),
         (ValueError, "3 variables for an x0 of 2", "bfgs", lambda: minimize(rosenbrock, [0.0] * 3, method="bfgs")),
         (ValueError, r"needs \(s, y\) pairs", LIMITED, lambda: minimize(rosenbrock, [0.0] * 2, method="bfgs")),

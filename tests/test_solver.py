@@ -228,7 +228,7 @@ def test_callbacks_are_called_in_a_run_too():
         (TypeError, "progress: not a keyword", lambda: Solver(valley, progress=True)),
         (ValueError, "method='best': unknown", lambda: Solver(valley, "best").init(START, 1.0)),
         (TypeError, "fun=3", lambda: Solver(3).init(START)),
-        (TypeError, "state=3: what solver.init gave", lambda: Solver(valley).step(3)),
+        (TypeError, "state=3: give a SolverState, from solver.init", lambda: Solver(valley).step(3)),
         (ValueError, "max_steps=-1", lambda: Solver(valley).run(Solver(valley).init(START, 1.0), max_steps=-1)),
         (
             TypeError,

@@ -13,7 +13,7 @@ from jaxmin._driver.callbacks import Traced, watched
 from jaxmin._driver.compiled import solve
 from jaxmin._problem.bounds import BoundsLike
 
-# The ways to choose a method: by name, built, a transformation, or a triple of functions.
+# The ways to choose a method: a name, a built method, a transformation, or a triple of functions.
 MethodLike: TypeAlias = str | Method | TransformationLike | Triple
 
 
@@ -37,45 +37,49 @@ def minimize(
 ) -> OptimizeResult:
     r"""Find a local minimum of a scalar function, in one compiled loop: SciPy's call for JAX.
 
-    It works under ``jit`` and ``vmap``; a second call with the same function, shapes and dtypes compiles
-    nothing, whatever the values of x0, args, bounds, tolerances and limits.
+    It works under ``jit`` and ``vmap``. A second call with the same function, shapes and dtypes compiles nothing,
+    whatever the values of x0, args, bounds, tolerances and limits.
 
     Args:
-      fun: the objective, ``fun(x, *args) -> scalar``, written with ``jax.numpy``. Any callable.
-      x0: the start: an array, a list or tuple of numbers, or any pytree (nested containers, mixed and
-        complex dtypes, modules with leaves that are no arrays). x comes back as x0 went in; integers
+      fun: the objective, ``fun(x, *args) -> scalar``, any callable, written with ``jax.numpy``. It returns one real
+        number, of shape [] or of size 1.
+      x0: the start: an array, a list or tuple of numbers, or any pytree (nested containers, mixed and complex dtypes,
+        modules with leaves that are not arrays). The result's x has the same structure, shapes and dtypes; integers
         become the default float dtype.
-      args: further arguments, a tuple; anything else is the only one. Pytrees, integers and leaves that
-        are no arrays are welcome.
+      args: further arguments of fun, a tuple; () by default. Anything else is one argument. Pytrees, integers and
+        leaves that are not arrays are allowed.
       method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
         "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and
-        "powell", without gradients; in SciPy's spelling or ours. "auto" is
-        "trust_exact" if ``hess`` is given without bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given,
-        otherwise "lbfgs". None is SciPy's rule ("bfgs", with bounds "lbfgs"). Or a built method:
+        "powell", without gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without
+        bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs". None follows SciPy's
+        rule: "bfgs", or "lbfgs" with bounds. Or a built method:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
         by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
         "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
         ``jax.example_libraries.optimizers``.
-      jac: None (default) differentiates fun; True says that fun returns ``(value, gradient)``; a
-        callable ``jac(x, *args)`` gives the gradient, built like x0, in ``jax.grad``'s convention.
-      bounds: SciPy's list of (low, high) pairs, None for no bound; or :class:`~jaxmin.Bounds` (SciPy's too),
-        with arrays or pytrees shaped like x0. A start outside is moved to the nearest point inside; nothing is
-        evaluated outside. The stopping test is then on the projected gradient. A transformation that searches
-        by itself is refused.
-      callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name, called on the host after
-        each iteration with NumPy arrays, under ``vmap`` lane by lane. ``StopIteration`` or True ends the solve
-        (that lane) with status 99; any other exception ends it and is raised here, or, under an outer ``jit``, by
-        JAX when the compiled function runs. Or :func:`jaxmin.traced`, a callback that is part of the compiled loop.
-      hess, hessp: second derivatives by hand, for the methods that use them (others warn): None (automatic
-        differentiation), or callables: ``hess(x, *args)`` gives H of shape [n, n], for x0 of any shape or a pytree
-        what ``jax.hessian`` gives; ``hessp(x, p, *args)`` gives H p, with p and H p built like x0 (None for what
-        does not vary), for complex parts in ``jax.grad``'s convention. Where both are given, the method uses
-        the one that it needs, the Hessian at most once for each iterate. Derivatives of the solution use neither.
-      constraints: SciPy's; not offered yet, and refused.
-      tol: sets gtol (for "lbfgs" ftol as well, for "newton_cg" xtol as well, for "nelder_mead" and "powell" ftol and
-        xtol), as in SciPy, whether the method is named or built. Tolerances in ``options`` take precedence.
-      options: a dictionary, names in SciPy's spelling or ours. The reference has the whole table. The tolerances and
-        limits are traced values:
+      jac: None (default) differentiates fun. True means that fun returns ``(value, gradient)``. A callable
+        ``jac(x, *args)`` returns the gradient, like x0, in ``jax.grad``'s convention.
+      bounds: None (default), or a list of (low, high) pairs as in SciPy, with None for no bound, or
+        :class:`~jaxmin.Bounds` (SciPy's too), with arrays or pytrees shaped like x0. A start outside moves to the
+        nearest point inside, and nothing is evaluated outside. The stopping test then uses the projected gradient.
+        A transformation that searches by itself cannot have bounds.
+      callback: None (default), or as in SciPy ``callback(x)``, or ``callback(intermediate_result)`` with this name.
+        It is called on the host after each iteration, with NumPy arrays, under ``vmap`` for each lane.
+        ``StopIteration`` or True ends the solve (of that lane) with status 99. Any other exception ends it and is
+        raised here; under an outer ``jit`` JAX raises it when the compiled function runs. Or :func:`jaxmin.traced`,
+        a callback that is part of the compiled loop.
+      hess, hessp: second derivatives by hand, for the methods that use them (others warn). None (default) means
+        automatic differentiation. ``hess(x, *args)`` returns H of shape [n, n]; for an x0 of another shape, or a
+        pytree, it returns what ``jax.hessian`` does. ``hessp(x, p, *args)`` returns H p, with p and H p like x0 (None
+        for leaves that do not vary), for complex leaves in ``jax.grad``'s convention. If both are given, the method
+        uses the one that it needs. It evaluates the Hessian at most once for each iterate. Derivatives of the solution
+        use neither.
+      constraints: () only; constraints are not supported yet.
+      tol: None (default), or a number. It sets gtol (for "lbfgs" ftol as well, for "newton_cg" xtol as well, for
+        "nelder_mead" and "powell" ftol and xtol), as in SciPy, whether the method is named or built. Tolerances in
+        ``options`` take precedence.
+      options: None (default), or a dictionary; names in SciPy's spelling or ours. The reference has the whole table.
+        The tolerances and limits are traced values:
 
         - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough;
         - ``ftol`` (off): the decrease of fun in an iteration, relative to max(\|fun\|, 1);
@@ -83,40 +87,41 @@ def minimize(
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
 
         "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n as limits.
-        "powell" too: ``xtol`` and ``ftol`` (1e-4, relative; a line is searched to 100 xtol), and 1000 n.
+        "powell" too: ``xtol`` and ``ftol`` (1e-4, relative; line searches use 100 xtol), and 1000 n as limits.
 
         The others are known while compiling:
 
-        - ``disp``: True prints a line an iteration;
-        - ``history``: N keeps the figures of the last N iterates in ``res.history``, True those of maxiter + 1;
-          ``history_x``: True keeps their points too;
-        - ``warm_start``: the result of a similar problem, with whose ``res.hess_inv`` "lbfgs" and "bfgs" begin; the
-          start is x0 all the same. An "lbfgs" that stores pairs does not take a matrix, which is what "bfgs", and
-          "lbfgs" for up to 16 variables without ``memory``, give;
-        - ``diff``: derivatives of the solution: "implicit" (default), by the implicit function theorem, with respect to
-          args, bounds and what fun closes over; "none", which refuses them; or, for a transformation, "unroll", through
-          each of the maxiter or maxfun evaluations, x0 included, with memory for all of them;
+        - ``disp``: True prints a line for each iteration;
+        - ``history``: N stores the numbers of the last N iterates in ``res.history``, True those of maxiter + 1;
+          ``history_x``: True stores their points too;
+        - ``warm_start``: the result of a similar problem. "lbfgs" and "bfgs" begin with its ``res.hess_inv``; the
+          start is still x0. An "lbfgs" that stores pairs cannot use a matrix. "bfgs" returns a matrix, and so does
+          "lbfgs" without ``memory`` for up to 16 variables;
+        - ``diff``: derivatives of the solution. "implicit" (default) uses the implicit function theorem, with respect
+          to args, bounds and the values that fun closes over. "none" makes derivatives an error. "unroll", for a
+          transformation, differentiates through all the maxiter or maxfun evaluations, also with respect to x0, and
+          needs memory for all of them;
         - ``flat``: whether x0's leaves are joined to one vector for the method. By default they are, unless one of them
-          is sharded over several devices, which is not visible under ``jit``. False leaves each as it is, with its
+          is sharded over several devices (under ``jit`` this is not visible). False leaves each as it is, with its
           sharding; it suits all methods but "bfgs" and those that use matrices or no gradients;
-        - ``wrt`` (``nnx.Param``): of an x0 that is a Flax NNX module, the filter that says which variables vary;
-        - the parameters of the method's and the search's builders, such as ``maxcor`` and ``maxls``; for a
-          transformation by name, ``clip`` too: the largest 2-norm of a gradient that is not scaled down.
-      linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or what a builder made. None (default) is the
-        method's own.
-      has_aux: fun returns ``(value, aux)``; with ``jac=True``, ``((value, aux), gradient)``. The result
-        holds the aux of the point returned.
-      progress: True shows a bar with f, the gradient norm and the evaluations, in notebooks too; of a batch, the
-        lanes that have ended. It needs tqdm (``jaxmin[progress]``).
+        - ``wrt`` (``nnx.Param``): for an x0 that is a Flax NNX module, the filter for the variables that vary;
+        - the parameters of the method's and the search's builders, such as ``maxcor`` and ``maxls``. A transformation
+          by name also has ``clip``: a gradient with a larger 2-norm is scaled down to it.
+      linesearch: "backtracking", "wolfe", "hager_zhang", "fixed", or a built search. None (default) means the
+        method's own search.
+      has_aux: False by default. True means that fun returns ``(value, aux)``, or with ``jac=True``
+        ``((value, aux), gradient)``. The result has the aux at the point returned.
+      progress: False by default. True shows a bar with f, the gradient norm and the evaluations, in notebooks too; for
+        a batch, the lanes that have ended. It needs tqdm (``jaxmin[progress]``).
 
     Returns:
-      An :class:`~jaxmin.OptimizeResult`. Trouble that depends on values (NaN, a failed search, a limit,
-      rounding) is reported by its ``status``, with the best point found.
+      An :class:`~jaxmin.OptimizeResult`. Trouble that depends on values (NaN, a failed search, a limit, rounding) is
+      no exception: ``status`` reports it, with the best point found.
 
     Raises:
-      ValueError, TypeError: for an argument that cannot be right, naming it and the choices.
-      NotImplementedError: for what SciPy offers and this does not yet.
-      ImportError: for ``progress=True`` where tqdm is missing.
+      ValueError, TypeError: for an invalid argument; the message names it and the choices.
+      NotImplementedError: for features of SciPy that jaxmin does not have yet.
+      ImportError: for ``progress=True`` if tqdm is not installed.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> def rosen(x, a):
@@ -126,7 +131,7 @@ def minimize(
     (True, [1.0, 1.0])
 
     References:
-      The method's and the search's own: see their builders.
+      The builders of the methods and of the searches list them.
     """
     call = prepare(
         fun, x0, args, method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, tol=tol,

@@ -1,15 +1,17 @@
-"""What to run and when to stop: method, search and options, in anybody's spelling, checked by name."""
+"""The arguments method, linesearch, tol and options: checked by name, in the spelling of SciPy or of jaxmin."""
 
 import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.registry import find
+from jaxmin._cache.registry import Entry, find
 from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerVariable
 from jaxmin._core.pytree import is_count
+from jaxmin._core.variables import Variables
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign, foreign, is_foreign
 from jaxmin.linesearches import search
@@ -23,9 +25,9 @@ class Option(NamedTuple):
 
     name: str
     spellings: tuple[str, ...]  # other names
-    kind: str  # what may be given
+    kind: str  # the values that it takes, in words
     default: Any
-    whose: str  # what it belongs to; LIMIT, REFUSED and FIXED have a meaning here
+    whose: str  # what it belongs to; LIMIT, FIXED and REFUSED are special
     text: str
 
 
@@ -58,7 +60,7 @@ TABLE = (
     *(Option(name, (), "nothing", None, REFUSED, "there are no finite differences; gradients are exact")
       for name in ("eps", "finite_diff_rel_step", "workers")),
 )  # fmt: skip
-# An option of the transformations that are chosen by name, beside the parameters of their builders.
+# An option of transformations by name, in addition to the parameters of their builders.
 CLIP = Option("clip", (), "a number", None, "a transformation by name",
               "the largest 2-norm of a gradient that is not scaled down; None: any")  # fmt: skip
 
@@ -69,18 +71,22 @@ _LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
 class CallOptions(NamedTuple):
     """The options of a call, by their names in the table."""
 
-    limits: dict[str, Any]  # the tolerances and limits that were given
+    limits: dict[str, Any]  # the tolerances and limits in the call
     disp: bool
-    history: dict[str, Any]  # length and keep_x, as ``begin`` of the loop takes them
+    history: dict[str, Any]  # the arguments history and keep_x of the loop's ``begin``
     warm_start: Any
     diff: str
     flat: bool | None
     wrt: Any
-    others: dict[str, Any]  # which the method and its search must know
+    others: dict[str, Any]  # the options for the method and its search
 
 
-def parse(options):
-    """The options of a call as ``CallOptions``; raises where one cannot be right, by its name."""
+def parse(options: Any) -> CallOptions:
+    """The options of a call as ``CallOptions``.
+
+    Raises:
+      TypeError, ValueError, NotImplementedError: for an option that is not right; the message names it.
+    """
     if not isinstance(options, (dict, type(None))):
         raise TypeError(f"options={options!r}: a dictionary")
     given, others = _split(options or {}, _SPELLINGS)
@@ -101,9 +107,10 @@ def parse(options):
     )
 
 
-def _split(options, spellings):
-    """The options that ``spellings`` knows, under their names there, and the others as they are."""
-    known, others = {}, {}
+def _split(options: Mapping[Any, Any], spellings: Mapping[str, str]) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The options in ``spellings``, under their names there, and the other options."""
+    known: dict[str, Any] = {}
+    others: dict[Any, Any] = {}
     for given, value in options.items():
         name = spellings.get(str(given).lower())
         if name is None:
@@ -115,13 +122,13 @@ def _split(options, spellings):
     return known, others
 
 
-def is_limit(name):
+def is_limit(name: Any) -> bool:
     """Whether the option is a tolerance or a limit of the solve."""
     return _SPELLINGS.get(str(name).lower()) in _LIMITS
 
 
-def _check_scipys(given):
-    """Options of SciPy's that have one value here, or none, are refused with another, never ignored."""
+def _check_scipys(given: Mapping[str, Any]) -> None:
+    """Raise for SciPy's options that jaxmin does not have, or has with one value only."""
     for row in TABLE:
         if row.name in given and row.whose == REFUSED:
             raise ValueError(f"options[{row.name!r}]: {row.text}")
@@ -129,24 +136,24 @@ def _check_scipys(given):
             raise NotImplementedError(f"options[{row.name!r}]: {row.text}")
 
 
-def _check_limit(name, value):
-    """A real scalar; where its value is known, one that makes sense."""
+def _check_limit(name: str, value: Any) -> None:
+    """Raise unless the value is a real scalar, and in its range if it is not traced."""
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value) != 0:
-        raise TypeError(f"{name}={value!r}: one number")
+        raise TypeError(f"{name}={value!r}: give one number")
     if not np.issubdtype(getattr(value, "dtype", type(value)), np.number) or np.iscomplexobj(value):
-        raise TypeError(f"{name}={value!r}: one real number")
+        raise TypeError(f"{name}={value!r}: give one real number")
     if isinstance(value, jax.core.Tracer):
         return
     value, least = float(value), {"options['maxiter']": 0, "options['maxfun']": 1}.get(name)
     if least is None:
         if np.isnan(value):
-            raise ValueError(f"{name}={value!r}: a number; below 0 the test is never met")
+            raise ValueError(f"{name}={value!r}: give a number; a number below 0 turns the test off")
     elif not value >= least or (np.isfinite(value) and value != int(value)):
         raise ValueError(f"{name}={value!r}: a whole number, at least {least}, or infinite")
 
 
-def history_length(options):
-    """How many iterates the options ask for, and whether with x, by the names of the loop."""
+def history_length(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the loop's ``begin`` for these options: ``history``, a length, and ``keep_x``."""
     length, keep_x = options.get("history"), options.get("history_x", False)
     if not isinstance(keep_x, (bool, np.bool_)):
         raise TypeError(f"options['history_x']={keep_x!r}: True or False")
@@ -154,33 +161,36 @@ def history_length(options):
         maxiter = options.get("maxiter")
         if isinstance(maxiter, jax.core.Tracer):
             raise TypeError("options['history']=True: its length is maxiter + 1, which is traced; give a number")
-        # Of many problems each may have its own.
+        # In minimize_many each problem may have its own maxiter.
         length = int(np.max(_LIMITS["maxiter"] if maxiter is None else maxiter)) + 1
     elif length is None or length is False:
         length = 0
     elif not is_count(length) or length < 1:
-        raise ValueError(f"options['history']={length!r}: how many iterates to keep, at least 1; or True")
+        raise ValueError(f"options['history']={length!r}: the number of iterates to keep, at least 1; or True")
     if keep_x and not length:
-        raise ValueError("options['history_x']: it belongs to a history; options['history'] says how long")
+        raise ValueError("options['history_x']: it needs a history; give its length as options['history']")
     return {"history": int(length), "keep_x": bool(keep_x)}
 
 
 # ---- the method
 
 
-def choose(method, linesearch, tol, options, bounded=False):
-    """The method to run and the limits of the solve, by the ``CallOptions``."""
+def choose(
+    method: Any, linesearch: Any, tol: Any, options: CallOptions, bounded: bool = False
+) -> tuple[Method | Foreign, Limits]:
+    """The method to run and the limits of the solve."""
     chosen = _choose_method(method, linesearch, options.others, bounded)
     defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
     return chosen, _limits(defaults, tol, options.limits)
 
 
-def _limits(defaults, tol, given):
-    """The ``Limits`` of the solve: what was given, then what ``tol`` stands for, then the method's own."""
+def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
+    """The ``Limits`` of the solve: from ``options`` first, then from ``tol``, then the method's own."""
     if tol is not None:
         _check_limit("tol", tol)
         given = dict.fromkeys(defaults.tol, tol) | given
-    own, counts = dict(defaults.limits), {"maxiter", "maxfun"}
+    own: dict[str, Any] = dict(defaults.limits)
+    counts = {"maxiter", "maxfun"}
     if own.keys() & counts and given.keys() & counts:  # SciPy's rule: if one is given, the other is no limit
         own |= dict.fromkeys(counts, np.inf)
     elif "maxiter" in given and "maxfun" not in given:  # more iterations need more evaluations
@@ -188,13 +198,13 @@ def _limits(defaults, tol, given):
     return Limits(**(_LIMITS | own | given))
 
 
-def _no_less(default, count):
+def _no_less(default: int, count: Any) -> Any:
     traced = isinstance(count, jax.core.Tracer)
     return jnp.maximum(default, count) if traced else max(default, float(count))
 
 
-def resolve_auto(method, hess, hessp, bounded):
-    """The method that "auto" stands for, by the table in docs/choosing.md; any other method is returned unchanged."""
+def resolve_auto(method: Any, hess: Any, hessp: Any, bounded: bool) -> Any:
+    """Resolve ``method="auto"`` by the table in docs/choosing.md; return any other method unchanged."""
     if not isinstance(method, str) or method.lower() != "auto":
         return method
     if hess is not None and not bounded:
@@ -202,14 +212,14 @@ def resolve_auto(method, hess, hessp, bounded):
     return "lbfgs" if hess is None and hessp is None else "trust_ncg"
 
 
-def _choose_method(method, linesearch, options, bounded):
-    """The ``Method`` or the ``Foreign``, built with the options, which must all belong to it or to its search."""
+def _choose_method(method: Any, linesearch: Any, options: dict[Any, Any], bounded: bool) -> Method | Foreign:
+    """The ``Method`` or the ``Foreign``, built with the options; each option must belong to it or to its search."""
     if method is None:
         method = "lbfgs" if bounded else "bfgs"
     if isinstance(method, LineSearch):
-        raise TypeError("method: that is a line search; give it as linesearch")
+        raise TypeError("method: this is a line search; give it as linesearch")
     if isinstance(method, Direction):
-        raise TypeError("method: that is a Direction; jaxmin.descend(direction, linesearch) makes a method of it")
+        raise TypeError("method: this is a Direction; give jaxmin.descend(direction, linesearch)")
     if isinstance(method, Method):
         if linesearch is not None:
             raise ValueError("linesearch: this method is already built; give the search to its builder")
@@ -222,33 +232,38 @@ def _choose_method(method, linesearch, options, bounded):
     if entry.package == "transforms":
         return _choose_transformation(entry, linesearch, options)
     if linesearch is not None and not entry.takes_search:
-        raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none")
+        raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none; omit it")
     constants, found = _constants(options, entry.parameters, linesearch, entry.converters.get("linesearch"))
     return entry.build(**constants, **found)
 
 
-def _choose_transformation(entry, linesearch, options):
-    """A transformation by name, with the search that was given, if any."""
+def _choose_transformation(entry: Entry, linesearch: Any, options: dict[Any, Any]) -> Foreign:
+    """A transformation by name, with a line search if one is given."""
     known = entry.parameters | {CLIP.name: CLIP.name}
     constants, found = _constants(options, known, linesearch, search() if linesearch is not None else None)
     clip = constants.pop(CLIP.name, None)
     missing = [name for name in entry.required if name not in constants]
     if missing:
         raise ValueError(f"options: method {entry.name!r} needs {', '.join(map(repr, missing))}")
-    kept = clip is None and not any(callable(value) or isinstance(value, jax.Array) for value in constants.values())
+    cacheable = clip is None and not any(
+        callable(value) or isinstance(value, jax.Array) for value in constants.values()
+    )
     transformation = entry.build(**constants)
     if clip is not None:
         transformation = chain(clip_by_global_norm(clip), transformation)
-    return foreign(transformation, kept=kept, **found)
+    return foreign(transformation, kept=cacheable, **found)
 
 
-def _constants(options, known, linesearch, converter, built=False):
-    """The constants of a method, and its search as a keyword, out of the options, which must all belong to the two.
+def _constants(
+    options: dict[Any, Any], known: Mapping[str, str], linesearch: Any, converter: Any, built: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The constants of a method, and its search as a keyword; each option must belong to the method or to its search.
 
     Args:
+      options: the options.
       known: the spellings of the method's parameters.
-      linesearch: what was given; None for the method's own.
-      converter: what makes a search of it; None where there is no search.
+      linesearch: the argument of the call; None for the method's own search.
+      converter: makes a search of a name and constants; None where there is no search.
       built: whether the method is built already.
     """
     by_name = converter is not None and not isinstance(linesearch, LineSearch)
@@ -261,8 +276,8 @@ def _constants(options, known, linesearch, converter, built=False):
     return constants, {"linesearch": converter(linesearch, **of_its_search)}
 
 
-def _reject(options, parameters, built=False):
-    """Refuse the options, which are unknown, with the nearest names and the choices."""
+def _reject(options: Mapping[Any, Any], parameters: Iterable[str], built: bool = False) -> None:
+    """Raise for unknown options, with the nearest names and the choices; do nothing if there are none."""
     if not options:
         return
     offered = [
@@ -274,7 +289,7 @@ def _reject(options, parameters, built=False):
     if any(near):
         message += f"; did you mean {' and '.join(repr(name) for names in near for name in names)}?"
     elif built:
-        message += "; this method is already built: give its builder what belongs to the method."
+        message += "; this method is already built: give its own parameters to its builder."
     joint = " The" if any(near) or built else "; the"
     raise ValueError(f"{message}{joint} choices are {', '.join(choices)}")
 
@@ -282,27 +297,27 @@ def _reject(options, parameters, built=False):
 # ---- the solve
 
 
-def trips_unrolled(diff, method, limits):
-    """How many trips ``options["diff"]="unroll"`` records; None for another choice."""
+def steps_unrolled(diff: str, method: Method | Foreign, limits: Limits) -> int | None:
+    """How many steps ``options["diff"]="unroll"`` records; None for another choice."""
     if diff != "unroll":
         return None
     if not isinstance(method, Foreign) or method.linesearch is not None:
         raise ValueError(
-            "options['diff']='unroll': for transformations such as 'sgd' and 'adam', each of whose points is a smooth "
-            "function of the last; a search or a trust region compares numbers. 'implicit' serves every method"
+            "options['diff']='unroll': only for transformations such as 'sgd' and 'adam', where each point is a smooth "
+            "function of the last; a search or a trust region is not smooth. Use 'implicit', which suits every method"
         )
     for name in ("maxiter", "maxfun"):
         if isinstance(getattr(limits, name), jax.core.Tracer):
-            raise TypeError(f"options[{name!r}]: with diff='unroll' a number known while compiling, not a traced one")
+            raise TypeError(f"options[{name!r}]: traced; diff='unroll' needs a number that is known while compiling")
     if not np.isfinite(min(limits.maxiter, limits.maxfun)):
-        raise ValueError("options['maxiter']: infinite; diff='unroll' records every trip, and needs a number")
+        raise ValueError("options['maxiter']: infinite; diff='unroll' records every step, so give a number")
     return int(min(limits.maxiter + 1, limits.maxfun))
 
 
-def as_arrays(limits, variables):
-    """The limits in the dtypes of the solve, whatever they were given as: another type would compile anew."""
+def as_arrays(limits: Limits, variables: Variables) -> Limits:
+    """The limits in the dtypes of the solve, so that a call with other types compiles nothing."""
 
-    def count(value):
+    def count(value: Any) -> Any:
         whole = jnp.iinfo(jnp.int32).max
         if isinstance(value, PerVariable):
             value = value.times * variables.size
@@ -310,7 +325,7 @@ def as_arrays(limits, variables):
             return jnp.minimum(value, whole).astype(jnp.int32)
         return np.int32(min(float(value), whole))
 
-    def tolerance(value):
+    def tolerance(value: Any) -> Any:
         dtype = variables.dtype
         return value.astype(dtype) if isinstance(value, jax.core.Tracer) else np.asarray(value, dtype)
 

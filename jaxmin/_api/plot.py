@@ -1,4 +1,4 @@
-"""plot: how solves went, from the history in their results."""
+"""plot: the convergence of solves, from the history in their results."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,29 +21,30 @@ def plot(
     results: OptimizeResult | list[OptimizeResult] | tuple[OptimizeResult, ...], *, labels: Sequence[str] | None = None,
     over: str = "evaluations", fun: Callable[..., Any] | None = None, args: Any = (),
 ) -> "Figure":  # fmt: skip
-    """Draw the convergence of one solve, or of several for comparison: f above its least, and the gradient norm.
+    """Plot the convergence of one solve, or of several: f minus the least f, and the gradient norm.
 
     Args:
-      results: an ``OptimizeResult`` with a history (``options={"history": N}``), or a list of them. f is drawn above
-        the least f of them all; the iterates that have it are at -inf, and not drawn.
-      labels: a name for each; "1", "2", ... by default.
-      over: "evaluations" (default) or "iterations".
-      fun: for two variables, the objective, ``fun(x, *args)``: the iterates are drawn on its contours too, which
-        takes a history with ``options={"history_x": True}``.
-      args: its further arguments.
+      results: an ``OptimizeResult`` with a history (``options={"history": N}``), or a list of them. The plot shows f
+        minus the least f of all the results, on a logarithmic axis; iterates with the least f are not drawn.
+      labels: a name for each result; "1", "2", ... by default.
+      over: the horizontal axis, "evaluations" (default) or "iterations".
+      fun: None (default); or for two variables the objective, ``fun(x, *args)``. The iterates are then also drawn on
+        its contours; this needs histories with ``options={"history_x": True}``.
+      args: further arguments of fun, a tuple; () by default.
 
     Returns:
-      The figure, of matplotlib (``jaxmin[plot]``); ``figure.savefig("run.png")`` writes it.
+      A ``matplotlib.figure.Figure`` (``jaxmin[plot]``); ``figure.savefig("run.png")`` writes it.
 
     Raises:
-      ValueError: where a result has no history, or is a batch.
-      ImportError: where matplotlib is not installed.
+      ValueError: if results is empty, or a result has no history or is a batch; if there are not as many labels; for an
+        unknown ``over``; or if ``fun`` is given and x is not two real numbers that a history holds.
+      ImportError: if matplotlib is not installed.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> def rosen(x):
     ...     return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
-    >>> kept = {"history": 100, "history_x": True}
-    >>> runs = [jaxmin.minimize(rosen, [-1.2, 1.0], method=method, options=kept) for method in ("lbfgs", "bfgs")]
+    >>> options = {"history": 100, "history_x": True}
+    >>> runs = [jaxmin.minimize(rosen, [-1.2, 1.0], method=method, options=options) for method in ("lbfgs", "bfgs")]
     >>> figure = jaxmin.plot(runs, labels=["L-BFGS", "BFGS"], fun=rosen)
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['f − least f', '|g|', 'x[1]']
@@ -85,10 +86,10 @@ def plot(
 
 
 def _history(number: int, result: OptimizeResult) -> History:
-    """The history of a result as NumPy arrays, without the rows that were never written."""
+    """The history of a result as NumPy arrays, without unused entries."""
     history = getattr(result, "history", None)
     if history is None:
-        raise ValueError(f"results[{number}]: it has no history; minimize(..., options={{'history': 200}}) keeps one")
+        raise ValueError(f"results[{number}]: it has no history; give minimize options={{'history': 200}}")
     if np.ndim(result.status):
         raise ValueError(f"results[{number}]: a batch; jax.tree.map(lambda leaf: leaf[0], res) is its first lane")
     history = jax.tree.map(np.asarray, history)
@@ -96,28 +97,28 @@ def _history(number: int, result: OptimizeResult) -> History:
 
 
 def _positive(curve: Any) -> np.ndarray:
-    """What a logarithmic axis can show; the rest is left out."""
+    """The curve for a logarithmic axis: NaN where it is not positive."""
     return np.where(curve > 0, curve, np.nan)
 
 
 def _path(result: OptimizeResult) -> np.ndarray:
     """The iterates of a result of two variables, [N, 2]."""
     if result.history.x is None:
-        raise ValueError("fun: the path is drawn of a history with x; minimize(..., options={'history_x': True})")
-    kept = np.asarray(result.history.nit) >= 0
-    columns = [np.asarray(leaf)[kept].reshape(kept.sum(), -1) for leaf in jax.tree.leaves(result.history.x)]
+        raise ValueError("fun: the history has no points; give minimize options={'history': 200, 'history_x': True}")
+    used = np.asarray(result.history.nit) >= 0
+    columns = [np.asarray(leaf)[used].reshape(used.sum(), -1) for leaf in jax.tree.leaves(result.history.x)]
     path = np.concatenate(columns, axis=1)
     if path.shape[1] != 2 or np.iscomplexobj(path):
-        raise ValueError(f"fun: contours are drawn of two real variables, and x has {path.shape[1]}")
+        raise ValueError(f"fun: contours need two real variables, and x has {path.shape[1]}; omit fun")
     return path
 
 
 def _of_two(fun: Callable[..., Any], args: Any, result: OptimizeResult) -> Callable[[jax.Array], Any]:
-    """fun as a function of the two numbers that x holds."""
+    """fun as a function of the two numbers in x."""
     args = args if isinstance(args, tuple) else (args,)
     leaves, tree = jax.tree.flatten(result.history.x)
     if tree != jax.tree.structure(result.x):
-        raise ValueError("fun: contours are drawn of an x whose arrays all vary")
+        raise ValueError("fun: contours need an x whose arrays all vary; omit fun")
 
     def of_two(pair: jax.Array) -> Any:
         parts = jnp.split(pair, [leaves[0][0].size]) if len(leaves) == 2 else [pair]
@@ -134,7 +135,7 @@ def _draw_paths(axes: Any, paths: list[np.ndarray], labels: Sequence[str], fun: 
     u, v = (np.linspace(low[i] - edge[i], high[i] + edge[i], _GRID) for i in (0, 1))
     points = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
     values = np.asarray(jax.jit(jax.vmap(fun))(points), float).reshape(_GRID, _GRID)
-    # Steps that grow with the height, so that the floor of a narrow valley has contours of its own.
+    # The levels grow with the height, so that the bottom of a narrow valley has contours too.
     finite = np.isfinite(values)
     if np.any(finite):
         heights = np.where(finite, values, np.nan) - np.min(values[finite])

@@ -1,56 +1,64 @@
 """A call of minimize, checked and ready to run."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, trips_unrolled
+from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_unrolled
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
-from jaxmin._core.inverse_hessian import Dense, InverseHessian
+from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
+from jaxmin._core.protocol import Method
 from jaxmin._core.result import OptimizeResult
-from jaxmin._driver.callbacks import Traced, Watcher, trace
+from jaxmin._core.typing import PyTree
+from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
 from jaxmin._driver.evaluation import SECOND_ORDER
 from jaxmin._driver.implicit import check_mode
 from jaxmin._driver.solution import bounded
+from jaxmin._driver.stopping import Limits
+from jaxmin._interop.foreign import Foreign
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem import hessian, objective
-from jaxmin._problem.bounds import box
+from jaxmin._problem.bounds import BoundsLike, box
+from jaxmin._problem.objective import Problem
 from jaxmin._problem.sharding import in_form, placed
 
 
 class Call(NamedTuple):
     """A call of minimize, checked and ready to run."""
 
-    problem: Any
-    method: Any
-    limits: Any
+    problem: Problem
+    method: Method | Foreign
+    limits: Limits
     diff: str
-    unrolled: Any  # how many trips are recorded, or None
-    box: Any  # a ``Box`` or ``Unbounded``
-    traced: Any  # a ``TracedCallback``, or None
-    curvature: Any  # of the result that the solve begins warm from, or None
-    history: dict  # see ``_loop.begin``
-    watcher: Any  # () -> a ``Watcher``, or None
-    whole: Any  # x as the solve has it -> the user's
+    unrolled: int | None  # the number of steps to record
+    box: Box | Unbounded
+    traced: TracedCallback | None
+    curvature: Core | None  # the inverse Hessian of a warm start
+    history: dict[str, Any]  # the arguments history and keep_x of the loop's ``begin``
+    watcher: Callable[[], Watcher | None]
+    whole: Callable[[PyTree], Any] | None  # the x of the solve -> the user's model; None if x0 is not a model
 
-    def result(self, *solved):
-        """What the user is given, of what ``solve`` gave."""
+    def result(self, *solved: Any) -> OptimizeResult:
+        """The user's result, from the output of ``solve``."""
         result = result_of(self.problem, bounded(self.problem.variables, self.box, solved[-1]), *solved)
         return result if self.whole is None else dataclasses.replace(result, x=self.whole(result.x))
 
 
 def prepare(
-    fun, x0, args=(), method="lbfgs", *, jac=None, hess=None, hessp=None, bounds=None, constraints=(), tol=None,
-    callback=None, options=None, linesearch=None, has_aux=False, progress=False,
-):  # fmt: skip
-    """The arguments of minimize, which says what they are, as a ``Call``."""
+    fun: Any, x0: PyTree, args: Any = (), method: Any = "lbfgs", *, jac: Any = None, hess: Any = None,
+    hessp: Any = None, bounds: BoundsLike | None = None, constraints: Any = (), tol: Any = None, callback: Any = None,
+    options: Any = None, linesearch: Any = None, has_aux: bool = False, progress: bool = False,
+) -> Call:  # fmt: skip
+    """The arguments of ``minimize``, checked, as a ``Call``."""
     _refuse(constraints=constraints)
     if not (callback is None or callable(callback) or isinstance(callback, Traced)):
-        raise TypeError(f"callback={callback!r}: callable, callback(x) or callback(intermediate_result)")
+        raise TypeError(f"callback={callback!r}: give a callable, callback(x) or callback(intermediate_result)")
     for name, flag in (("has_aux", has_aux), ("progress", progress)):
         if not isinstance(flag, (bool, np.bool_)):
             raise TypeError(f"{name}={flag!r}: True or False")
@@ -66,52 +74,52 @@ def prepare(
         x0 = model.parameters
     method = resolve_auto(method, hess, hessp, bounds is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
-    unrolled = trips_unrolled(options.diff, chosen, limits)
+    unrolled = steps_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp)
     if chosen.wants & SECOND_ORDER:
         problem = objective.with_second(problem)
-    problem = in_form(options.flat, problem, chosen, _those_on_leaves)
+    problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
     _check_wants(chosen, problem, within.bounded)
     curvature = None if options.warm_start is None else warm(options.warm_start, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
-    asked = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
-    told = None if asked is not None else callback
+    in_loop = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
+    on_host = None if in_loop is not None else callback
 
-    def watcher():
-        if told is None and not options.disp and not progress:
+    def watcher() -> Watcher | None:
+        if on_host is None and not options.disp and not progress:
             return None
         most = options.limits.get("maxiter")
         bar = Bar(None if most is None or isinstance(most, jax.core.Tracer) else int(most)) if progress else None
-        return Watcher(told, options.disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
+        return Watcher(on_host, options.disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
 
     limits = as_arrays(limits, problem.variables)
-    of_user = None if model is None else whole
+    of_model = None if model is None else whole
     return Call(
-        problem, chosen, limits, options.diff, unrolled, within, asked, curvature, options.history, watcher, of_user
+        problem, chosen, limits, options.diff, unrolled, within, in_loop, curvature, options.history, watcher, of_model
     )  # fmt: skip
 
 
-def _refuse(**given):
-    """What is not offered is refused by name, never ignored."""
+def _refuse(**given: Any) -> None:
+    """Raise for arguments that jaxmin does not support yet."""
     for name, value in given.items():
         if value is not None and not (name == "constraints" and isinstance(value, (tuple, list)) and not value):
             raise NotImplementedError(f"{name}: not offered yet")
 
 
-def _checked_jac(jac):
+def _checked_jac(jac: Any) -> Any:
     if not (jac is None or isinstance(jac, bool) or callable(jac)):
         raise ValueError(
-            f"jac={jac!r}: None or False (automatic differentiation, which finite differences cannot beat), "
+            f"jac={jac!r}: give None or False (automatic differentiation, which finite differences cannot beat), "
             "True (fun returns value and gradient), or a callable"
         )
     return None if jac is False else jac
 
 
-def _check_wants(method, problem, bounded):
-    """Refuse a method that wants what the problem does not offer, or takes no bounds where there are some."""
+def _check_wants(method: Method | Foreign, problem: Problem, bounded: bool) -> None:
+    """Raise if the method wants something that the problem does not offer, or takes no bounds and there are some."""
     missing = method.wants - problem.offers
     if missing:
         raise ValueError(
@@ -126,17 +134,19 @@ def _check_wants(method, problem, bounded):
         )
 
 
-def _those_on_leaves():
-    """The methods that work on the leaves of x0 as they are, in words."""
+def _methods_on_leaves() -> str:
+    """The methods that work on the leaves of x0 without joining them, in words."""
     return f"{', '.join(map(repr, methods_that(lambda method: method.trees)))} and transformations"
 
 
-def _quoted(names):
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
-def result_of(problem, bounded, x, jac, solution, axes=None):
-    """The arrays that the solve gave, in the user's structures; ``axes``: see ``InverseHessian``."""
+def result_of(
+    problem: Problem, bounded: Any, x: Any, jac: Any, solution: Any, axes: tuple[int, ...] | None = None
+) -> OptimizeResult:
+    """The arrays of the solve in the user's structures; for ``axes`` see ``InverseHessian``."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
     nit, nfev, nhev, curvature, history = solution.others
     if history is not None and history.x is not None:

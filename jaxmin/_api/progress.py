@@ -1,4 +1,4 @@
-"""A bar that shows how far a solve is, with tqdm."""
+"""A progress bar for a solve, with tqdm."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 class Bar:
-    """The bar of one solve: its iterations; of a batch, the lanes that have ended.
+    """The bar of one solve: its iterations, or for a batch the lanes that have ended.
 
     Args:
-      total: the iterations that there can be, or None.
+      total: the largest possible number of iterations, or None.
 
     Raises:
-      ImportError: where tqdm is not installed.
+      ImportError: if tqdm is not installed.
     """
 
     def __init__(self, total: int | None = None) -> None:
@@ -21,13 +21,13 @@ class Bar:
         except ImportError as error:
             raise ImportError("progress=True: the bar needs tqdm; pip install 'jaxmin[progress]'") from error
         self._make, self._total = tqdm, total
-        self._bar: Any = None  # made when there is something to show: how many lanes there are is not known before
-        self._ended: Any = 0  # of each lane
+        self._bar: Any = None  # made by the first ``show``: the number of lanes is not known before
+        self._ended: Any = 0  # for each lane
         self._nit: Any = 0
         self._nfev: Any = 0
 
     def show(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
-        """Show a step of all lanes; the figures of lanes that had ended before are ignored."""
+        """Show a step of all lanes; the numbers of lanes that had ended before are ignored."""
         if self._bar is None:
             whole = {"total": self._total, "unit": "it"} if due.ndim == 0 else {"total": due.size, "unit": "lane"}
             self._bar = self._make(**whole)
@@ -54,7 +54,7 @@ class Bar:
         self._make.write(line)
 
     def close(self) -> None:
-        """Leave the bar as it stands, with its last figures."""
+        """Leave the bar on the screen, with its last numbers."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()

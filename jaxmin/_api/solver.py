@@ -1,4 +1,4 @@
-"""Solver: the solve of minimize in the user's hands, step by step; saved and resumed."""
+"""Solver: the solve of minimize, taken step by step by the user, saved and resumed."""
 
 import dataclasses
 import functools
@@ -50,19 +50,20 @@ class _Structure(NamedTuple):
 
     variables: Variables
     x: Static  # x0 without its arrays
-    args: Static  # args without theirs
-    weak: tuple[bool, ...]  # of the arrays of args: whether each is weakly typed, as Python's numbers are
+    args: Static  # args without their arrays
+    weak: tuple[bool, ...]  # for each array of args: whether it is weakly typed, as Python's numbers are
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "fixed", "args"], meta_fields=["structure"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SolverState:
-    """A solve in progress: a pytree whose leaves are arrays, with everything that :class:`Solver` needs to go on.
+    """A solve in progress: a pytree of arrays, with everything that :class:`Solver` needs to go on.
 
     ``Solver.init`` makes it. Under ``vmap`` each array has a leading batch axis.
 
-    - ``x``, ``fun``: the last iterate, built like x0, and the objective there; before the first step x0 and NaN.
-    - ``nit``: its number, int32, shape []; x0 is number 0, and before the first step it is -1.
+    - ``x``: the last iterate, like x0; before the first step x0 itself.
+    - ``fun``: the objective at x, shape [], float32 or wider; NaN before the first step.
+    - ``nit``: the number of the iterate, int32, shape []; x0 is number 0, and before the first step it is -1.
     - ``nfev``: evaluations so far, int32, shape [].
     - ``status``: a :class:`~jaxmin.Status`, -1 while the solve can go on; int32, shape [].
     - ``done``: whether it has ended; bool, shape [].
@@ -92,7 +93,7 @@ class SolverState:
 
     @property
     def fun(self) -> jax.Array:
-        """The objective there."""
+        """The objective at x."""
         return jnp.where(self.nit < 0, jnp.nan, self.carry.state.iterate.f)
 
     @property
@@ -123,7 +124,7 @@ class SolverState:
 
 
 class Solver:
-    """The solve of :func:`minimize` taken step by step: the same loop with the same results.
+    """The solve of :func:`minimize`, step by step: the same loop with the same results.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x, a: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (a - x[:-1]) ** 2)
@@ -135,28 +136,29 @@ class Solver:
     >>> bool(jnp.all(solver.result(state).x == res.x)), state.nfev == res.nfev
     (True, Array(True, dtype=bool))
 
-    Steps by hand, runs of some steps and a run to the end give the numbers of ``minimize`` bit for bit. Those of
-    a transformation may differ in the last place, where XLA compiles its loop differently. A solve that was
-    saved and resumed by the same calls always has the same numbers.
+    Single steps, runs of several steps and a run to the end give the numbers of ``minimize`` bit for bit. For a
+    transformation they may differ in the last digit, where XLA compiles its loop differently. A solve that was saved
+    and resumed by the same calls always has the same numbers.
 
-    A step is one evaluation of fun and its gradient: a new iterate, or a trial of a line search (of a second-order
-    method, a product or a matrix). All methods work inside ``jit``, ``vmap`` and ``scan``; outside,
-    ``jax.jit(solver.step)`` avoids tracing fun at each step. The derivatives of a state are NaN: ``minimize`` has
-    the derivatives of a solution.
+    A step is one evaluation of fun and its gradient: at a new iterate, or at a trial of a line search. A second-order
+    method also has steps that evaluate a product or a matrix. All functions of a solver work inside ``jit``, ``vmap``
+    and ``scan``. Outside, ``jax.jit(solver.step)`` avoids a trace of fun at each step. The derivatives of a state are
+    NaN: use ``minimize`` for the derivatives of a solution.
 
-    The state holds the arrays of args, so that a step needs nothing else, and a saved state can go on in another
-    process. Values that fun closes over stay with fun: close over data that should not be saved, or that all lanes
-    of a batch share. The settings belong to the solver: a state goes on under the limits of the solver that takes
-    it, which must have the same fun, method and options.
+    The state contains the arrays of args, so a step needs nothing else, and a saved state can go on in another process.
+    It does not contain the values that fun closes over: close over data that should not be saved, or that all lanes of
+    a batch share. The settings belong to the solver. A state goes on under the limits of the solver that receives it,
+    which must have the same fun, method and options.
 
     Args:
       fun: the objective, ``fun(x, *args)`` -> a scalar of shape [], as in ``minimize``.
-      method: as in ``minimize``.
-      settings: all other keywords of ``minimize`` but ``args`` and ``progress``, with its defaults: jac, bounds, tol,
-        callback, options, linesearch, has_aux, ....
+      method: as in ``minimize``; "lbfgs" by default.
+      settings: all other keywords of ``minimize`` but ``args`` and ``progress``, with its defaults: jac, hess, hessp,
+        bounds, constraints, tol, callback, options, linesearch, has_aux.
 
     Raises:
-      TypeError: for an unknown keyword. Other invalid arguments are reported by ``init``, as ``minimize`` does.
+      TypeError: for an unknown keyword. Other invalid arguments are reported by ``init``, as ``minimize`` does; an x0
+        that is a Flax NNX module too.
     """
 
     def __init__(
@@ -170,7 +172,7 @@ class Solver:
                 raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
         self._fun = fun
         self._settings: dict[str, Any] = {"method": method, **settings}
-        self._known: set[Any] = set()  # forms of states of this solver
+        self._known: set[Any] = set()  # the forms of states that are known to belong to this solver
 
     def init(self, x0: PyTree, *args: Any) -> SolverState:
         """The state at the start, before the first step; nothing is evaluated.
@@ -180,15 +182,15 @@ class Solver:
           args: further arguments of fun, arrays or pytrees.
 
         Returns:
-          A :class:`SolverState` with nit = -1, nfev = 0 and x = x0, inside the bounds.
+          A :class:`SolverState` with nit = -1, nfev = 0 and x = x0, moved inside the bounds.
 
         Raises:
-          TypeError: if x0 is a Flax NNX module; give its parameters (``nnx.split``) and merge them in fun.
+          TypeError: if x0 is a Flax NNX module. Give its parameters (``nnx.split``) instead, and merge them in fun.
           ValueError, TypeError, NotImplementedError: as ``minimize`` does, for an invalid setting or start.
         """
         call = prepare(self._fun, x0, args, **self._settings)
         if call.whole is not None:
-            raise TypeError("x0: a Flax NNX module; a Solver takes its parameters (nnx.split, and nnx.merge in fun)")
+            raise TypeError("x0: a Flax NNX module; give its parameters to a Solver (nnx.split, and nnx.merge in fun)")
         problem = call.problem
         carry = self._begun(call, problem.leaves)
         arrays, static = partition(jax.tree.map(as_argument, args), problem.is_argument)
@@ -206,12 +208,12 @@ class Solver:
         return self.run(state, max_steps=1)
 
     def run(self, state: SolverState, max_steps: int | jax.Array | None = None) -> SolverState:
-        """The state after ``max_steps`` steps, or fewer where it ends before.
+        """The state after ``max_steps`` steps, or fewer if the solve ends before.
 
         Args:
           state: a ``SolverState``.
           max_steps: the largest number of steps, a whole number >= 0 of shape []; it may be traced. None (default)
-            goes on to the end.
+            runs to the end.
 
         Raises:
           TypeError: if state is not a ``SolverState``, or max_steps is not a whole number.
@@ -237,11 +239,14 @@ class Solver:
         return call.result(x, jac, solution._replace(f=jnp.where(state.nit < 0, jnp.nan, solution.f)))
 
     def save(self, path: str | os.PathLike[str], state: SolverState) -> None:
-        """Write a state to a file, NumPy's ``.npz``, which is replaced as a whole.
+        """Write a state to a file in NumPy's ``.npz`` format; an existing file is replaced at once, never in part.
 
         Args:
           path: the name of the file; no suffix is added.
           state: a ``SolverState``, or a batch.
+
+        Raises:
+          OSError: if the file cannot be written.
         """
         path = pathlib.Path(path)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -256,17 +261,21 @@ class Solver:
 
         Args:
           path: the file.
-          x0, args: those of the solve's ``init``, or others of the same structures, shapes and dtypes: the numbers
-            come from the file. Nothing is evaluated.
+          x0, args: the arguments of ``init`` for this solve, or others of the same structures, shapes and dtypes: the
+            numbers come from the file. Nothing is evaluated.
+
+        Returns:
+          A :class:`SolverState`.
 
         Raises:
-          ValueError: where the file holds no state of this solver with such an x0 and args.
+          ValueError: if the file has no state of this solver with such an x0 and args.
+          OSError: if the file cannot be read.
         """
         like, structure = jax.tree.flatten(self.init(x0, *args))
         with np.load(path) as file:
             found = [file[f"arr_{number}"] for number in range(len(file.files))]
         if len(found) != len(like):
-            raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, where this solver's has {len(like)}")
+            raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, and this solver's has {len(like)}")
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
 
     def _part(self, name: str, call: Call, watcher: Watcher | None = None) -> Any:
@@ -279,9 +288,9 @@ class Solver:
     def _resumed(self, state: SolverState) -> Call:
         """The call that the state belongs to."""
         if not isinstance(state, SolverState):
-            raise TypeError(f"state={state!r}: what solver.init gave")
+            raise TypeError(f"state={state!r}: give a SolverState, from solver.init")
         if state.status.ndim:
-            raise ValueError(f"state: a batch of shape {state.status.shape}; jax.vmap(solver.step) takes each alone")
+            raise ValueError(f"state: a batch of shape {state.status.shape}; use jax.vmap(solver.step)")
         structure = state.structure
         x0 = structure.x.combine([np.zeros(*shape) for shape in structure.variables.shapes], state.fixed)
         like = [
@@ -294,12 +303,12 @@ class Solver:
         call = prepare(self._fun, x0, structure.args.combine(like), **settings)
         problem, arrays = call.problem, iter(state.args)
         if problem.variables != structure.variables:
-            raise ValueError("state: of another solver; x as its fun has it differs in dtype from that of this one's")
+            raise ValueError("state: of another solver, whose fun has another dtype")
         fed = [next(arrays) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in problem.arrays]
         call = call._replace(problem=problem._replace(arrays=fed))
         form = state.structure, _form(state.carry)
         if form not in self._known:
-            # From the state's own x, since the form may go by how x is sharded.
+            # From the state's own x, since the form may depend on how x is sharded.
             begun = jax.eval_shape(
                 lambda x: self._begun(call, structure.variables.unravel(x)), state.carry.state.iterate.x
             )
@@ -340,14 +349,14 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _restored(path: str, found: Any, like: jax.Array) -> jax.Array:
-    """An array of a file in the form that the state has; NumPy's files cannot hold bfloat16 and random keys."""
+    """An array of a file in the form of the state; NumPy's files cannot hold bfloat16 and random keys."""
     if _is_key(like):
         return jax.device_put(jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)), like.sharding)
     if found.dtype.kind == "V":
         found = found.view(like.dtype)
     if (found.shape, found.dtype) != (like.shape, like.dtype):
         raise ValueError(
-            f"{path!r}: holds {found.dtype} of shape {found.shape} where this solver's state has {like.dtype} of "
-            f"shape {like.shape}: another x0, args, method or option"
+            f"{path!r}: has {found.dtype} of shape {found.shape} where this solver's state has {like.dtype} of "
+            f"shape {like.shape}; the x0, args, method or options are not the same"
         )
     return jax.device_put(found, like.sharding)

@@ -1,4 +1,4 @@
-"""The curvature of an earlier result, for a solve to begin with."""
+"""A warm start: a solve that begins with the inverse Hessian of an earlier result."""
 
 from typing import Any
 
@@ -15,21 +15,21 @@ def warm(earlier: Any, method: Any, variables: Variables) -> Core:
     """The inverse Hessian of an earlier result, as ``method.warm_start`` takes it.
 
     Args:
-      earlier: what ``options["warm_start"]`` holds: anything with ``hess_inv``.
+      earlier: the value of ``options["warm_start"]``: any object with ``hess_inv``.
       method: a ``Method`` or a ``Foreign``.
       variables: the ``Variables`` of x0.
 
     Raises:
-      TypeError, ValueError: naming options["warm_start"].
+      TypeError, ValueError: if it does not fit; the message names options["warm_start"].
     """
     name = "options['warm_start']"
     if getattr(method, "warm_start", None) is None:
-        raise ValueError(f"{name}: this method keeps no curvature; {those_with_curvature()} do")
+        raise ValueError(f"{name}: this method builds no inverse Hessian; {those_with_curvature()} do")
     if not hasattr(earlier, "hess_inv"):
-        raise TypeError(f"{name}={earlier!r}: a result of minimize")
+        raise TypeError(f"{name}={earlier!r}: give a result of minimize")
     H = earlier.hess_inv
     if H is None:
-        raise ValueError(f"{name}: the result holds no hess_inv; those of {those_with_curvature()} do")
+        raise ValueError(f"{name}: the result has no hess_inv; results of {those_with_curvature()} have one")
     if isinstance(H, InverseHessian):
         core = H.core(f"{name}: its hess_inv")
     elif isinstance(H, (jax.Array, np.ndarray)):
@@ -47,7 +47,7 @@ def warm(earlier: Any, method: Any, variables: Variables) -> Core:
         like = jax.tree.leaves(variables.from_array(np.empty(variables.size, variables.dtype)))
         if shapes != [u.shape for u in like]:
             form = "a tuple of the leaves of x0" if not variables.flat else "one flat vector"
-            raise ValueError(f"{name}: its curvature is of shapes {shapes}, and this solve works on {form}")
+            raise ValueError(f"{name}: its hess_inv is for arrays of shapes {shapes}, and this solve works on {form}")
     return jax.tree.map(lambda u: u if jnp.issubdtype(u.dtype, jnp.integer) else u.astype(variables.dtype), core)
 
 

@@ -1,4 +1,4 @@
-"""@builder: constants checked by name, and equal constants give the same object, so that nothing recompiles."""
+"""@builder: checks constants by name, and returns one object for equal constants, so that nothing recompiles."""
 
 import functools
 import inspect
@@ -22,7 +22,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Declaration(NamedTuple):
-    """What a builder declares; see :func:`builder`."""
+    """The declarations of a builder; see :func:`builder`."""
 
     aliases: tuple[str, ...]
     spellings: Mapping[str, str]
@@ -31,7 +31,7 @@ class Declaration(NamedTuple):
 
 
 class Builder(Protocol[P, R_co]):
-    """A function that builds a method, a search or a transformation, and what it declares."""
+    """A function that builds a method, a search or a transformation, with its declarations."""
 
     declared: Declaration
 
@@ -53,24 +53,36 @@ def builder(
 ) -> Callable[[Callable[P, R]], Builder[P, R]]: ...
 
 
-def builder(build=None, /, *, aliases=(), spellings=None, tol=None, limits=None, converters=None):
-    """Wrap a builder: each constant must be of its kind; calls with equal constants build once.
+def builder(
+    build: Callable[..., Any] | None = None,
+    /,
+    *,
+    aliases: Iterable[str] = (),
+    spellings: Mapping[str, str] | None = None,
+    tol: Iterable[str] | None = None,
+    limits: Mapping[str, Limit] | None = None,
+    converters: Mapping[str, Callable[..., Any]] | None = None,
+) -> Any:
+    """Wrap a builder: it checks the kind of each constant, and calls with equal constants build once.
 
-    A constant is of its default's kind: True or False, a whole number, or a number. An annotation says it where there
-    is no default, and what else is welcome: ``float | None`` None, ``float | jax.Array`` a traced scalar, a
-    ``Callable`` in it a schedule, a class an instance of it.
+    A constant has the kind of its default: True or False, a whole number, or a number. The annotation of a parameter
+    gives the kind where there is no default. It also allows other values: ``float | None`` allows None,
+    ``float | jax.Array`` a traced scalar, a ``Callable`` a schedule, and a class its instances.
 
     Args:
-      build: the function, for a builder that declares nothing: ``@builder``.
-      aliases: other names of what it builds, for ``minimize``.
-      spellings: other names of its parameters, for ``options``: a dictionary from the other name to the parameter.
-      tol: the tolerances that ``tol`` stands for; ("gtol",) by default.
-      limits: tolerances and limits of its own: a dictionary of numbers, or :class:`PerVariable`.
-      converters: for a parameter with a kind of its own a function that checks what was given and returns what
-        ``build`` gets, hashable if nothing in it is traced: ``{"linesearch": search(curvature=0.4)}``.
+      build: the function, for a builder without declarations: ``@builder``.
+      aliases: other names of the method, search or transformation, for ``minimize``; () by default.
+      spellings: a dictionary from other names of parameters to the parameters, for ``options``; empty by default.
+      tol: the tolerances that the argument ``tol`` sets; ("gtol",) by default.
+      limits: a dictionary of the method's own tolerances and limits, numbers or :class:`PerVariable`; empty by
+        default.
+      converters: a dictionary from a parameter to a function that checks its value and returns the value for
+        ``build``, which must be hashable if nothing in it is traced: ``{"linesearch": search(curvature=0.4)}``. Empty
+        by default.
 
     Returns:
-      The wrapped function, or, where nothing but keywords were given, what wraps it.
+      The wrapped function; or a decorator, if called with keywords only. The wrapped function raises a TypeError or a
+      ValueError for an unknown parameter, or for a constant that is not of its kind.
 
     >>> from jaxmin.extend import LineSearch, Method, builder, search
     >>> @builder(aliases=("sd",), converters={"linesearch": search()})
@@ -85,12 +97,12 @@ def builder(build=None, /, *, aliases=(), spellings=None, tol=None, limits=None,
     return _wrapped(build, declared)
 
 
-def _wrapped(build, declared):
+def _wrapped(build: Callable[..., Any], declared: Declaration) -> Any:
     signature = inspect.signature(build)
     cached = _built_once(build, declared.defaults)
 
     @functools.wraps(build)
-    def checked(*args, **kwargs):
+    def checked(*args: Any, **kwargs: Any) -> Any:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -107,22 +119,22 @@ def _wrapped(build, declared):
     return checked
 
 
-def _built_once(build, defaults):
-    """Build once for equal constants; anew where one is traced, or a function that may come to see another value."""
+def _built_once(build: Callable[..., Any], defaults: Defaults | None) -> Callable[..., Any]:
+    """Build once for equal constants, and at each call if one is traced, or is a function whose results may change."""
 
-    def built(constants):
+    def built(constants: dict[str, Any]) -> Any:
         made = build(**constants)
         return made._replace(defaults=defaults) if isinstance(made, Method) and defaults is not None else made
 
     @functools.lru_cache(maxsize=256)
-    def cached(keys, **constants):
+    def cached(keys: Any, **constants: Any) -> Any:
         del keys
         made = built(constants)
         if isinstance(made, tuple) and all(map(is_constant, constants.values())):
             _CONSTANT.update(filter(callable, made))
         return made
 
-    def of(**constants):
+    def of(**constants: Any) -> Any:
         try:
             keys = tuple(map(_key, constants.values()))
         except (purity.Mutable, TypeError):
@@ -132,27 +144,27 @@ def _built_once(build, defaults):
     return of
 
 
-# The functions in records that were built of constants alone.
-_CONSTANT: weakref.WeakSet = weakref.WeakSet()
+# The functions in records that were built from constants only.
+_CONSTANT: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
 
 
-def is_constant(value):
-    """Whether a constant of a builder, or a record that one gave, holds nothing traced for certain."""
+def is_constant(value: Any) -> bool:
+    """Whether a constant of a builder, or a record that a builder returned, certainly holds nothing traced."""
     if isinstance(value, tuple):
         return all(part in _CONSTANT if callable(part) else is_constant(part) for part in value)
     return True  # it has a key, or is a number
 
 
-def _key(value):
-    """What must be the same beside the value itself; raises where nothing could be."""
+def _key(value: Any) -> Any:
+    """A key that must be equal too before a cached record is used; raises if the value cannot be cached."""
     if isinstance(value, jax.Array):
         raise purity.Mutable
     hash(value)
     return purity.key(value) if callable(value) else None
 
 
-def _constant(parameter, value):
-    """The value as its parameter has it; raises where the value is not of its kind."""
+def _constant(parameter: inspect.Parameter, value: Any) -> Any:
+    """The value in the form of its parameter; raises if the value is not of the parameter's kind."""
     name, default, kinds = parameter.name, parameter.default, _kinds(parameter.annotation)
     classes = tuple(kind for kind in kinds if isinstance(kind, type) and kind not in (float, int, bool, jax.Array))
     if isinstance(value, classes) or (jax.Array in kinds and _is_traced_number(value)):
@@ -175,31 +187,31 @@ def _constant(parameter, value):
         raise TypeError(f"{name}={value!r}: {'a whole number' if whole else 'a number'}{known}") from None
 
 
-def _kinds(annotation):
-    """The parts of a union, or the annotation itself; none without one."""
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The parts of a union, or the annotation itself; () without an annotation."""
     if annotation is inspect.Parameter.empty:
         return ()
     return (annotation,) if get_origin(annotation) is Callable else get_args(annotation) or (annotation,)
 
 
-def _whole(value):
+def _whole(value: Any) -> int:
     """The value as an integer; 10.0 is one too."""
     return int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
 
 
-def _number(value, convert):
+def _number(value: Any, convert: Callable[[Any], Any]) -> Any:
     if isinstance(value, (str, bytes, bool, NoneType)) or np.ndim(value) != 0:
         raise TypeError
     return convert(value)
 
 
-def _is_traced_number(value):
+def _is_traced_number(value: Any) -> bool:
     if not isinstance(value, jax.core.Tracer) or value.ndim != 0:
         return False
     return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
 
 
-def _rate(name, value):
+def _rate(name: str, value: Any) -> Any:
     """A finite number, or a schedule."""
     if callable(value):
         return value
@@ -207,7 +219,7 @@ def _rate(name, value):
         rate = _number(value, float)
     except Exception:
         raise TypeError(
-            f"{name}={value!r}: a number, a traced scalar, or a schedule (a callable of the iteration index)"
+            f"{name}={value!r}: give a number, a traced scalar, or a schedule (a callable of the iteration index)"
         ) from None
     if not math.isfinite(rate):
         raise ValueError(f"{name}={value!r}: a finite number")

@@ -1,7 +1,7 @@
-"""Names: which file a method, a transformation or a search is in, how SciPy and others spell it and its options.
+"""Names of methods, transformations and searches: their files, and other spellings of them and of their options.
 
-A file in ``methods/``, ``transforms/`` or ``linesearches/`` is all that it takes to add one: the function that has the
-file's name is the builder, and declares its other names (:func:`~jaxmin._cache.builder.builder`).
+To add one, add a file in ``methods/``, ``transforms/`` or ``linesearches/``. The function with the name of the file is
+its builder, and declares the other names (:func:`~jaxmin._cache.builder.builder`).
 """
 
 import functools
@@ -11,10 +11,12 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-# What SciPy and others call the constants that searches share.
+from jaxmin._cache.builder import Builder
+
+# The names of SciPy and others for the constants that searches share.
 _SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
 
-# SciPy's methods that are still to come.
+# SciPy's methods that jaxmin does not have yet.
 _NOT_YET = ("cobyla", "cobyqa", "slsqp", "trustconstr")
 
 
@@ -24,20 +26,21 @@ class Entry(NamedTuple):
     package: str
     name: str
     build: Callable[..., Any]
-    names: tuple[str, ...]  # other names for it
-    parameters: dict[str, str]  # every spelling of a parameter but ``linesearch`` -> the parameter
+    names: tuple[str, ...]  # its other names
+    parameters: dict[str, str]  # each spelling of a parameter -> the parameter; without ``linesearch``
     required: tuple[str, ...]  # parameters without a default
-    converters: Mapping[str, Callable[..., Any]]  # of parameters
+    converters: Mapping[str, Callable[..., Any]]  # a parameter -> its converter
 
     @property
     def takes_search(self) -> bool:
+        """Whether it takes a line search."""
         return "linesearch" in self.converters
 
 
-def _entry(package, name, build):
+def _entry(package: str, name: str, build: Builder[..., Any]) -> Entry:
     signature = inspect.signature(build).parameters
     own = [parameter for parameter in signature if parameter != "linesearch"]
-    spellings = {parameter: parameter for parameter in own} | build.declared.spellings
+    spellings = {parameter: parameter for parameter in own} | dict(build.declared.spellings)
     if package == "linesearches":
         spellings |= {spelling: to for spelling, to in _SEARCH_OPTIONS.items() if to in own}
     required = tuple(name for name, parameter in signature.items() if parameter.default is parameter.empty)
@@ -45,7 +48,7 @@ def _entry(package, name, build):
 
 
 @functools.cache
-def entries(package):
+def entries(package: str) -> dict[str, Entry]:
     """All entries of "methods", "transforms" or "linesearches", by name."""
     folder = importlib.import_module(f"jaxmin.{package}")
     names = [module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_")]
@@ -53,17 +56,21 @@ def entries(package):
     return {name: _entry(package, name, vars(file)[name]) for name, file in files.items()}
 
 
-def methods_that(able):
-    """The names of the methods that, built by default, are able: ``able(method)``."""
+def methods_that(able: Callable[[Any], Any]) -> list[str]:
+    """The names of the methods for which ``able(method)`` holds when they are built with their defaults."""
     return [name for name, entry in entries("methods").items() if able(entry.build())]
 
 
-def _plain(name):
+def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def find(argument, name, *packages):
-    """The entry of that name in one of the packages, in anybody's spelling."""
+def find(argument: str, name: Any, *packages: str) -> Entry:
+    """The entry with this name, in any spelling, in one of the packages.
+
+    Raises:
+      TypeError, ValueError, NotImplementedError: if nothing matches; the message begins with ``argument``.
+    """
     found = {
         _plain(spelling): entry
         for package in packages
@@ -74,7 +81,7 @@ def find(argument, name, *packages):
         return found[_plain(name)]
     choices = ", ".join(repr(choice) for package in packages for choice in entries(package))
     if callable(name):
-        raise TypeError(f"{argument}={name!r}: a function; call it to build one, or name one of {choices}")
+        raise TypeError(f"{argument}={name!r}: a function; call it to build one, or give one of {choices}")
     if argument == "method" and isinstance(name, str) and _plain(name) in _NOT_YET:
         raise NotImplementedError(f"method={name!r}: not offered yet; the choices are {choices}")
     raise ValueError(f"{argument}={name!r}: unknown; the choices are {choices}")

@@ -23,10 +23,11 @@ def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callabl
 
 
 def _of_a_batch(alone: Callable[[Scalar], Scalar]) -> Callable[[Scalar], Scalar]:
-    """A bool -> a bool that is not batched: ``alone`` of it, or in a batch whether it holds in any lane.
+    """A function of a bool that returns an unbatched bool: ``alone(needed)``, or in a batch whether any lane needs it.
 
-    A ``lax.cond`` on it stays a branch under ``vmap``, where one on the bool itself is a select. Nothing but the bool
-    passes through the rule, so that all that is branched on keeps its derivatives and may be closed over.
+    A ``lax.cond`` on the returned bool stays a branch under ``vmap``. A ``lax.cond`` on ``needed`` itself would become
+    a select. Only the bool passes through the batching rule, so the branches keep their derivatives and may close over
+    arrays.
     """
 
     @jax.custom_batching.custom_vmap

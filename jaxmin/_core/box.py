@@ -1,45 +1,56 @@
 """A box: what bounds on the variables do to points and gradients."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
+from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 
 
 class Box(NamedTuple):
-    """The bounds of a vector: one array, or a pytree of them."""
+    """The bounds of a vector x, lower <= x <= upper, and what they do to points and gradients.
 
-    lower: Any  # like x
-    upper: Any  # like x
+    Both are like x, an array or a pytree of arrays; -inf and inf mean no bound. A method that wants ``box`` receives a
+    ``Box``, or :class:`Unbounded`, which has the same methods.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.extend import Box
+    >>> box, x, g = Box(jnp.zeros(2), jnp.ones(2)), jnp.array([0.0, 0.5]), jnp.array([1.0, 0.25])
+    >>> box.clip(jnp.array([-1.0, 0.5])).tolist(), box.projected(x, g).tolist(), box.active(x, g).tolist()
+    ([0.0, 0.5], [0.0, 0.25], [-1, 0])
+    """
+
+    lower: Vector  # like x
+    upper: Vector  # like x
 
     @property
     def bounded(self) -> bool:
-        """True: known while compiling, whatever the bounds are."""
+        """True, a Python bool: known while compiling."""
         return True
 
-    def clip(self, x):
+    def clip(self, x: Vector) -> Vector:
         """The point of the box nearest to x."""
         return jax.tree.map(jnp.clip, x, *self)
 
-    def reflect(self, x):
-        """x with what lies beyond a bound reflected at it, then clipped."""
+    def reflect(self, x: Vector) -> Vector:
+        """x with each component beyond a bound reflected at the bound, then clipped."""
 
-        def one(x, low, high):
+        def one(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             return jnp.where(x > high, 2 * high - x, jnp.where(x < low, 2 * low - x, x))
 
         return self.clip(jax.tree.map(one, x, *self))
 
-    def active(self, x, g):
-        """Where x is held at a bound, f falling outwards: -1 at the lower one, 1 at the upper one, else 0."""
+    def active(self, x: Vector, g: Vector) -> PyTree:
+        """-1 where the lower bound holds x, 1 where the upper one does, else 0: f decreases there beyond the bound."""
         return jax.tree.map(_active, x, g, *self)
 
-    def binding(self, x, g, gtol):
-        """Where a bound holds x or, by a projected gradient within gtol, is about to: -1, 1 or 0 as in ``active``."""
+    def binding(self, x: Vector, g: Vector, gtol: Scalar) -> PyTree:
+        """As ``active``, but also where x is near a bound and its projected gradient is within gtol."""
 
-        def one(x, g, low, high):
+        def one(x: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             near = jnp.minimum(jnp.abs(g), gtol)
             lower, upper = low - x > -near, high - x < near
             pressed = jnp.where(lower & (g > 0), -1, jnp.where(upper & (g < 0), 1, 0)).astype(jnp.int32)
@@ -47,89 +58,95 @@ class Box(NamedTuple):
 
         return jax.tree.map(one, x, g, *self)
 
-    def free(self, x, g):
-        """Where x may move downhill."""
+    def free(self, x: Vector, g: Vector) -> PyTree:
+        """A mask: where x may move downhill."""
         return jax.tree.map(lambda x, g, low, high: (_active(x, g, low, high) == 0) & (low < high), x, g, *self)
 
-    def only(self, free, v, other=None):
-        """v where x is free, else the other, or 0."""
+    def only(self, free: PyTree, v: Vector, other: Vector | None = None) -> Vector:
+        """v where the mask ``free`` holds; elsewhere ``other``, 0 by default."""
         if other is None:
             return jax.tree.map(lambda free, v: jnp.where(free, v, 0), free, v)
         return jax.tree.map(jnp.where, free, v, other)
 
-    def moving(self, x, d):
-        """d without what leads out of the box at x: the direction of the bent path there."""
+    def moving(self, x: Vector, d: Vector) -> Vector:
+        """d with 0 for each component that leads out of the box at x: the direction of the bent path there."""
 
-        def one(x, d, low, high):
+        def one(x: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             return jnp.where(((x <= low) & (d < 0)) | ((x >= high) & (d > 0)), 0, d)
 
         return jax.tree.map(one, x, d, *self)
 
-    def projected(self, x, g):
-        """The projected gradient: the step from x to where -g leads, kept inside the box, with its sign changed."""
-        # The difference itself would lose a small g beside x.
+    def projected(self, x: Vector, g: Vector) -> Vector:
+        """The projected gradient, x - clip(x - g)."""
+        # Not as this difference: it would lose a g that is small compared with x.
         return jax.tree.map(lambda x, g, low, high: jnp.clip(g, x - high, x - low), x, g, *self)
 
-    def differ(self, x, y):
-        """Whether two points do."""
+    def differ(self, x: Vector, y: Vector) -> Scalar:
+        """Whether two points differ, [] bool."""
         return functools.reduce(jnp.logical_or, jax.tree.leaves(jax.tree.map(lambda u, v: jnp.any(u != v), x, y)))
 
 
-def _active(x, g, low, high):
+def _active(x: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     at_lower = (x <= low) & (g >= 0)
     at_upper = (x >= high) & (g <= 0)
     return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0)).astype(jnp.int32)
 
 
 class Unbounded(NamedTuple):
-    """The unbounded box: every method of :class:`Box` as a no-op, on any pytree x."""
+    """The unbounded box: every method of :class:`Box` as a no-op, on any pytree x.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.extend import Unbounded
+    >>> Unbounded().clip(jnp.array([-1.0, 2.0])).tolist(), Unbounded().bounded
+    ([-1.0, 2.0], False)
+    """
 
     @property
     def bounded(self) -> bool:
-        """False: known while compiling."""
+        """False, a Python bool: known while compiling."""
         return False
 
-    def clip(self, x):
+    def clip(self, x: Vector) -> Vector:
         """x itself."""
         return x
 
-    def reflect(self, x):
+    def reflect(self, x: Vector) -> Vector:
         """x itself."""
         return x
 
-    def active(self, x, g):
-        """No bound holds anything: None."""
+    def active(self, x: Vector, g: Vector) -> None:
+        """None: no bound holds x."""
         del x, g
 
-    def binding(self, x, g, gtol):
-        """No bound holds anything: None."""
+    def binding(self, x: Vector, g: Vector, gtol: Scalar) -> None:
+        """None: no bound holds x."""
         del x, g, gtol
 
-    def free(self, x, g):
-        """All variables are free: None stands for a mask that is true everywhere."""
+    def free(self, x: Vector, g: Vector) -> None:
+        """None, which stands for a mask that is true everywhere."""
         del x, g
 
-    def only(self, free, v, other=None):
+    def only(self, free: PyTree, v: Vector, other: Vector | None = None) -> Vector:
         """v itself."""
         del free, other
         return v
 
-    def moving(self, x, d):
+    def moving(self, x: Vector, d: Vector) -> Vector:
         """d itself."""
         del x
         return d
 
-    def projected(self, x, g):
+    def projected(self, x: Vector, g: Vector) -> Vector:
         """g itself."""
         del x
         return g
 
-    def differ(self, x, y):
-        """False: no point was moved."""
+    def differ(self, x: Vector, y: Vector) -> Scalar:
+        """False, [] bool: no bound moves a point."""
         del x, y
         return jnp.zeros((), bool)
 
 
-def gradient_norm(x, g, box=Unbounded()):
-    """The norm that gtol is compared with: the infinity norm of the projected gradient; None without g."""
+def gradient_norm(x: Vector, g: Vector | None, box: Box | Unbounded = Unbounded()) -> Scalar | MaybeNone:
+    """The infinity norm of the projected gradient, which the stopping test compares with gtol; None without g."""
     return None if g is None else vec.max_abs(box.projected(x, g))

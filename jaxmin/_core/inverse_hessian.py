@@ -1,4 +1,4 @@
-"""Approximations of the inverse Hessian: a quasi-Newton method multiplies by them and returns them at the end."""
+"""Approximations of the inverse Hessian: quasi-Newton methods multiply by them, and results return them."""
 
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,10 +33,10 @@ def pair_between(previous: Iterate, x: Vector, g: Vector) -> Pair:
 
 
 class Unlimited(NamedTuple):
-    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: the part from H_0 = gamma I, and the part from pairs.
+    r"""The L-BFGS matrix of all pairs, :math:`H = \gamma W + Z`: W comes from H_0 = gamma I, and Z from the pairs.
 
-    With :math:`V = I - \rho y s^T` each pair makes :math:`V^T W V` of W, and :math:`V^T Z V + \rho s s^T` of Z
-    (Nocedal & Wright, 2nd ed., eq. (7.19)).
+    With :math:`V = I - \rho y s^T`, each pair turns W into :math:`V^T W V`, and Z into
+    :math:`V^T Z V + \rho s s^T` (Nocedal & Wright, 2nd ed., eq. (7.19)).
     """
 
     WZ: jax.Array  # [2, n, n]
@@ -59,7 +59,7 @@ class Unlimited(NamedTuple):
         return self.WZ.shape[-1]
 
     def update(self, pair: Pair, store: Scalar, forget: Scalar) -> "Unlimited":
-        """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
+        """H after the pair is added where ``store`` holds, and all earlier pairs are dropped where ``forget`` holds."""
         s, y, sy, yy, _ = pair
         s, y, rho = s.astype(sy.dtype), y.astype(sy.dtype), 1 / sy
         WZ = jnp.where(forget, Unlimited.empty(s).WZ, self.WZ)
@@ -74,7 +74,7 @@ class Unlimited(NamedTuple):
         )
 
     def reopened(self) -> "Unlimited":
-        """H for the next solve: H = 0 again where there are no pairs."""
+        """H for the next solve; where there are no pairs, H = 0 again."""
         return self._replace(gamma=jnp.where(jnp.any(self.WZ[1] != 0), self.gamma, 0))
 
     def times(self, v: jax.Array) -> jax.Array:
@@ -88,24 +88,23 @@ class Compact(NamedTuple):
 
     .. math:: H = \gamma (I - Y R^{-1} S^T)^T (I - Y R^{-1} S^T) + S R^{-T} D R^{-1} S^T
 
-    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156: what their eq. (3.1) is when its brackets are
-    not multiplied out). The pairs stand in any order; an empty slot has zeros in R_inv, which keeps it out of every
-    product.
+    (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156: their eq. (3.1) before its brackets are
+    multiplied out). The pairs may be in any order. An empty slot has zeros in R_inv, so it adds nothing to a product.
     """
 
     S: Vector  # [m] rows like x
     Y: Vector  # [m] rows like x
-    R_inv: jax.Array  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is not younger than pair j, else 0
+    R_inv: jax.Array  # [m, m] inverse of R: R_ij = s_i . y_j where pair i is as old as pair j or older, else 0
     D: jax.Array  # [m] s_i . y_i
     gamma: jax.Array  # []
-    slot: jax.Array  # [] int32: where the next pair goes, which is where the oldest one is
+    slot: jax.Array  # [] int32: the slot of the next pair, which holds the oldest one
 
     @classmethod
     def empty(cls, m: int, x: Vector) -> "Compact":
         """No pairs: H = 0."""
         square = jnp.zeros((m, m), vec.scalar_dtype(x))
-        rows = vec.rows(m, x)
-        return cls(rows, rows, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
+        pairs = vec.history(m, x)
+        return cls(pairs, pairs, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
 
     @property
     def size(self) -> int:
@@ -113,22 +112,22 @@ class Compact(NamedTuple):
         return vec.size(self.S) // self.D.shape[0]
 
     def pairs(self) -> tuple[Vector, Vector, jax.Array]:
-        """(S, Y, which of their rows are pairs), the oldest first."""
+        """(S, Y, a mask of the rows that hold pairs), the oldest first."""
         rows = self.S, self.Y, jnp.diagonal(self.R_inv) != 0
         return jax.tree.map(lambda u: jnp.roll(u, -self.slot, axis=0), rows)
 
     def update(self, pair: Pair, store: Scalar, forget: Scalar) -> "Compact":
-        """H with the pair, where it is to be stored, and without all others where they are to be forgotten."""
+        """H after the pair is added where ``store`` holds, and all earlier pairs are dropped where ``forget`` holds."""
         s, y, sy, yy, _ = pair
         m = self.D.shape[0]
-        # The pair goes where the oldest one is; the others stay unless all are forgotten.
+        # The pair replaces the oldest one. The others stay unless all are forgotten.
         here = jnp.arange(m) == self.slot
         S = vec.write_row(self.S, self.slot, s, store)
         Y = vec.write_row(self.Y, self.slot, y, store)
         stay = ~(here & store) & ~forget
         R_inv = jnp.where(stay[:, None] & stay[None, :], self.R_inv, 0)
 
-        # R gains the column r = S y above s.y, and its inverse the column -R_inv r / s.y above 1 / s.y.
+        # R gains the column r = S y above s.y. Its inverse gains the column -R_inv r / s.y above 1 / s.y.
         rho = 1 / sy
         r = jnp.where(stay, vec.rows_dot(S, y), 0)
         column = jnp.where(here, rho, -rho * times(R_inv, r))
@@ -151,7 +150,7 @@ class Compact(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """H as it stands."""
+    """H as one matrix."""
 
     H: jax.Array  # [n, n]
 
@@ -166,7 +165,7 @@ class Dense(NamedTuple):
 
 
 def times(A: jax.Array, v: jax.Array) -> jax.Array:
-    """A v for a matrix, or for each of several."""
+    """A v, for one matrix or for a stack of them."""
     return jnp.dot(A, v, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -178,16 +177,18 @@ Core: TypeAlias = Unlimited | Compact | Dense
 class InverseHessian:
     """The approximate inverse Hessian at the returned point: a symmetric operator on n numbers.
 
-    ``H @ v``, ``H.dot(v)`` and ``H.matvec(v)`` take v like x0 (or, where x0 is an array of shape [n], also
-    [n, k]) and give the same, in the dtypes of x0. ``todense()`` is the [n, n] matrix and ``diagonal()`` its
-    diagonal [n], both of dtype ``H.dtype``, over the numbers of x0 in the order of its leaves, a complex
-    number being its real part, then, after the leaf's others, its imaginary one.
+    ``minimize`` returns it as ``res.hess_inv``. n is the number of real numbers in x0: a complex number counts as two.
 
-    From ``vmap`` it is a batch of operators, which only ``vmap`` can use:
+    - ``H @ v``, ``H.dot(v)``, ``H.matvec(v)``: the product with v, which is built like x0. The result is built like
+      x0, in the dtypes of x0. Where x0 is an array of shape [n], v may also have shape [n, k].
+    - ``H.todense()``: the matrix, [n, n], and ``H.diagonal()``: its diagonal, [n]; both of dtype ``H.dtype``. They
+      follow the leaves of x0 in order. A complex leaf contributes all its real parts, then all its imaginary parts.
+
+    Under ``vmap`` it is a batch of operators. Use a batch inside ``vmap`` only:
     ``jax.vmap(lambda H: H.todense())(res.hess_inv)``.
 
     Raises:
-      ValueError: by any product or matrix of a batch outside ``vmap``, or if the shape of v does not fit x0.
+      ValueError: from a product or a matrix of a batch outside ``vmap``; or if the shape of v does not fit x0.
 
     >>> import jax, jax.numpy as jnp, jaxmin
     >>> def solve(x):
@@ -202,11 +203,11 @@ class InverseHessian:
 
     def __init__(self, core: Core, variables: Variables, x_static: Static, axes: tuple[int, ...] | None = None) -> None:
         self._core, self._variables, self._x_static = core, variables, x_static
-        self._axes = _axes(core) if axes is None else axes  # of one core's arrays; a batch has more
+        self._axes = _axes(core) if axes is None else axes  # without the axes of a batch
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, n), of each operator of a batch too."""
+        """(n, n); in a batch, the shape of each operator."""
         n = self._variables.size
         return n, n
 
@@ -247,7 +248,7 @@ class InverseHessian:
         return jax.vmap(column)(jnp.eye(self.shape[0], dtype=self.dtype))
 
     def diagonal(self) -> jax.Array:
-        """The diagonal, [n]: the variances where fun is half a sum of squared residuals, each over its sigma."""
+        """The diagonal, [n]: the variances, if fun is half a sum of squares of residuals divided by their sigmas."""
         return jnp.diagonal(self.todense())
 
     def core(self, name: str = "hess_inv") -> Core:
@@ -257,7 +258,7 @@ class InverseHessian:
           ValueError: for a batch; the message begins with ``name``.
         """
         if any(now > then for now, then in zip(_axes(self._core), self._axes, strict=True)):
-            raise ValueError(f"{name}: it is a batch: jax.vmap(lambda H: H.todense())(res.hess_inv) takes each alone")
+            raise ValueError(f"{name}: a batch of operators; write jax.vmap(lambda H: H.todense())(res.hess_inv)")
         return self._core
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -1,18 +1,22 @@
-"""What a method, a direction and a line search are: small records of pure functions, in Optax's manner."""
+"""Methods, directions and line searches: small records of pure functions, as in Optax."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
-# What a method is given beside the value unless it says otherwise.
+# What a method needs besides the value, by default.
 GRADIENT = frozenset({"grad"})
 # The fields of every state of a method.
 _OF_STATE = ("trial", "iterate", "nit", "status", "accepted")
 
 
 class Iterate(NamedTuple):
-    """An accepted point with what is known there.
+    """An accepted point, with the objective and its gradient there.
+
+    - ``x``: the point, like params.
+    - ``f``: the objective there, shape [], in the dtype of inner products of params (float32 or wider).
+    - ``g``: the gradient there, like params; None for a method that needs no gradient.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> tx, x = jaxmin.lbfgs(), jnp.zeros(2)
@@ -24,11 +28,17 @@ class Iterate(NamedTuple):
 
     x: Any  # like params
     f: jax.Array  # []
-    g: Any  # like params; None for a method that wants no gradient
+    g: Any  # like params; None for a method that needs no gradient
 
 
 class PerVariable(NamedTuple):
-    """A limit that grows with the number of variables n: ``times`` n."""
+    """A limit in proportion to the number of variables n: ``times`` n.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.extend import Defaults, PerVariable
+    >>> Defaults(limits=(("maxiter", PerVariable(200)),)).limits
+    (('maxiter', PerVariable(times=200)),)
+    """
 
     times: int
 
@@ -38,25 +48,29 @@ Limit = float | PerVariable
 
 
 class Defaults(NamedTuple):
-    """What a method changes in the stopping of a solve, unless the call says otherwise.
+    """The stopping of a method, where the call does not set it.
+
+    - ``tol``: the tolerances that the argument ``tol`` sets; ``("gtol",)`` by default.
+    - ``limits``: (name, value) pairs, the method's own tolerances and limits; a value is a number or a
+      :class:`PerVariable`. Empty by default: the tolerances and limits of ``minimize`` hold.
 
     >>> import jaxmin
     >>> jaxmin.lbfgs().defaults
     Defaults(tol=('ftol', 'gtol'), limits=())
     """
 
-    tol: tuple[str, ...] = ("gtol",)  # the tolerances that the argument ``tol`` stands for
-    limits: tuple[tuple[str, Limit], ...] = ()  # pairs: tolerances and limits of its own
+    tol: tuple[str, ...] = ("gtol",)
+    limits: tuple[tuple[str, Limit], ...] = ()
 
 
 class Method(NamedTuple):
-    """A minimiser that never calls the function: it is given f and what it wants, and answers with the next point.
+    """A minimiser that never calls the function: it receives f and its ``wants``, and returns the next point.
 
-    ``init(params) -> state`` evaluates nothing; the first ``update`` is given f and g at x0.
+    ``init(params) -> state`` evaluates nothing. The first ``update`` receives f and g at x0.
 
-    ``update(grad, state, params, *, value, **wanted) -> (updates, state)``, where ``params + updates`` is the next
-    point worth evaluating: a new iterate, or the next trial of a search. ``grad`` is None for a method that does not
-    want it. Further keyword arguments are to be ignored (``**_``): loops of other libraries pass their own.
+    ``update(grad, state, params, *, value, **wanted) -> (updates, state)``. ``params + updates`` is the next point to
+    evaluate: a new iterate, or the next trial of a search. ``grad`` is None for a method that does not want it. Ignore
+    all other keyword arguments (``**_``): loops of other libraries pass their own.
 
     ``wants`` is the set of names that ``update`` takes:
 
@@ -64,7 +78,7 @@ class Method(NamedTuple):
     name                     what it is                                     when it is given
     =======================  =============================================  =====================
     ``grad``                 the gradient, like params                      every step
-    ``hv``                   the Hessian's product with ``state.along``     steps that stay
+    ``hv``                   the Hessian times ``state.along``              steps that stay
     ``H``                    the Hessian, [n, n]                            steps that stay
     ``residual``             r, [m]; then value = r.r/2, grad = J^T r       every step
     ``jacobian``             of r, [m, n]                                   steps that stay
@@ -76,40 +90,51 @@ class Method(NamedTuple):
     ``ended``                [] bool: this lane has ended and waits         every step of a batch
     =======================  =============================================  =====================
 
-    In a step that stays (``state.stays``, [] bool: ``trial`` is the iterate, where f is known) the loop evaluates what
-    the method wants there, and not f. In all other steps what is given under such a name has no meaning.
-    ``box``, ``xtol`` and ``ended`` need defaults, since other libraries' loops do not pass them.
-    A method that does not want ``box`` takes no bounds. One that is given ``ended`` as true accepts nothing: the
-    iterate, ``nit`` and what ``inverse_hessian`` gives stay as they are.
+    A step stays where ``state.stays`` ([] bool) is true: ``trial`` is then the iterate, where f is known. In such a
+    step the loop evaluates what the method wants there, and not f. In all other steps, ignore the values under these
+    names. Give ``box``, ``xtol`` and ``ended`` defaults, since loops of other libraries do not pass them.
+    A method that does not want ``box`` takes no bounds. Where ``ended`` is true, the method accepts nothing: the
+    iterate, ``nit`` and the result of ``inverse_hessian`` stay as they are.
 
-    The state is a NamedTuple with the fields
+    The state is a NamedTuple with these fields:
 
     - ``trial``: the next point, like params;
     - ``iterate``: an :class:`Iterate`, the last point accepted;
-    - ``accepted``: [] bool, whether the point given last has become the iterate;
-    - ``nit``: [] int32, iterations; x0 is number 0, before it -1;
+    - ``accepted``: [] bool, whether the last point given became the iterate;
+    - ``nit``: [] int32, the number of the iterate: 0 at x0, and -1 before x0;
     - ``status``: [] int32, ``Status.RUNNING``, or why the method cannot go on. A method never says "converged".
 
-    A method that does not want ``grad`` has ``spread`` too, (df, dx): how far apart the values and the points are that
-    it compares. It takes the place of the tests on the gradient and on changes.
+    The state of a method that does not want ``grad`` also has ``spread``, (df, dx), each []: how far apart the values
+    and the points are that it compares. The solve then ends by the spread, not by the gradient or by changes.
 
     Args:
       init, update: as above.
       wants: a frozenset of names; ``frozenset({"grad"})`` by default.
-      inverse_hessian: ``inverse_hessian(state)``: the approximation at the iterate, ``Unlimited``, ``Compact`` or
-        ``Dense``; None (default) where there is no such thing.
-      warm_start: ``warm_start(state, H) -> state`` takes one in before the first update, from the end of a similar
-        solve; None by default.
-      observe: where every point evaluated is an iterate, as for a transformation of another library:
-        ``observe(grad, state, params, *, value) -> state`` takes it in before it is tested; ``update`` is then called
-        only if the solve goes on, with ``value_fn`` as well. None by default.
-      stored: of such a method, ``stored(state)``: the value and gradient that the state holds of ``trial``, or None.
-      trees: whether params may be any pytree of arrays, which are never joined; False by default: ``minimize`` has
-        the method work on one vector.
-      defaults: the :class:`Defaults` of its stopping; ``tol`` is gtol by default, and the limits are those of
-        ``minimize``.
+      inverse_hessian: ``inverse_hessian(state)`` returns the approximation at the iterate, an ``Unlimited``, a
+        ``Compact`` or a ``Dense``; None (default) for a method without one.
+      warm_start: ``warm_start(state, H) -> state`` starts from the inverse Hessian of a similar solve, before the
+        first ``update``; None by default.
+      observe: for a method whose iterates are all the points evaluated, such as a transformation of another library:
+        ``observe(grad, state, params, *, value) -> state`` records the point before the stopping tests. ``update`` is
+        then called only if the solve goes on, and also receives ``value_fn``. None by default.
+      stored: with ``observe``: ``stored(state)`` returns the value and the gradient at ``trial`` that the state
+        holds, or None.
+      trees: True if params may be any pytree of arrays. False (default): the method works on one flat vector.
+      defaults: the :class:`Defaults` of its stopping.
 
-    A worked example is in the page "Writing a method".
+    Raises:
+      TypeError: from ``minimize``, if the state lacks one of the fields above.
+      ValueError: from ``minimize``, if the problem does not offer a name in ``wants``, or if there are bounds and
+        ``wants`` lacks ``box``.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> tx, x = jaxmin.lbfgs(), jnp.zeros(2)
+    >>> state = tx.init(x)
+    >>> updates, state = tx.update(jnp.array([-2.0, 0.0]), state, x, value=jnp.asarray(1.0))
+    >>> updates.tolist(), state.nit.item()
+    ([1.0, 0.0], 0)
+
+    The page "Writing a method" has a worked example.
     """
 
     init: Callable[[Any], Any]
@@ -134,23 +159,35 @@ def check_state(state: Any) -> None:
 
 
 class Direction(NamedTuple):
-    """A descent direction, worked out at an accepted iterate from the gradient and what was before.
+    """A rule for a descent direction at an accepted iterate; :func:`jaxmin.descend` makes a method of it and a search.
 
     ``init(params) -> state``.
-    ``update(grad, state, params, *, previous, accepted, restart) -> (d, state)``: ``previous`` is the
-    iterate before this one (x0 itself, with g = 0, at x0). Where ``accepted`` is false the state must
-    come back unchanged and d is not read. Where ``restart`` is true, all that was learnt up to
-    ``previous`` is dropped first.
 
-    A direction that has nothing to go by yet may be 0: a direction that does not lead downhill is replaced by the
-    steepest descent.
+    ``update(grad, state, params, *, previous, accepted, restart) -> (d, state)``, with
+
+    - ``grad``, ``params``: the gradient and the iterate;
+    - ``previous``: the :class:`Iterate` before this one; at x0 it is x0 itself, with g = 0;
+    - ``accepted``: [] bool. Where it is false, return the state unchanged; d is then not read;
+    - ``restart``: [] bool. Where it is true, first drop all that the state has learnt up to ``previous``;
+    - ``d``: the direction, like params. It may be 0 while nothing is known: steepest descent replaces a direction that
+      does not lead downhill.
 
     Args:
       init, update: as above.
-      inverse_hessian, warm_start, trees: those of :class:`Method`.
-      wants: ``frozenset({"grad"})`` by default, or ``frozenset({"grad", "hv"})``: the state then holds ``along``, a
-        vector, and ``ready``, [] bool, true at first. After a new iterate it is not ready, and ``update`` is given
-        ``hv``, the Hessian's product with ``along`` there, until it is. d is read when it has become ready.
+      inverse_hessian, warm_start, trees: as in :class:`Method`.
+      wants: ``frozenset({"grad"})`` by default, or ``frozenset({"grad", "hv"})``. With ``hv`` the state has the fields
+        ``along``, like params, and ``ready``, [] bool, true at first. After a new iterate ``ready`` is false, and each
+        ``update`` receives ``hv``, the Hessian times ``along`` there, until ``ready`` is true. Only then is d read.
+
+    The direction of steepest descent, as a method:
+
+    >>> import jax, jax.numpy as jnp, jaxmin
+    >>> def downhill(grad, state, params, *, previous, accepted, restart):
+    ...     return jax.tree.map(jnp.negative, grad), state
+    >>> steepest = jaxmin.Direction(lambda params: (), downhill, trees=True)
+    >>> method = jaxmin.descend(steepest, jaxmin.backtracking())
+    >>> jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2), method=method).x.tolist()
+    [1.0, 1.0]
     """
 
     init: Callable[[Any], Any]
@@ -162,29 +199,69 @@ class Direction(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a line search knows of phi before its first trial."""
+    """What a line search knows of phi(t) = f(x + t d) before its first trial.
 
-    f: Any  # [] phi(0)
-    slope: Any  # [] phi'(0) < 0
-    noise: Any  # [] how far rounding alone may move f near phi(0)
-    max_step: Any  # [] the longest step allowed
+    Every field has shape [], in the dtype of inner products of x (float32 or wider).
+
+    - ``f``: phi(0).
+    - ``slope``: phi'(0), below 0.
+    - ``noise``: how far rounding alone may move f near phi(0).
+    - ``max_step``: the longest step allowed; inf for no limit.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> start = jaxmin.Start(f=jnp.asarray(1.0), slope=-jnp.ones(()), noise=jnp.asarray(1e-7), max_step=jnp.inf)
+    >>> float(jaxmin.wolfe().init(start, 0.5).step)
+    0.5
+    """
+
+    f: jax.Array  # []
+    slope: jax.Array  # []
+    noise: jax.Array  # []
+    max_step: Any  # []
 
 
 class LineSearch(NamedTuple):
-    """A search along one direction that sees numbers only: never x, the direction or the problem.
+    """A search for a step t along one direction; it sees numbers only, never x, the direction or the problem.
 
-    ``init(start, first_step) -> state`` and ``step(state, start, f, slope, predicted) -> state``, with
+    ``init(start, first_step) -> state`` and ``step(state, start, f, slope, predicted) -> state``, where all numbers
+    have shape [] and
 
-    - ``start``: a :class:`Start`, the same throughout the search, so that no state need hold it;
-    - ``f``, ``slope``: phi(t) and phi'(t) at the trial ``t = state.step``;
-    - ``predicted``: g0 . (x_trial - x0) as it was evaluated, t * slope0 on a straight path;
-    - ``state.step``: the next trial; ``state.done``: the trial given last is accepted;
-      ``state.failed``: no acceptable step was found.
+    - ``start`` is a :class:`Start`, the same throughout a search, so the state need not hold it;
+    - ``first_step`` is the first trial that the method proposes;
+    - ``f`` and ``slope`` are phi(t) and phi'(t) at the trial ``t = state.step``;
+    - ``predicted`` is g0 . (x_trial - x0) as it was evaluated: t phi'(0) on a straight path.
+
+    The state is a NamedTuple that has at least these fields:
+
+    - ``step``: the next trial;
+    - ``done``: [] bool, whether the last trial is accepted;
+    - ``failed``: [] bool, whether the search found no acceptable step.
 
     Args:
       init, step: as above.
-      growth: where set, a search begins at ``growth`` times the last accepted step (at first 1), and not at the step
-        that the method proposes; None by default.
+      growth: None (default) begins each search at the step that the method proposes. A number begins it at ``growth``
+        times the last accepted step, and the first search at 1.
+
+    A search that halves the step until f decreases, on phi(t) = (t - 1)^2 from t = 4:
+
+    >>> import jax.numpy as jnp
+    >>> from typing import NamedTuple
+    >>> from jaxmin.extend import LineSearch, Start
+    >>> class State(NamedTuple):
+    ...     step: float
+    ...     done: bool
+    ...     failed: bool
+    >>> def step(state, start, f, slope, predicted):
+    ...     lower = f < start.f
+    ...     return State(jnp.where(lower, state.step, state.step / 2), lower, state.step < 1e-10)
+    >>> halving = LineSearch(lambda start, first_step: State(first_step, False, False), step)
+    >>> start = Start(f=1.0, slope=-2.0, noise=0.0, max_step=jnp.inf)
+    >>> state = halving.init(start, 4.0)
+    >>> while not state.done:
+    ...     t = state.step
+    ...     state = halving.step(state, start, (t - 1) ** 2, 2 * (t - 1), -2 * t)
+    >>> float(state.step)
+    1.0
     """
 
     init: Callable[[Start, Any], Any]

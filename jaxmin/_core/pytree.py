@@ -1,4 +1,4 @@
-"""Pytrees with leaves that are arrays and leaves that are not: taken apart and put together again."""
+"""Take a pytree apart into arrays and other leaves, and put it together again."""
 
 import itertools
 import numbers
@@ -37,8 +37,8 @@ def any_traced(tree: PyTree) -> bool:
 class Static:
     """A pytree without some groups of leaves: its structure and its other leaves; hashable.
 
-    Two are equal where the structures and the leaves are; a leaf that cannot be hashed or compared
-    equals only itself.
+    Two are equal if their structures and their leaves are equal. A leaf that cannot be hashed or compared equals only
+    itself.
     """
 
     __slots__ = ("_groups", "_leaves", "treedef")
@@ -46,7 +46,7 @@ class Static:
     def __init__(self, treedef: PyTreeDef, leaves: Iterable[Any], groups: Iterable[int | None]) -> None:
         self.treedef = treedef
         self._leaves = tuple(map(_Leaf, leaves))
-        self._groups = tuple(groups)  # for each leaf the group it went to, None for a static one
+        self._groups = tuple(groups)  # the group of each leaf; None for a static leaf
 
     def combine(self, *groups: Iterable[Any]) -> PyTree:
         """The pytree again, with the leaves of each group in their places."""
@@ -55,23 +55,23 @@ class Static:
         return jax.tree.unflatten(self.treedef, leaves)
 
     def bare(self) -> "Static":
-        """The structure alone, with None for the leaves that are no arrays."""
+        """The structure, with None for each leaf that is not an array."""
         return Static(self.treedef, [], self._groups)
 
     def skeleton(self) -> tuple[PyTreeDef, tuple[int | None, ...]]:
-        """The structure, and where in it the groups are, without the other leaves."""
+        """The structure and the group of each leaf, without the leaves themselves."""
         return self.treedef, self._groups
 
     def is_plain(self) -> bool:
-        """Whether the structure is of tuples, lists and dictionaries alone."""
+        """Whether the structure has only tuples, lists and dictionaries."""
         return _is_plain(self.treedef)
 
     def leaves(self) -> list[Any]:
-        """The leaves that are no arrays."""
+        """The leaves that are not arrays."""
         return [leaf.value for leaf in self._leaves]
 
     def only(self, leaves: Iterable[Any]) -> PyTree:
-        """The pytree with the first group in its places and None elsewhere."""
+        """The pytree with the leaves of the first group in their places, and None elsewhere."""
         leaves = iter(leaves)
         return jax.tree.unflatten(self.treedef, [next(leaves) if group == 0 else None for group in self._groups])
 
@@ -81,7 +81,8 @@ class Static:
         return [subtree for subtree, group in zip(subtrees, self._groups) if group == 0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As a tree: classes whose structures hold a sentinel compare it by identity, which no copy of a treedef keeps.
+        # Pickled as a tree: some classes keep a sentinel in their structure and compare it by identity. A copied
+        # treedef would hold another sentinel.
         zeros = [itertools.repeat(0)] * len(self._groups)
         return _restored, (self.combine(*zeros), self._groups)
 
@@ -111,7 +112,7 @@ def _is_plain(treedef: PyTreeDef) -> bool:
 
 
 class _Leaf:
-    """A leaf that is not an array, as part of a key: equal where type and value are."""
+    """A leaf that is not an array, as part of a key: equal if type and value are equal."""
 
     __slots__ = ("value",)
 
@@ -135,7 +136,7 @@ class _Leaf:
 
 
 def partition(tree: PyTree, *predicates: Callable[[Any], bool]) -> Any:
-    """Take a pytree apart: one list of leaves for each predicate (the first that holds), and the rest.
+    """Take a pytree apart: a list of leaves for each predicate (the first that holds counts), and the rest.
 
     Returns ``(*lists, static)`` with ``static.combine(*lists)`` equal to the tree.
     """
@@ -147,7 +148,7 @@ def partition(tree: PyTree, *predicates: Callable[[Any], bool]) -> Any:
 
 
 def check_tree(name: str, tree: PyTree, params: PyTree) -> None:
-    """Raise unless a tree is built like params; no check where params is None."""
+    """Raise unless a tree is built like params. Do nothing if params is None."""
     found, wanted = jax.tree.structure(tree), jax.tree.structure(params)
     if params is not None and found != wanted:
-        raise TypeError(f"{name}: its tree is not that of params: {found} against {wanted}")
+        raise TypeError(f"{name}: it must be built like params: {wanted}, not {found}")

@@ -19,33 +19,34 @@ from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 class OptimizeResult:
     """What a solve found: a pytree that reads like SciPy's result (``res.x``, ``res["x"]``, ``res.keys()``).
 
-    Fields (each with a leading batch axis under ``vmap``):
+    Fields (under ``vmap`` each has a leading batch axis):
 
     - ``x``: the point returned, like x0: its structure, shapes and dtypes.
     - ``fun``: the objective there, a scalar of shape [] in the dtype that fun returns.
     - ``jac``: the gradient there, like x0 (None for leaves that do not vary), in ``jax.grad``'s convention.
-    - ``nit``: iterations: points accepted after x0; int32, shape [].
+    - ``nit``: iterations, that is points accepted after x0; int32, shape [].
     - ``nfev``, ``njev``: evaluations of the objective and of its gradient; int32, shape []. -1 where a
       transformation's own search does not report its evaluations.
     - ``history``: a :class:`~jaxmin.History`, with ``options={"history": N}``; else None.
-    - ``gnorm``: with bounds, the infinity norm of the projected gradient, which gtol is compared with; else None.
+    - ``gnorm``: with bounds, the infinity norm of the projected gradient, which the stopping test compares with gtol;
+      shape []; else None.
     - ``nhev``: Hessian-vector products, for methods that use them, else None; int32, shape [].
     - ``status``: a :class:`~jaxmin.Status`; int32, shape [].
     - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
       ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
-    - ``active_mask``: with bounds, int32 like x0: -1 where x is held at its lower bound, 1 at its upper one,
-      else 0; without, None.
+    - ``active_mask``: with bounds, int32 like x0: -1 where the lower bound holds x, 1 where the upper bound does,
+      else 0; without bounds None.
     - ``aux``: the second value that fun returned at x (``has_aux=True``), else None.
 
     ``success`` (bool) and ``message`` (str) follow from the status. A batch has one for each lane: an array of bools
     in the shape of the status, and nested lists of sentences.
 
-    As a pytree its leaves are the arrays. Leaves of x and of aux that are not arrays (an activation function, a
-    label) belong to its structure: they cross ``jit`` and ``vmap`` unchanged.
+    The leaves of the pytree are the arrays. Leaves of x and of aux that are not arrays (an activation function, a
+    label) are part of its structure: they pass through ``jit`` and ``vmap`` unchanged.
 
     Raises:
-      KeyError: by ``res[name]``, for a name that is not in ``res.keys()``.
-      TypeError: by ``res.message`` in a traced function, where the numbers for the text are unknown.
+      KeyError: from ``res[name]``, for a name that is not in ``res.keys()``.
+      TypeError: from ``res.message`` in a traced function, where the numbers of the text are unknown.
 
     >>> import jax, jax.numpy as jnp, jaxmin
     >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2))
@@ -68,8 +69,8 @@ class OptimizeResult:
     gnorm: jax.Array | MaybeNone = None
     nhev: jax.Array | MaybeNone = None
     history: Any = None  # History or None
-    # Of x and of aux, where some of their leaves are no arrays: which ones. Settled when the result is made;
-    # a look at the leaves would not do, since JAX puts anything in the place of arrays.
+    # The structures of x and of aux, if some of their leaves are not arrays; else None. They are set when the result is
+    # made. The leaves cannot tell later, since JAX puts any object in the place of an array.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
 
     @property
@@ -82,10 +83,10 @@ class OptimizeResult:
 
     @property
     def message(self) -> PerLane:
-        """The status in words, with the figures of the point returned; nested lists for a batch.
+        """The status in words, with the numbers of the point returned; nested lists for a batch.
 
         Raises:
-          TypeError: in a traced function, where the figures are unknown.
+          TypeError: in a traced function, where the numbers are unknown.
         """
         if not self._is_known():
             raise TypeError(
@@ -102,7 +103,7 @@ class OptimizeResult:
         return nested((), status.shape)
 
     def _sentences(self) -> Callable[[tuple[int, ...]], str]:
-        """A lane's index -> its status in words."""
+        """The function from a lane's index to its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
 
         def sentence(index: tuple[int, ...]) -> str:
@@ -115,12 +116,12 @@ class OptimizeResult:
         return sentence
 
     def _norms(self) -> np.ndarray:
-        """What the stopping test compares with gtol, one a lane."""
+        """The norm that the stopping test compares with gtol, for each lane."""
         shape = np.shape(self.status)
         return _gradient_norm(self.jac, shape) if self.gnorm is None else np.asarray(self.gnorm, float)
 
     def _summary(self) -> list[str]:
-        """How many lanes of a batch ended how; in words for the one with the largest gradient norm of each kind."""
+        """For each status of a batch, the number of its lanes, and the message of the one with the largest gradient."""
         status, sentence = np.asarray(self.status), self._sentences()
         norms = np.nan_to_num(self._norms(), nan=np.inf)
         lines = []
@@ -193,7 +194,7 @@ class OptimizeResult:
         return "\n".join(lines)
 
     def _is_known(self) -> bool:
-        """Whether there are numbers to put into words: no tracers, shapes or axes in their place."""
+        """Whether the fields hold numbers, not tracers, shapes or axes."""
         numbers = [self.status, self.fun, *jax.tree.leaves(self.jac)]
         if any(isinstance(u, (jax.core.Tracer, jax.ShapeDtypeStruct)) for u in numbers):
             return False
@@ -218,14 +219,14 @@ class OptimizeResult:
         return cls(**values, _static=static)
 
 
-_LANES_SHOWN = 6  # of a batch, each with its own message
+_LANES_SHOWN = 6  # a batch of up to this many lanes shows the message of each
 _FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if field.name != "_static")
 
 
 def _take_out(tree: PyTree, static: Static | None) -> tuple[PyTree, Static | None]:
-    """The list of those leaves of a tree that are arrays, or stand for them, and what is left: as ``static`` has it.
+    """The array leaves of a tree in a list, and the rest of the tree; ``static`` says which leaves these are.
 
-    A tree that is not built so (``dataclasses.replace`` brought it) is left whole.
+    A tree with another structure, from ``dataclasses.replace``, comes back whole.
     """
     if static is None:
         return tree, None
@@ -240,21 +241,21 @@ def _take_out(tree: PyTree, static: Static | None) -> tuple[PyTree, Static | Non
 
 
 def _advice(dtype: np.dtype) -> str:
-    """What helps where rounding is in the way."""
+    """Advice for a solve that rounding limits."""
     if dtype.itemsize < 8:
         return "If rounding is in the way: float64, or a scaling of fun and x near 1."
     return "If rounding is in the way: a scaling of fun and x near 1."
 
 
 def _gradient_norm(jac: PyTree, lanes: Sequence[int]) -> np.ndarray:
-    """The norm that the stopping test compares with gtol, one a lane: of a complex number, of its two parts."""
+    """The norm that the stopping test compares with gtol, for each lane; a complex number counts as its two parts."""
     parts = [np.zeros(lanes, np.float32)]
     for leaf in map(np.asarray, jax.tree.leaves(jac)):
         parts += [leaf.real, leaf.imag] if np.iscomplexobj(leaf) else [leaf]
     norm = vec.max_abs
     for _ in lanes:
         norm = jax.vmap(norm)
-    with jax.ensure_compile_time_eval():  # numbers, also where a known result is read in a traced function
+    with jax.ensure_compile_time_eval():  # gives numbers even inside a traced function
         return np.asarray(norm(parts), float)
 
 
@@ -263,9 +264,9 @@ def _count(flags: Any) -> str:
 
 
 def _readable(value: Any) -> str:
-    """An entry as a person wants to read it."""
+    """An entry as text."""
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
-        if not value.is_fully_addressable and not value.is_fully_replicated:  # of several processes
+        if not value.is_fully_addressable and not value.is_fully_replicated:  # over several processes
             return f"{value.dtype}{list(value.shape)} on {len(value.sharding.device_set)} devices"
         edge = max(4 // max(value.ndim, 1), 1)
         return np.array2string(np.asarray(value), precision=6, threshold=12, edgeitems=edge)

@@ -6,6 +6,9 @@ import enum
 class Status(enum.IntEnum):
     """How a solve ended: ``res.status`` holds the number, and ``Status(res.status)`` is its name.
 
+    A status is an ``int``. ``status.success`` says whether a stopping test held at the returned point, and
+    ``status.sentence`` is the status in words.
+
     >>> import jax.numpy as jnp, jaxmin
     >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2))
     >>> jaxmin.Status(res.status).name, bool(res.status == jaxmin.Status.CONVERGED)
@@ -33,7 +36,7 @@ class Status(enum.IntEnum):
 
     @property
     def sentence(self) -> str:
-        """The status in words; ``{gnorm}``, ``{fun}``, ``{ulp}`` and ``{advice}`` stand for the point's figures."""
+        """The status in words; ``{gnorm}``, ``{fun}``, ``{ulp}`` and ``{advice}`` stand for the point's numbers."""
         return _SENTENCES[self]
 
 
@@ -57,7 +60,7 @@ _SENTENCES = {
     Status.SPREAD: "Converged: the spread of f is within ftol, and that of x within xtol.",
     Status.CALLBACK: "Stopped: callback asked for it.",
 }
-# Of methods that know no gradient.
+# For methods without gradients.
 WITHOUT_GRADIENT = _SENTENCES | {
     Status.MAXITER: "Stopped: maxiter iterations were made.",
     Status.MAXFUN: "Stopped: maxfun evaluations were made.",

@@ -5,15 +5,15 @@ from typing import Any, Protocol, TypeAlias
 
 import jax
 
-# Python's types cannot say that two pytrees are built alike: the shape comments and the docstrings do.
+# Python's types cannot say that two pytrees are built alike. Comments on shapes and docstrings say it.
 PyTree: TypeAlias = Any
-# An array, or a pytree of arrays, that a method works on; "like x" is built like it.
+# An array, or a pytree of arrays, that a method works on. "like x" means: with the same structure, shapes and dtypes.
 Vector: TypeAlias = Any
 # An array of shape [].
 Scalar: TypeAlias = jax.Array
 # One value of a single solve, or one for each lane of a batch: a Python value, or an array or a list of them.
 PerLane: TypeAlias = Any
-# ``T | MaybeNone``: T, or None for some methods. A type checker lets it be used as a T. (Typeshed has the same name.)
+# ``T | MaybeNone``: T, or None for some methods. Type checkers allow its use as a T. (Typeshed has the same name.)
 MaybeNone: TypeAlias = Any
 
 

@@ -1,4 +1,4 @@
-"""x0 as leaves that vary: which they are, and the edge between them and the vector that is solved for."""
+"""The leaves of x0 that vary, and the conversion between these leaves and the vector that a method works on."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ from jaxmin._core.typing import PyTree, Vector
 
 
 class Variables:
-    """The leaves of x that vary, as one flat real vector: its dtype, and the way there and back.
+    """The leaves of x that vary, as one flat real vector: its dtype, and the conversion in both directions.
 
-    A complex leaf is its real and its imaginary part, side by side. The vector's dtype is the widest of
-    the leaves' and of fun's own, float32 at least; ``rounded`` is what each leaf can hold of it.
+    A complex leaf becomes its real parts, then its imaginary parts. The vector has the widest dtype among the leaves,
+    the value of fun, and float32. ``rounded`` rounds a vector to the dtypes of the leaves.
     """
 
     flat = True
@@ -44,7 +44,7 @@ class Variables:
         return self._whole(self.parts(vector))
 
     def rounded(self, vector: Vector) -> Vector:
-        """The vector as the leaves hold it."""
+        """The vector, rounded to the dtypes of the leaves."""
         return vector if self._exact else self.ravel(self.unravel(vector))
 
     def parts(self, vector: Vector) -> list[jax.Array]:
@@ -70,7 +70,7 @@ class Variables:
         return parts[0] if len(parts) == 1 else jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
 
     def _halves(self, leaves: Iterable[jax.Array]) -> list[jax.Array]:
-        """The leaves in the vector's dtype, of a complex one the real and the imaginary part."""
+        """The leaves in the vector's dtype; a complex leaf becomes two, its real and its imaginary part."""
         halves = []
         for leaf in leaves:
             parts = [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
@@ -88,9 +88,9 @@ class Variables:
 
 
 class ApartVariables(Variables):
-    """The leaves of x that vary, each an array of its own: what :class:`Variables` joins is a tuple of them.
+    """The leaves of x that vary, as a tuple of real arrays instead of the one vector of :class:`Variables`.
 
-    So a leaf that is spread over several devices stays where it is.
+    A leaf that is sharded over several devices so keeps its sharding.
     """
 
     flat = False
@@ -113,11 +113,10 @@ class ApartVariables(Variables):
 
 
 def canonical_x0(x0: PyTree) -> PyTree:
-    """x0 with every leaf that is to vary an inexact array.
+    """x0 with each leaf that varies as an array of a float or complex dtype.
 
-    A list or tuple of plain numbers, and anything with ``__array__``, is one array. Integers become the
-    default float dtype, but not inside a node of a class of its own (a module): there a whole number is
-    a setting.
+    A list or tuple of plain numbers becomes one array, and so does an object with ``__array__``. Integers become the
+    default float dtype. Inside an object of a user's class (a module) they stay: there an integer is a setting.
     """
     if isinstance(x0, range):
         x0 = list(x0)
@@ -131,7 +130,7 @@ def canonical_x0(x0: PyTree) -> PyTree:
         return _as_variable(x0)
 
     def in_plain_containers(node: Any) -> Any:
-        if _is_node(node):  # a class of its own
+        if _is_node(node):  # an object of a user's class
             return jax.tree.map(lambda leaf: _as_variable(leaf) if is_inexact(leaf) else leaf, node)
         number = is_number(node) or (is_array(node) and not _is_flag(node))
         return _as_variable(node) if number else node
@@ -147,11 +146,12 @@ def _is_node(tree: Any) -> bool:
 
 
 def _is_flag(leaf: Any) -> bool:
-    """Booleans and random keys: arrays, but never variables."""
+    """Whether it is an array that never varies: of booleans or random keys."""
     return leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 def is_inexact(leaf: Any) -> bool:
+    """Whether it is a float or complex number, or an array of them."""
     if isinstance(leaf, (float, complex)):
         return True
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -164,10 +164,10 @@ def _as_variable(leaf: Any) -> jax.Array:
         raise TypeError(f"x0: {leaf!r} is not an array of numbers") from error
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         return array.astype(jnp.result_type(float))
-    # A Python number is weakly typed; a variable has the dtype it shows.
+    # A Python number is weakly typed. A variable has a fixed dtype.
     return jax.lax.convert_element_type(array, array.dtype)
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """The array in this machine's byte order: JAX knows no other."""
+    """The array in this machine's byte order, the only one that JAX supports."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

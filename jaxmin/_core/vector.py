@@ -1,6 +1,6 @@
 """The vector operations that a method needs, on one array or on any pytree of arrays.
 
-Inner products are real, accumulate in float32 at least and never in TF32 or bfloat16.
+Inner products are real. They accumulate in float32 or wider, never in TF32 or bfloat16.
 """
 
 import math
@@ -16,8 +16,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxmin._core.typing import PyTree, Scalar, Vector
 
 _HIGHEST = lax.Precision.HIGHEST
-# A history of at most this many numbers is written by a masked copy, which XLA fuses and which stays a
-# copy under vmap; a longer one in place, where a masked copy would cost a pass over the whole history.
+# A history of at most this many numbers is written by a masked copy. XLA fuses the copy, and it stays a copy under
+# vmap. A longer history is written in place: a masked copy would cost a pass over all of it.
 _MASKED_WRITE_MAX = 2**14
 
 
@@ -28,7 +28,7 @@ def scalar_dtype(x: Vector) -> np.dtype:
 
 
 def size(x: Vector) -> int:
-    """The number of numbers in a vector."""
+    """How many numbers a vector holds."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(x))
 
 
@@ -45,10 +45,10 @@ def dot(a: Vector, b: Vector) -> Scalar:
 
 
 def _contracted(u: jax.Array, v: jax.Array, axes: int) -> jax.Array:
-    """The sum of products over the last axes of u and the first of v; not reshaped, which would undo a sharding."""
+    """The sum of products over the last axes of u and the first of v, without a reshape that would undo a sharding."""
     if not typed_sharding(v):
         return jnp.tensordot(u, v, axes, precision=_HIGHEST)
-    # The sum over the devices; what is not summed over stays where it is.
+    # The sum runs over the devices. Axes that are not summed keep their sharding.
     of_u, of_v = jax.typeof(u).sharding, jax.typeof(v).sharding
     spec = PartitionSpec(*of_u.spec[: u.ndim - axes], *of_v.spec[axes:])
     return jnp.tensordot(u, v, axes, precision=_HIGHEST, out_sharding=NamedSharding(of_v.mesh, spec))
@@ -62,7 +62,7 @@ def typed_sharding(u: jax.Array) -> bool:
 def max_abs(a: Vector) -> Scalar:
     """The infinity norm; NaN where any element is NaN or infinite."""
     dtype = scalar_dtype(a)
-    # XLA's maximum of some thousand numbers leaves out NaN on a CPU (openxla/xla#21461): infinity stands for it.
+    # On a CPU, XLA's maximum of some thousand numbers ignores NaN (openxla/xla#21461), so infinity stands for NaN.
     parts = [jnp.max(jnp.where(jnp.isfinite(u), jnp.abs(u), jnp.inf), initial=0) for u in jax.tree.leaves(a)]
     largest = reduce(jnp.maximum, [part.astype(dtype) for part in parts], jnp.zeros((), dtype))
     return jnp.where(largest < jnp.inf, largest, jnp.nan)
@@ -105,7 +105,7 @@ def zeros(x: Vector) -> Vector:
     return jax.tree.map(jnp.zeros_like, x)
 
 
-def rows(m: int, x: Vector) -> Vector:
+def history(m: int, x: Vector) -> Vector:
     """A history of m zero vectors like x: every leaf gains a leading axis m."""
     return jax.tree.map(lambda u: jnp.broadcast_to(jnp.zeros_like(u), (m, *u.shape)), x)
 
@@ -119,8 +119,8 @@ def write_row(history: Vector, slot: Scalar, row: Vector, when: Scalar) -> Vecto
 
     def in_place(h: jax.Array, r: jax.Array) -> jax.Array:
         if r.ndim > 1:
-            # A product sees rows of many axes as a matrix, for which XLA would write the row a second time, into a
-            # copy of all; not so where the write is by itself.
+            # A product treats rows of several axes as a matrix. XLA would then write the row a second time, into a
+            # copy of the whole history. A write in a branch of its own prevents that.
             return lax.cond(when, lambda: lax.dynamic_update_index_in_dim(h, r, slot, 0), lambda: h)
         old = lax.dynamic_index_in_dim(h, slot, keepdims=False)
         return lax.dynamic_update_index_in_dim(h, jnp.where(when, r, old), slot, 0)

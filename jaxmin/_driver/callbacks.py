@@ -1,4 +1,4 @@
-"""Watching a solve: callbacks in its graph or on the host, printed lines, a bar; called from inside the loop."""
+"""Watch a solve from inside the loop: callbacks in its graph or on the host, printed lines, a bar."""
 
 import inspect
 import itertools
@@ -18,7 +18,7 @@ from jaxmin._core.typing import PyTree, Scalar
 from jaxmin._problem.objective import Problem
 
 _GO_ON, _STOP = 0, 1
-_watchers: dict[int, "Watcher"] = {}  # number -> the watcher to call; the compiled solve knows the number alone
+_watchers: dict[int, "Watcher"] = {}  # number -> the watcher to call; the compiled solve has only the number
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 
@@ -30,20 +30,20 @@ class Traced(NamedTuple):
 
 
 def traced(function: Callable[..., Any]) -> Traced:
-    """A callback that is traced with the solve, and needs no call of the host: ``callback=jaxmin.traced(function)``.
+    """A callback that is part of the compiled loop, with no call to the host: ``callback=jaxmin.traced(function)``.
 
     Args:
       function: ``function(x)``, or ``function(intermediate_result)`` with a parameter of this name: an
-        ``OptimizeResult`` with x and jac like x0, and fun, nit and nfev of shape []. It is called with tracers, once
-        for each iterate after x0, and is written with ``jax.numpy``. It returns None or one boolean of shape []:
-        True ends the solve with ``Status.CALLBACK`` at this iterate.
+        ``OptimizeResult`` with x and jac like x0 and their dtypes, fun of shape [] in its dtype, and nit and nfev,
+        int32, of shape []. Write it with ``jax.numpy``: it is traced, and runs for each iterate after x0. It returns
+        None or one boolean of shape []. True ends the solve with ``Status.CALLBACK`` at this iterate.
 
     Returns:
-      A callback for ``minimize`` and ``Solver``, which also works under ``jit``, ``vmap`` and ``grad``. In a batch
-      it runs for each lane at each step, and its answer counts where the lane has a new iterate.
+      A callback for ``minimize`` and ``Solver``. It also works under ``jit``, ``vmap`` and ``grad``. In a batch it runs
+      for each lane at each step, and its return value counts where the lane has a new iterate.
 
     Raises:
-      TypeError: if function is not callable; in the solve, if it returns anything but None or one boolean.
+      TypeError: if function is not callable; from the solve, if it returns anything but None or one boolean.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> near = jaxmin.traced(lambda intermediate_result: intermediate_result.fun < 1e-2)
@@ -57,7 +57,7 @@ def traced(function: Callable[..., Any]) -> Traced:
 
 
 class TracedCallback(NamedTuple):
-    """A traced callback as a computation, and the arrays that it closed over."""
+    """A traced callback as a computation, and the arrays that it closes over."""
 
     signature: Signature  # constants, x leaves, other arrays of x0, f, gradient leaves, nit, nfev -> [] bool
     constants: list[jax.Array]
@@ -67,8 +67,8 @@ def trace(callback: Traced, problem: Problem, whole: Callable[[PyTree], Any], gr
     """Trace a ``Traced`` for a ``Problem``: a ``TracedCallback``.
 
     Args:
-      whole: x as minimize made it -> the user's x.
-      gradient: whether the method knows one.
+      whole: the function from the x of the solve to the user's x.
+      gradient: whether the method uses gradients.
     """
     takes_result, static = _takes_result(callback.function), problem.x_static
 
@@ -85,7 +85,7 @@ def trace(callback: Traced, problem: Problem, whole: Callable[[PyTree], Any], gr
         answer = False if answer is None else answer
         flag = isinstance(answer, bool) or (hasattr(answer, "dtype") and np.issubdtype(answer.dtype, np.bool_))
         if not flag or np.shape(answer) != ():
-            raise TypeError(f"callback: the traced function returned {answer!r}; None or one boolean")
+            raise TypeError(f"callback: the traced function returned {answer!r}; return None or one boolean")
         return jnp.asarray(answer)
 
     leaves = [jax.ShapeDtypeStruct(*shape) for shape in problem.variables.shapes]
@@ -99,7 +99,7 @@ def stopped(
     asked: Callable[..., Any], constants: Sequence[jax.Array], accepted: Scalar, x: Sequence[jax.Array], f: Scalar,
     g: Sequence[jax.Array], nit: Scalar, nfev: Scalar, status: Scalar,
 ) -> Scalar:  # fmt: skip
-    """The status after a traced callback has seen an iterate: Status.CALLBACK where it asks for an end."""
+    """The status after a traced callback: Status.CALLBACK where it returned True for a new iterate."""
     due = accepted & (nit > 0)
     inputs = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
     stop = jax.lax.cond(due, lambda: asked(*inputs)[0], lambda: jnp.zeros((), bool))
@@ -110,10 +110,10 @@ def ask(
     number: Scalar, accepted: Scalar, x: PyTree, f: Scalar, gnorm: Scalar | None, nit: Scalar, nfev: Scalar,
     status: Scalar,
 ) -> Scalar:  # fmt: skip
-    """The status after the watcher was shown an iterate: Status.CALLBACK where it asks for an end.
+    """The status after the watcher has run: Status.CALLBACK where it ends the solve.
 
-    The call is a ``pure_callback`` whose answer is carried on: it works where a batch is solved, all lanes in one
-    call, and every step waits for it, so that the calls come in order. Only new iterates, and ends, are shown.
+    The call is a ``pure_callback``, and the loop carries its answer on. So it works in a batch, with one call for all
+    lanes, and each step waits for it, which keeps the calls in order. It runs for new iterates and for ends only.
     """
     due, ended = accepted & (nit > 0), status != Status.RUNNING
     answer = jax.ShapeDtypeStruct((), jnp.int32)
@@ -144,9 +144,9 @@ class Watcher:
     """The user's callback, the printed lines and the bar of one call of minimize.
 
     Args:
-      callback: SciPy's: ``callback(x)``, or ``callback(intermediate_result)`` by that name; or None.
-      disp: whether each iterate is printed.
-      combine: the arrays of x, those that vary and those that do not -> the user's x.
+      callback: as in SciPy: ``callback(x)``, or ``callback(intermediate_result)`` with this name; or None.
+      disp: whether to print each iterate.
+      combine: the function from the arrays of x, those that vary and those that do not, to the user's x.
       bar: a ``Bar``, or None.
     """
 
@@ -162,14 +162,14 @@ class Watcher:
             _watchers[self.number] = self
 
     def close(self) -> None:
-        """Remove it: nothing calls it any more."""
+        """Remove the watcher, so that no solve calls it any more."""
         _watchers.pop(self.number, None)
         if self._bar is not None:
             self._bar.close()
 
     def show(self, lane: tuple[int, ...], x: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> bool:
-        """Show an iterate; whether the solve shall end. ``lane`` is an index into a batch, () for a single solve."""
-        if self.error is not None:  # of another lane
+        """Show an iterate; True ends the solve. ``lane`` is an index into a batch, () for a single solve."""
+        if self.error is not None:  # from another lane
             return True
         if self._disp:
             gradient = "" if gnorm is None else f"|g| = {float(gnorm):<10.3g} "
@@ -187,7 +187,7 @@ class Watcher:
             return _says_stop(self._callback(intermediate_result=result))
         except StopIteration:
             return True
-        except BaseException as error:  # it is raised by minimize, with its own traceback
+        except BaseException as error:  # minimize raises it, with its own traceback
             if self.compiled:
                 raise
             self.error = self.error or error
@@ -200,14 +200,14 @@ class Watcher:
 
 
 def watched(watcher: Watcher | None, solve: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """Run the solve; an exception of the user's callback is raised unchanged."""
+    """Run the solve, and raise an exception of the user's callback unchanged."""
     if watcher is None:
         return solve(*arguments, **settings)
     try:
         solved = solve(*arguments, **settings)
         values = [_value(leaf) for leaf in jax.tree.leaves(solved)]
         if any_traced(values):
-            watcher.compiled = True  # it is called when that runs, after this call has returned
+            watcher.compiled = True  # the compiled function calls it, after this call has returned
             return solved
         jax.block_until_ready(values)
     finally:
@@ -227,13 +227,13 @@ def _value(leaf: Any) -> Any:
 
 
 def _says_stop(answer: Any) -> bool:
-    """Whether the answer is True, of Python, NumPy or JAX."""
+    """Whether the answer is True: a bool of Python, NumPy or JAX."""
     array = isinstance(answer, (bool, np.generic, np.ndarray, jax.Array))
     return array and np.ndim(answer) == 0 and np.asarray(answer).dtype == np.bool_ and bool(answer)
 
 
 def _takes_result(callback: Callable[..., Any]) -> bool:
-    """Whether it has SciPy's newer form: one parameter, named intermediate_result."""
+    """Whether the callback has SciPy's newer form: one parameter, named intermediate_result."""
     try:
         return list(inspect.signature(callback).parameters) == ["intermediate_result"]
     except (TypeError, ValueError):

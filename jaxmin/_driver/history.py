@@ -1,4 +1,4 @@
-"""The figures of the last iterates, stored in a ring of fixed length inside the loop."""
+"""The numbers of the last iterates, in a ring buffer of fixed length inside the loop."""
 
 from typing import Any, NamedTuple
 
@@ -13,13 +13,14 @@ class History(NamedTuple):
     """The last N iterates of a solve, the oldest first; x0 is iterate 0.
 
     ``minimize(..., options={"history": N})`` returns it as ``res.history``. Unused entries are NaN, and -1 in the
-    integer fields. Under ``vmap`` each array has a leading batch axis.
+    integer fields. Under ``vmap`` each array has a leading batch axis. ``fun``, ``gnorm`` and ``step`` have the dtype
+    of the solve: float32, or the widest dtype of x0 and fun.
 
-    - ``nit`` [N] int32: the iterate's number.
+    - ``nit`` [N] int32: the number of the iterate.
     - ``fun`` [N]: the objective.
     - ``gnorm`` [N]: the infinity norm of the gradient, or with bounds of the projected gradient; NaN for methods
       without gradients.
-    - ``step`` [N]: the largest change of x since the iterate before; NaN at x0.
+    - ``step`` [N]: the largest change of a variable since the last iterate; NaN at x0.
     - ``nfev`` [N] int32: evaluations so far.
     - ``x``: the iterates, like x0 with a leading axis N (None for leaves that do not vary), with
       ``options={"history_x": True}``; else None.
@@ -40,14 +41,14 @@ class History(NamedTuple):
 
 
 def empty(length: int, dtype: Any, x: Vector = None) -> History:
-    """A history without entries; with room for points like the vector x, unless x is None."""
+    """A history without entries. It has room for points like the vector x, unless x is None."""
     whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
     points = jax.tree.map(lambda u: jnp.full((length, *u.shape), jnp.nan, u.dtype), x)
     return History(whole, real, real, real, whole, points)
 
 
 def record(history: History, accepted: Scalar, before: Any, after: Any, gnorm: Scalar | None, nfev: Scalar) -> History:
-    """The history with the iterate of the state ``after``, where the step accepted one."""
+    """The history with the iterate of the state ``after`` added, if the step accepted one."""
     x, f, _ = after.iterate
     moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
     norm: Any = jnp.nan if gnorm is None else gnorm
@@ -55,14 +56,14 @@ def record(history: History, accepted: Scalar, before: Any, after: Any, gnorm: S
     length = history.nit.shape[0]
     here = (jnp.arange(length) == after.nit % length) & accepted
 
-    def put(kept: jax.Array, new: Any) -> jax.Array:
-        return jnp.where(here.reshape(-1, *[1] * (kept.ndim - 1)), jnp.asarray(new, kept.dtype), kept)
+    def put(stored: jax.Array, new: Any) -> jax.Array:
+        return jnp.where(here.reshape(-1, *[1] * (stored.ndim - 1)), jnp.asarray(new, stored.dtype), stored)
 
     return jax.tree.map(put, history, row)
 
 
 def in_order(history: History, nit: Scalar) -> History:
-    """The ring, its oldest entry first."""
+    """The ring with its oldest entry first."""
     length = history.nit.shape[0]
     start = jnp.where(nit + 1 > length, (nit + 1) % length, 0)
-    return jax.tree.map(lambda kept: jnp.roll(kept, -start, axis=0), history)
+    return jax.tree.map(lambda stored: jnp.roll(stored, -start, axis=0), history)

@@ -9,41 +9,44 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Unbounded, gradient_norm
+from jaxmin._core.box import Box, Unbounded, gradient_norm
 from jaxmin._core.protocol import Method, check_state
 from jaxmin._core.status import Status
+from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 from jaxmin._driver import history as ring
-from jaxmin._driver.evaluation import Evaluation, counters, empty_cache, evaluate
+from jaxmin._driver.evaluation import CachedHessian, Evaluation, counters, empty_cache, evaluate
 from jaxmin._driver.stopping import Limits, Stopping, tested
 from jaxmin.transforms._lookup import reuse, searches
 
 
 class Carry(NamedTuple):
-    """What changes from step to step."""
+    """The data that change from step to step."""
 
     state: Any  # the method's
-    aux: Any  # of the iterate
-    nfev: Any  # [] int32: points at which f was asked for
-    status: Any  # [] int32
-    njev: Any = None  # [] int32: Jacobians, for methods that want them in steps of their own
-    nhev: Any = None  # [] int32: Hessians or products with them, for methods that want them
-    history: Any = None  # a ``History``, if one is recorded
-    cache: Any = None  # the user's Hessian, if it is used: a ``CachedHessian``
+    aux: PyTree  # at the iterate
+    nfev: Scalar  # [] int32: evaluations of f
+    status: Scalar  # [] int32
+    njev: Scalar | MaybeNone = None  # [] int32: Jacobians, for methods that want them in steps that stay
+    nhev: Scalar | MaybeNone = None  # [] int32: Hessians or products with them, for methods that want them
+    history: ring.History | None = None  # None if none is recorded
+    cache: CachedHessian | MaybeNone = None  # the user's Hessian, if the method uses it
 
 
 class Loop(NamedTuple):
-    """What all steps of a solve share."""
+    """The data and functions that all steps of a solve share."""
 
     evaluation: Evaluation
-    rounded: Callable[[Any], Any]  # x -> x as the user's dtypes hold it
+    rounded: Callable[[Vector], Vector]  # x -> x, rounded to the user's dtypes
     method: Method
     stopping: Stopping
     limits: Limits
-    box: Any = Unbounded()
-    watch: Any = None  # (accepted, iterate, gnorm, nit, nfev, status) -> status, or None
+    box: Box | Unbounded = Unbounded()
+    watch: Callable[..., Scalar] | None = None  # (accepted, iterate, gnorm, nit, nfev, status) -> status
 
 
-def begin(evaluation, method, x0, aux0, history=0, keep_x=False):
+def begin(
+    evaluation: Evaluation, method: Method, x0: Vector, aux0: PyTree, history: int = 0, keep_x: bool = False
+) -> Carry:
     """The ``Carry`` before the first step; nothing is evaluated.
 
     Args:
@@ -51,27 +54,27 @@ def begin(evaluation, method, x0, aux0, history=0, keep_x=False):
       method: a ``Method``.
       x0: the start, a vector.
       aux0: anything built like aux.
-      history: how many iterates are recorded.
-      keep_x: whether their points are recorded too.
+      history: how many iterates to record.
+      keep_x: whether to record their points too.
     """
     state = method.init(x0)
     check_state(state)
-    none = jnp.zeros((), jnp.int32)
-    carry = Carry(state, aux0, none, jnp.full((), Status.RUNNING, jnp.int32))
+    zero = jnp.zeros((), jnp.int32)
+    carry = Carry(state, aux0, zero, jnp.full((), Status.RUNNING, jnp.int32))
     record = ring.empty(history, state.iterate.f.dtype, x0 if keep_x else None) if history else None
     cache = empty_cache(evaluation, method.wants, x0)
-    return carry._replace(history=record, cache=cache, **dict.fromkeys(counters(method.wants), none))
+    return carry._replace(history=record, cache=cache, **dict.fromkeys(counters(method.wants), zero))
 
 
-def run(loop, carry, steps=None, unrolled=None):
-    """Steps until a status ends them.
+def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | None = None) -> Carry:
+    """Step until the status is not RUNNING.
 
     Args:
       loop: a ``Loop``.
-      carry: a ``Carry``; one that has ended comes back as it is.
-      steps: [] int32: so many steps at most; None for as many as it takes.
-      unrolled: a number known while compiling: so many steps; those after the end do nothing. The loop then has
-        derivatives, and stores what they need of every step.
+      carry: a ``Carry``; one that has ended comes back unchanged.
+      steps: [] int32, the largest number of steps; None for no limit.
+      unrolled: a number of steps, known while compiling. Steps after the end do nothing. The loop then has derivatives,
+        and stores for each step what they need.
 
     Returns:
       The last ``Carry``.
@@ -86,12 +89,12 @@ def run(loop, carry, steps=None, unrolled=None):
     return lax.while_loop(goes_on, lambda both: (one(both[0]), both[1] - 1), (carry, steps))[0]
 
 
-def step(loop, old, ended=None):
-    """One step: :func:`advance`, the record, and the watcher."""
+def step(loop: Loop, old: Carry, ended: Scalar | None = None) -> Carry:
+    """One step: :func:`advance`, then the history, then the watcher."""
     new = advance(loop, old, ended)
     if old.history is None and loop.watch is None:
         return new
-    # In a batch the steps of a lane that has ended are made and dropped.
+    # In a batch a lane that has ended goes on stepping; its steps are discarded.
     iterated = (new.state.nit > old.state.nit) & (old.status == Status.RUNNING)
     gnorm = gradient_norm(new.state.iterate.x, new.state.iterate.g, loop.box)
     if old.history is not None:
@@ -102,8 +105,8 @@ def step(loop, old, ended=None):
     return new
 
 
-def step_in_batch(loop, old):
-    """The step of one lane of a batch: where it has ended, its result stays, and no new point is evaluated.
+def step_in_batch(loop: Loop, old: Carry) -> Carry:
+    """The step of one lane of a batch: if the lane has ended, its result stays, and no new point is evaluated.
 
     It selects only the fields that the result needs, since selecting the whole carry would copy it. A method that
     wants ``ended`` leaves its iterate unchanged itself.
@@ -119,15 +122,15 @@ def step_in_batch(loop, old):
     return new._replace(state=new.state._replace(**state), **rest)
 
 
-def advance(loop, carry, ended=None):
-    """Evaluate the method's trial, hand it what it wants, count, and test."""
+def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
+    """Evaluate the method's trial, pass the method what it wants, count, and test."""
     method = loop.method
     x = loop.box.clip(loop.rounded(carry.state.trial))
     if method.observe is not None:
         return _advance_observed(loop, carry, x)
 
     found, wanted, cache = evaluate(loop.evaluation, method.wants, carry, x)
-    settings = {"box": loop.box, "xtol": loop.limits.xtol} | ({} if ended is None else {"ended": ended})
+    settings: dict[str, Any] = {"box": loop.box, "xtol": loop.limits.xtol} | ({} if ended is None else {"ended": ended})
     wanted |= {name: setting for name, setting in settings.items() if name in method.wants}
     _, state = method.update(found.grad, carry.state, x, value=found.value, **wanted)
     counts = _counts(carry, counters(method.wants))
@@ -137,19 +140,20 @@ def advance(loop, carry, ended=None):
     )
 
 
-def _counts(carry, of_stays):
-    """The counters after a step: f, or what the method asked for while it stays at the iterate."""
+def _counts(carry: Carry, names: set[str]) -> dict[str, Any]:
+    """The counters after a step: a step that stays counts for ``names``, and any other step for nfev."""
     nfev = carry.nfev + 1
-    if not of_stays:
+    if not names:
         return {"nfev": nfev}
     stays = carry.state.stays.astype(jnp.int32)
-    return {"nfev": nfev - stays} | {name: getattr(carry, name) + stays for name in of_stays}
+    return {"nfev": nfev - stays} | {name: getattr(carry, name) + stays for name in names}
 
 
-def _advance_observed(loop, carry, x):
-    """A step of a transformation: every point is an iterate, tested before the update, which may search by itself."""
+def _advance_observed(loop: Loop, carry: Carry, x: Vector) -> Carry:
+    """A step of a transformation: every point is an iterate. The tests run before ``update``, which may search."""
     evaluation, method = loop.evaluation, loop.method
-    known = method.stored(carry.state) if not carry.aux else None
+    assert method.observe is not None
+    known = None if carry.aux or method.stored is None else method.stored(carry.state)
     if known is None:
         value, grad, aux, _ = evaluation(x)
         nfev = carry.nfev + 1
@@ -165,30 +169,30 @@ def _advance_observed(loop, carry, x):
     nested = searches(state)
     if nested is not None:
         nfev = nfev + jnp.where(status == Status.RUNNING, nested, 0).astype(jnp.int32)
-    elif asked:  # nothing counts these evaluations: no number is better than a wrong number
+    elif asked:  # nothing counts these evaluations, and -1 is better than a wrong number
         nfev = jnp.full((), -1, jnp.int32)
     if loop.box.bounded and (asked or known is not None):
         raise ValueError(
             "bounds: this transformation searches by itself, or stores a value that a projection would outdate; "
-            "use a method of jaxmin's, or a transformation without a search"
+            "use a method of jaxmin, or a transformation without a search"
         )
     return carry._replace(state=state, aux=vec.where(state.accepted, aux, carry.aux), nfev=nfev, status=status)
 
 
-def _value_fn(evaluation):
-    """f alone, for searches that ask for it, and a list that is empty until one does.
+def _value_fn(evaluation: Evaluation) -> tuple[Callable[[Vector], Scalar], list[bool]]:
+    """A function that evaluates f alone, for transformations that search, and a list that is empty until they call it.
 
-    Its derivative is the gradient that was traced, not a new trace.
+    The derivative of the function is the traced gradient, not a new trace.
     """
-    asked = []
+    asked: list[bool] = []
 
     @jax.custom_jvp
-    def value_fn(x):
+    def value_fn(x: Vector) -> Scalar:
         asked.append(True)
         return evaluation(x).value
 
     @value_fn.defjvp
-    def derivative(primals, tangents):
+    def derivative(primals: tuple[Vector], tangents: tuple[Vector]) -> tuple[Scalar, Scalar]:
         found = evaluation(*primals)
         along = jax.tree.leaves(jax.tree.map(lambda g, v: jnp.sum(g * v), found.grad, tangents[0]))
         return found.value, functools.reduce(jnp.add, along).astype(found.value.dtype)

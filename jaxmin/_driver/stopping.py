@@ -1,20 +1,22 @@
-"""When a solve ends: the limits, what is tested of a step, and the tests in their order."""
+"""When a solve ends: the limits, the input of the tests, and the tests in order."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import gradient_norm
+from jaxmin._core.box import Box, Unbounded, gradient_norm
 from jaxmin._core.status import Status
+from jaxmin._core.typing import MaybeNone, Scalar
 
 
 class Limits(NamedTuple):
     """When to stop; every entry may be traced. A negative tolerance is never met."""
 
-    gtol: Any  # infinity norm of the gradient, in a box of the projected gradient
+    gtol: Any  # infinity norm of the gradient, or with bounds of the projected gradient
     ftol: Any  # change of f between two iterates, relative to max(|f_old|, |f|, 1)
     xtol: Any  # change of x between two iterates, relative to max(|x|, 1), in the infinity norm
     maxiter: Any  # iterations after x0
@@ -22,26 +24,26 @@ class Limits(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """What is tested of a step."""
+    """The input of the tests after a step."""
 
-    before: Any  # the method's state
-    after: Any  # the method's state
-    nfev: Any  # [] int32, of all steps so far
+    before: Any  # the method's state before the step
+    after: Any  # the method's state after the step
+    nfev: Scalar  # [] int32, evaluations so far
     limits: Limits
-    box: Any  # a ``Box`` or ``Unbounded``
-    gnorm: Any  # [] the norm that gtol is compared with; None for a method without a gradient
+    box: Box | Unbounded
+    gnorm: Scalar | MaybeNone  # [] the norm that is compared with gtol; None for a method without a gradient
 
     @property
-    def moved(self):
+    def moved(self) -> jax.Array:
         """Whether this step made an iteration; x0 does not count."""
         return (self.after.nit > self.before.nit) & (self.after.nit > 0)
 
 
 class Test(NamedTuple):
-    """One way to end: the status of a step of which ``holds`` is true."""
+    """One way to end: the solve gets this status where ``holds`` is true."""
 
-    status: Any  # a ``Status``, or a function of ``Tested``
-    holds: Callable[[Tested], Any]  # [] bool
+    status: Status | Callable[[Tested], Scalar]
+    holds: Callable[[Tested], Scalar]  # -> [] bool
 
 
 class Stopping(NamedTuple):
@@ -50,10 +52,10 @@ class Stopping(NamedTuple):
     A solution is a point at which all conditions hold. The first test that holds gives the status.
     """
 
-    conditions: tuple[Callable[[Tested], Any], ...]
+    conditions: tuple[Callable[[Tested], Scalar], ...]
     tests: tuple[Test, ...]
 
-    def status(self, tested):
+    def status(self, tested: Tested) -> Scalar:
         """RUNNING, or how the solve has ended."""
         status = jnp.full((), Status.RUNNING, jnp.int32)
         for test in reversed(self._rows()):
@@ -61,48 +63,48 @@ class Stopping(NamedTuple):
             status = jnp.where(test.holds(tested), code, status)
         return status
 
-    def _rows(self):
-        """All tests in their order: trouble, a solution, the tests of this kind, the method's word, the limits."""
+    def _rows(self) -> tuple[Test, ...]:
+        """All tests in order: trouble, a solution, the tests of this kind, the method's own status, the limits."""
         solved = [Test(Status.CONVERGED, self._is_solution)] if self.conditions else []
         return (*_TROUBLE, *solved, *self.tests, *_LAST)
 
-    def _is_solution(self, tested):
+    def _is_solution(self, tested: Tested) -> Scalar:
         first, *others = [condition(tested) for condition in self.conditions]
         for holds in others:
             first &= holds
         return first
 
 
-def tested(before, after, nfev, limits, box):
+def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded) -> Tested:
     """The ``Tested`` of a step."""
     x, _, g = after.iterate
     return Tested(before, after, nfev, limits, box, gradient_norm(x, g, box))
 
 
-def of_method(wants):
-    """The ``Stopping`` of a method, by what it wants."""
+def of_method(wants: frozenset[str]) -> Stopping:
+    """The ``Stopping`` of a method with these ``wants``."""
     return WITH_GRADIENT if "grad" in wants else WITHOUT_GRADIENT
 
 
-def stationary(t):
+def stationary(t: Tested) -> Scalar:
     """The gradient is small."""
     return t.gnorm <= t.limits.gtol
 
 
-def _is_finite(t):
+def _is_finite(t: Tested) -> Scalar:
     _, f, g = t.after.iterate
     return jnp.isfinite(f) if g is None else jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
 
 
-def _is_flat(t):
-    """f has hardly changed since the iterate before."""
+def _is_flat(t: Tested) -> Scalar:
+    """f has hardly changed since the last iterate."""
     f_old, f = t.before.iterate.f, t.after.iterate.f
     scale = jnp.maximum(jnp.maximum(jnp.abs(f_old), jnp.abs(f)), 1)
     return t.moved & (t.limits.ftol >= 0) & (jnp.abs(f_old - f) <= t.limits.ftol * scale)
 
 
-def _is_still(t):
-    """x has hardly changed since the iterate before. It costs a pass over x, so it runs only where xtol is on."""
+def _is_still(t: Tested) -> Scalar:
+    """x has hardly changed since the last iterate. The test costs a pass over x, so it runs only where xtol is on."""
     x_old, x = t.before.iterate.x, t.after.iterate.x
     return t.moved & lax.cond(
         t.limits.xtol >= 0,
@@ -111,18 +113,18 @@ def _is_still(t):
     )
 
 
-def _is_at_floor(t):
-    """Rounding ended the descent where the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)) is small.
+def _is_at_floor(t: Tested) -> Scalar:
+    """Rounding stopped the method where the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)) is small.
 
-    That gradient knows no units of x and f.
+    The relative gradient does not depend on the units of x and f.
     """
     x, f, _ = t.after.iterate
     relative = t.gnorm * jnp.maximum(vec.max_abs(x), 1) / jnp.maximum(jnp.abs(f), 1)
     return (t.after.status == Status.PRECISION_LOSS) & (relative <= t.limits.gtol)
 
 
-def _is_narrow(t):
-    """Both spreads, of f and of x, are within their tolerances, where those are given."""
+def _is_narrow(t: Tested) -> Scalar:
+    """The spreads of f and of x are within the tolerances that are on."""
     (df, dx), ftol, xtol = t.after.spread, t.limits.ftol, t.limits.xtol
     given = (ftol >= 0) | (xtol >= 0)
     return given & ((df <= ftol) | (ftol < 0)) & ((dx <= xtol) | (xtol < 0))

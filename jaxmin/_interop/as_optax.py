@@ -1,4 +1,4 @@
-"""A method as an Optax transformation, where Optax asks for its own types."""
+"""A method as an Optax transformation, for functions that need Optax's own types."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jaxmin.transforms._transformation import is_transformation
 if TYPE_CHECKING:
     import optax
 
-# What Optax's loops give; the others have defaults.
+# Loops for Optax pass the gradient. The other names have defaults.
 _OFFERED = frozenset({"grad", "box", "xtol", "ended"})
 
 
@@ -27,23 +27,24 @@ class AsOptaxState(NamedTuple):
 def as_optax(method: TransformationLike) -> "optax.GradientTransformationExtraArgs":
     """A method, or a transformation of this package, as an ``optax.GradientTransformationExtraArgs``.
 
-    Optax's ``chain`` and ``partition`` hand the value only to what is of that type. The state has a ``value``
-    and a ``grad`` for Optax's own look-ups: the value is always infinite, so that
-    ``optax.value_and_grad_from_state`` evaluates at the trial it is given; the gradient is that of the last
-    accepted point, for a test of its norm. In ``optax.partition`` that is one group's only: evaluate with
-    ``jax.value_and_grad`` there. A method goes last in a chain.
+    Optax's ``chain`` and ``partition`` pass the value only to objects of that type. In a chain the method goes last.
+
+    The state has a ``value`` and a ``grad``, which Optax looks up. The value is always inf, so
+    ``optax.value_and_grad_from_state`` evaluates at the trial that it receives. The gradient is the one at the last
+    accepted point, like params, for a test of its norm. In ``optax.partition`` both belong to one group only: evaluate
+    with ``jax.value_and_grad`` there.
 
     Args:
       method: a ``Method`` (``jaxmin.lbfgs()``), or a transformation (``jaxmin.transforms.adam(0.1)``).
 
     Returns:
-      An ``optax.GradientTransformationExtraArgs``. A method's ``update`` needs ``value=``, the objective at
-      params, and is a TypeError without; other keyword arguments are ignored.
+      An ``optax.GradientTransformationExtraArgs``. The ``update`` of a method needs ``value=``, the objective at
+      params, a scalar of shape []. It raises a TypeError without; other keyword arguments are ignored.
 
     Raises:
-      TypeError: where ``method`` is neither, or asks for more or less than value and gradient (``trust_ncg``,
-        ``nelder_mead``).
-      ImportError: where Optax is not installed.
+      TypeError: if ``method`` is neither a method nor a transformation, or needs more or less than the value and the
+        gradient (``trust_ncg``, ``nelder_mead``).
+      ImportError: if Optax is not installed.
 
     >>> import jax, jax.numpy as jnp, jaxmin, optax
     >>> f = lambda x: jnp.sum((x - 3) ** 2)
@@ -63,8 +64,8 @@ def as_optax(method: TransformationLike) -> "optax.GradientTransformationExtraAr
     if not isinstance(method, Method):
         return optax.GradientTransformationExtraArgs(method.init, method.update)
     if "grad" not in method.wants or method.wants - _OFFERED:
-        wants = ", ".join(sorted(method.wants)) or "the value alone"
-        raise TypeError(f"method={method!r}: it wants {wants}; Optax's loops have the value and the gradient")
+        wants = ", ".join(sorted(method.wants)) or "only the value"
+        raise TypeError(f"method={method!r}: it wants {wants}; a loop for Optax passes the value and the gradient")
 
     def init(params: PyTree) -> AsOptaxState:
         value = jnp.full((), jnp.inf, vec.scalar_dtype(params))

@@ -22,15 +22,15 @@ _OFFERED = ("value", "grad", "value_fn")
 
 class ForeignState(NamedTuple):
     trial: Vector  # [n] the point to evaluate next
-    iterate: Iterate  # the point evaluated last (the last finite one): every one is an iterate
-    accepted: jax.Array  # [] bool: the point evaluated last is the iterate
+    iterate: Iterate  # the last point evaluated, if finite: every finite point is an iterate
+    accepted: jax.Array  # [] bool: whether the last point evaluated is the iterate
     nit: jax.Array  # [] int32; -1 before x0
     status: jax.Array  # [] int32: Status.RUNNING, or Status.NAN
     inner: PyTree  # the transformation's own state
 
 
 class Foreign(NamedTuple):
-    """A transformation chosen as a method; ``bind`` makes the method once the structure of params is known."""
+    """A transformation as a method; ``bind`` makes the method when the structure of params is known."""
 
     transformation: TransformationLike
     linesearch: LineSearch | None = None
@@ -64,7 +64,7 @@ class _OnVectors(NamedTuple):
 def _on_vectors(
     transformation: TransformationLike, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]
 ) -> _OnVectors:
-    _check_wishes(transformation.update)
+    _check_arguments(transformation.update)
 
     def init(x: Vector) -> PyTree:
         return _explained(transformation.init, to_params(x))
@@ -77,34 +77,34 @@ def _on_vectors(
         check_tree("method: the updates of this transformation", updates, params)
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (updates, params)]
         if shapes[0] != shapes[1]:
-            raise TypeError(f"method: its updates have the shapes {shapes[0]}, params {shapes[1]}")
+            raise TypeError(f"method: its updates have the shapes {shapes[0]}, and params have {shapes[1]}")
         found, wanted = jax.tree.structure(new), jax.tree.structure(state)
         if found != wanted:
-            raise TypeError(f"method: the state of this transformation changes its tree: {found} against {wanted}")
+            raise TypeError(f"method: the state of this transformation changes its tree: {found}, not {wanted}")
         return to_vector(updates), new
 
     return _OnVectors(init, update)
 
 
-def _check_wishes(update: Callable[..., Any]) -> None:
+def _check_arguments(update: Callable[..., Any]) -> None:
     """Raise where an update requires a keyword argument that minimize does not offer."""
     for parameter in inspect.signature(update).parameters.values():
         required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
         if required and parameter.name not in _OFFERED:
             raise TypeError(
-                f"method: its update asks for {parameter.name!r}, which nobody offers; "
-                f"minimize passes {', '.join(_OFFERED)}"
+                f"method: its update asks for {parameter.name!r}, which minimize does not pass; it passes "
+                f"{', '.join(_OFFERED)}"
             )
 
 
 def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The result of the call; an error of it is raised again with the reason why minimize cannot use it."""
+    """The result of the call; an error is raised again with the arguments that minimize passes."""
     try:
         return function(*args, **kwargs)
     except Exception as error:
         raise TypeError(
-            f"method: minimize cannot run this transformation, to which it passes x0's arrays as params and "
-            f"{', '.join(_OFFERED)} by keyword. It raised {type(error).__name__}: {error}"
+            f"method: minimize cannot run this transformation. It passes the arrays of x0 as params, and "
+            f"{', '.join(_OFFERED)} by keyword. The transformation raised {type(error).__name__}: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Models, with parameters and other parts: taken apart for the solve and put together again."""
+"""Flax NNX models: split into parameters and other parts for the solve, and merged again."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,7 @@ class Model(NamedTuple):
     whole: Callable[[PyTree], Any]  # parameters -> model
 
     def of_parameters(self, function: Any) -> Any:
-        """A function of the model (None and flags as they are) as one of its parameters."""
+        """A function of the model as a function of its parameters; None and flags unchanged."""
         return (lambda parameters, *args: function(self.whole(parameters), *args)) if callable(function) else function
 
 
@@ -23,9 +23,12 @@ def as_model(x0: Any, wrt: Any) -> Model | None:
 
     Args:
       x0: any start.
-      wrt: which of its variables vary, one of NNX's filters (``nnx.Param`` by default) or a tuple of them.
+      wrt: the variables of x0 that vary, one of NNX's filters (``nnx.Param`` by default) or a tuple of them.
+
+    Raises:
+      ValueError: if wrt is given and x0 is not a module, or if no variable matches it.
     """
-    nnx = sys.modules.get("flax.nnx")  # an NNX module exists only where that is imported
+    nnx = sys.modules.get("flax.nnx")  # imported wherever an NNX module exists
     if nnx is None or not isinstance(x0, nnx.Module):
         if wrt is not None:
             raise ValueError(f"options['wrt']={wrt!r}: a filter for a Flax NNX module, and x0 is not one")

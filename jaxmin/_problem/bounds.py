@@ -1,4 +1,4 @@
-"""Bounds as the user gives them, checked and made a box."""
+"""The user's bounds: checked, and converted to a box."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -14,17 +14,18 @@ from jaxmin._core.variables import Variables
 
 
 class Bounds(NamedTuple):
-    """Bounds on the variables, lower <= x <= upper, as ``scipy.optimize.Bounds`` has them.
+    """Bounds on the variables, lower <= x <= upper, as in ``scipy.optimize.Bounds``.
 
     Args:
-      lower, upper: numbers, arrays that broadcast to the shape of x0, or pytrees of these built like x0 or like the
-        upper part of its tree; one number then holds for all leaves below it. None and infinity mean no bound,
-        and are the defaults. Equal bounds fix a variable. Bounds may be traced and batched.
+      lower, upper: numbers, arrays that broadcast to the shape of x0, or pytrees of these, built like x0 or like the
+        top of its tree; a number there holds for all leaves below it. None and an infinite number mean no bound; the
+        defaults are -inf and inf. Equal bounds fix a variable. Bounds may be traced and batched. They are rounded
+        to the dtypes of x0, inwards.
 
     Raises:
-      TypeError: by ``minimize``, if a bound is not a real number or x0 is complex.
-      ValueError: by ``minimize``, if trees or shapes do not fit x0, or a lower bound is above its upper bound or NaN.
-        A traced lower bound above its upper bound gives NaN instead.
+      TypeError: from ``minimize``, if a bound is not a real number or x0 is complex.
+      ValueError: from ``minimize``, if trees or shapes do not fit x0, or a lower bound is above its upper bound or
+        NaN. A traced lower bound above its upper bound gives NaN instead.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> res = jaxmin.minimize(lambda x: jnp.sum((x - 3) ** 2), [0.0, 0.0], bounds=jaxmin.Bounds(0, jnp.array([1, 9])))
@@ -46,7 +47,7 @@ class ScipyBounds(Protocol):
     def ub(self) -> Any: ...
 
 
-# The ways to give bounds; the sequence is one of (low, high) pairs.
+# The ways to give bounds. The sequence holds (low, high) pairs.
 BoundsLike: TypeAlias = Bounds | ScipyBounds | Sequence[Sequence[Any]] | np.ndarray | jax.Array
 
 
@@ -56,10 +57,10 @@ def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Bo
     Args:
       bounds: None, a sequence of (low, high) pairs with None for no bound, ``Bounds`` or SciPy's.
       variables: the ``Variables`` of x0.
-      x_static: its ``Static``.
+      x_static: the ``Static`` of x0.
 
     Raises:
-      TypeError, ValueError: naming bounds.
+      TypeError, ValueError: for bounds that are not right; the message names them.
     """
     if bounds is None:
         return Unbounded()
@@ -81,7 +82,7 @@ def _pair(bounds: BoundsLike, variables: Variables, x_static: Static) -> Sequenc
     if not isinstance(bounds, (list, tuple)) and not hasattr(bounds, "__array__"):
         raise TypeError(f"bounds={bounds!r}: {expected}")
     if not jax.tree_util.treedef_is_leaf(x_static.treedef):
-        raise TypeError("bounds: x0 is a pytree; its bounds come as Bounds(lower, upper), built like it, not as pairs")
+        raise TypeError("bounds: pairs are for an x0 that is an array; for a pytree give Bounds(lower, upper)")
     pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
     for pair in pairs:
         if len(pair) != 2 or any(np.ndim(bound) for bound in pair):
@@ -98,7 +99,7 @@ def _pair(bounds: BoundsLike, variables: Variables, x_static: Static) -> Sequenc
 
 
 def _spread(name: str, side: PyTree, none: float, variables: Variables, x_static: Static) -> list[Any]:
-    """One side's bound for each leaf that varies, in the leaf's shape."""
+    """The bounds of one side: an array in the shape of each leaf that varies."""
     like = x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
     if jax.tree_util.treedef_is_leaf(x_static.treedef) and isinstance(side, (list, tuple)):
         side = jnp.stack(list(map(jnp.asarray, side))) if any_traced(side) else np.asarray(side)
@@ -113,7 +114,7 @@ def _spread(name: str, side: PyTree, none: float, variables: Variables, x_static
             value: Any = none if bound is None else bound
             number = is_number(value) or (is_array(value) and np.issubdtype(value.dtype, np.number))
             if not number or np.iscomplexobj(value):
-                raise TypeError(f"bounds: {name} holds {value!r}, no real number")
+                raise TypeError(f"bounds: {name} holds {value!r}, not a real number")
             try:
                 leaves.append(
                     jnp.broadcast_to(value, leaf.shape)
@@ -122,21 +123,21 @@ def _spread(name: str, side: PyTree, none: float, variables: Variables, x_static
                 )
             except ValueError:
                 raise ValueError(
-                    f"bounds: {name} of shape {np.shape(value)} for a part of x0 of {leaf.shape}"
+                    f"bounds: {name} of shape {np.shape(value)} for a part of x0 of shape {leaf.shape}"
                 ) from None
     return leaves
 
 
 def _rounded(lower: Any, upper: Any, dtype: np.dtype) -> tuple[jax.Array, jax.Array]:
-    """Both bounds of a leaf in its dtype, not wider than given: the one up, the other down.
+    """Both bounds of a leaf in its dtype, rounded inwards: the lower one up, the upper one down.
 
-    Where no number of the dtype lies between them, both are the nearest. Where lower is above upper, both are NaN;
-    with known values it is an error.
+    If no number of the dtype lies between them, both become the nearest one. If lower is above upper, known values are
+    an error, and traced values become NaN.
     """
     if dtype.kind == "c":
-        raise TypeError("bounds: x0 has complex leaves, and no order to bound them by")
+        raise TypeError("bounds: x0 has complex leaves, which have no order; give a real x0")
     if not any_traced((lower, upper)) and not bool(np.all(np.asarray(lower) <= np.asarray(upper))):
-        raise ValueError(f"bounds: a lower bound above its upper one, or a NaN: lower {lower}, upper {upper}")
+        raise ValueError(f"bounds: a lower bound is above its upper bound, or NaN: lower {lower}, upper {upper}")
     empty = ~(jnp.asarray(lower) <= jnp.asarray(upper))
     low, high = _inward(lower, dtype, up=True), _inward(upper, dtype, up=False)
     between = low <= high
@@ -146,15 +147,15 @@ def _rounded(lower: Any, upper: Any, dtype: np.dtype) -> tuple[jax.Array, jax.Ar
 
 
 def _inward(bound: Any, dtype: np.dtype, up: bool) -> jax.Array:
-    """The number of the dtype next to a bound on its inner side."""
-    xp: Any = jnp if isinstance(bound, jax.Array) else np  # NumPy's double precision is not JAX's to round away
+    """The bound, rounded inwards to the dtype."""
+    xp: Any = jnp if isinstance(bound, jax.Array) else np  # jax.numpy would round NumPy's float64 to float32
     given = xp.asarray(bound)
-    kept = given.astype(dtype)
-    fixed = jax.lax.stop_gradient(kept) if xp is jnp else kept
+    rounded = given.astype(dtype)
+    fixed = jax.lax.stop_gradient(rounded) if xp is jnp else rounded
     exactly = jax.lax.stop_gradient(given) if xp is jnp else given
     with jax.numpy_dtype_promotion("standard"):
         wide = jnp.promote_types(given.dtype, dtype) if xp is jnp else np.promote_types(given.dtype, dtype)
     outside = fixed.astype(wide) < exactly if up else fixed.astype(wide) > exactly
     neighbour = jnp.nextafter(fixed, jnp.asarray(jnp.inf if up else -jnp.inf, dtype))
-    # The step to the neighbour has derivative 0, so that the sum has the derivative of the bound.
-    return kept + jnp.where(outside, neighbour - fixed, 0).astype(dtype)
+    # The change to the neighbour has derivative 0, so the sum has the derivative of the bound.
+    return rounded + jnp.where(outside, neighbour - fixed, 0).astype(dtype)

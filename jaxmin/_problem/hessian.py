@@ -1,4 +1,4 @@
-"""Second derivatives by hand: the arguments hess and hessp, checked, and what they return."""
+"""Second derivatives by hand: the arguments hess and hessp, and checks of the values that they return."""
 
 import math
 import warnings
@@ -15,7 +15,7 @@ Derivative: TypeAlias = Callable[..., Any]  # the user's hess or hessp
 
 
 def checked(hess: Any, hessp: Any) -> tuple[Derivative | None, Derivative | None]:
-    """The two as functions or None; anything else is refused by name."""
+    """Both arguments, as functions or None; raise for anything else."""
     for name, given, call in (("hess", hess, "hess(x, *args)"), ("hessp", hessp, "hessp(x, p, *args)")):
         if not (given is None or given is False or callable(given)):
             raise ValueError(
@@ -28,7 +28,7 @@ def checked(hess: Any, hessp: Any) -> tuple[Derivative | None, Derivative | None
 def used(
     wants: frozenset[str], method: Any, hess: Derivative | None, hessp: Derivative | None
 ) -> tuple[Derivative | None, Derivative | None]:
-    """The one of the user's two functions that a method uses, as (hess, hessp); SciPy's warning if it uses neither."""
+    """(hess, hessp) with only the function that the method uses; SciPy's warning if it uses neither."""
     if not wants & {"hv", "H"}:
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
@@ -41,7 +41,7 @@ def used(
 
 
 def as_matrix(H: PyTree, leaves: Sequence[jax.Array], x_static: Static) -> jax.Array:
-    """The user's Hessian as one symmetric matrix: a block for each two parts of x0, as ``jax.hessian`` has them."""
+    """The user's Hessian as one symmetric matrix; H has a block for each pair of leaves, as in ``jax.hessian``."""
     if any(jnp.iscomplexobj(leaf) for leaf in leaves):
         raise TypeError("hess: x0 is complex, and its Hessian is not one complex matrix; give hessp, or omit both")
     if jax.tree_util.treedef_is_leaf(x_static.treedef):
@@ -52,8 +52,8 @@ def as_matrix(H: PyTree, leaves: Sequence[jax.Array], x_static: Static) -> jax.A
             blocks = [[_as_array("hess", block) for block in x_static.pick(row)] for row in x_static.pick(H)]
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"hess: a Hessian built as {jax.tree.structure(H)} for x0 built as {x_static.treedef}; it is built "
-                "like x0, and each part of it again"
+                f"hess: a Hessian built as {jax.tree.structure(H)} for x0 built as {x_static.treedef}; return what "
+                "jax.hessian does, a tree like x0 whose parts are trees like x0"
             ) from error
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*leaves)

@@ -1,4 +1,4 @@
-"""A problem: fun traced once and checked, and the arrays that it is fed."""
+"""A problem: fun, traced once and checked, and its input arrays."""
 
 import contextlib
 import functools
@@ -19,11 +19,11 @@ from jaxmin._problem.hessian import as_matrix
 
 
 class Trace(NamedTuple):
-    """What tracing fun gave."""
+    """The trace of fun."""
 
     signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
-    constants: list[jax.Array]  # what fun closed over
-    with_rules: Computation | None  # the signature's, with its derivative rules, if they are part of no signature
+    constants: list[jax.Array]  # the arrays that fun closes over
+    with_rules: Computation | None  # the same with derivative rules, where some are left that are not JAX's own
     value_dtype: Any
     aux_static: Static
     by_hand: str | None = None  # "hess" or "hessp", if one is given and used
@@ -31,23 +31,23 @@ class Trace(NamedTuple):
     # Of fun with its rules: these constants, fun's, x leaves, p leaves, other arrays -> fun's outputs, and the changes
     # of the outputs along p.
     second: Signature | None = None
-    second_constants: Sequence[jax.Array] = ()  # what it closed over
+    second_constants: Sequence[jax.Array] = ()  # the arrays that it closes over
 
 
 class Problem(NamedTuple):
-    """A minimisation problem ready to be solved: what is compiled, and what it is fed."""
+    """A minimisation problem that is ready to be solved: the functions to compile, and their inputs."""
 
     trace: Trace
     variables: Variables
     x_static: Static  # x0 without the leaves that vary, and without its other arrays
     leaves: list[jax.Array]  # x0: the leaves that vary
-    fixed: list[Any]  # x0: arrays that do not
-    arrays: list[Any]  # arrays of fun, of jac, of hess and hessp, and of args
-    is_argument: Callable[[Any], bool]  # which leaves of these are arrays: numbers too, unless they steer Python
+    fixed: list[Any]  # x0: the arrays that do not vary
+    arrays: list[Any]  # the arrays in fun, jac, hess, hessp and args
+    is_argument: Callable[[Any], bool]  # whether a leaf is one of them; a number is, if it can be traced
 
     @property
     def offers(self) -> frozenset[str]:
-        """The names that a method may want; second derivatives come by hand or by automatic differentiation."""
+        """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
         return frozenset({"grad", "hv", "H", "box", "xtol", "ended"})
 
     def inputs(self) -> tuple[Any, ...]:
@@ -59,26 +59,26 @@ def build(
     fun: Callable[..., Any], x0: PyTree, args: Any, jac: Callable[..., Any] | bool | None, has_aux: bool,
     gradient: bool = True, hess: Callable[..., Any] | None = None, hessp: Callable[..., Any] | None = None,
 ) -> Problem:  # fmt: skip
-    """Trace fun once, with its gradient if wanted, at x0; every defect that needs no values is raised here.
+    """Trace fun once at x0, with its gradient if ``gradient`` is true; raise for all that is wrong without values.
 
-    Of ``hess`` and ``hessp`` at most one is given: it is traced too.
+    At most one of ``hess`` and ``hessp`` is given. It is traced too.
     """
     args = args if isinstance(args, tuple) else (args,)
     functions = fun, jac, hess, hessp
     try:
         return _build(functions, x0, args, has_aux, gradient, _is_argument)
     except Exception as error:
-        # A number among args, or bound by functools.partial, that steers Python control flow (a range, an
-        # axis, a shape) cannot be traced: take the numbers as constants, at the price of a second trace.
+        # Numbers in args, or bound by functools.partial, cannot be traced if Python control flow depends on them (a
+        # range, an axis, a shape). Take all numbers as constants then, and trace a second time.
         if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
             with contextlib.suppress(Exception):
                 return _build(functions, x0, args, has_aux, gradient, is_array)
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
-            error.add_note("x0 is a list of lists: a pytree, handed to fun as it is. For an array, jnp.array(x0).")
+            error.add_note("x0 is a list of lists, so fun receives it as a pytree. Write jnp.array(x0) for an array.")
         if isinstance(error, jax.errors.TracerArrayConversionError):
             raise TypeError(
-                "fun: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
-                "jax.numpy, or wrap the foreign part in jax.pure_callback and give its gradient as jac."
+                "fun: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with "
+                "jax.numpy, or call the other library in jax.pure_callback and give the gradient as jac."
             ) from error
         raise
 
@@ -89,7 +89,7 @@ def _build(
 ) -> Problem:  # fmt: skip
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
-        raise TypeError(f"x0={x0!r}: it holds nothing that can vary (a number, or an array of numbers)")
+        raise TypeError(f"x0={x0!r}: it has nothing that can vary; give numbers or arrays of numbers")
     _, jac, hess, hessp = functions
     parts = (*map(_taken_apart, functions), jax.tree.map(as_argument, args))
     arrays, static = partition(parts, is_argument)
@@ -132,14 +132,14 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
 
 
 def _anywhere(leaf: Any) -> Any:
-    """The leaf without its place: a trace that knew of a mesh would not serve where the data lie otherwise."""
+    """The leaf without its sharding: the same trace then serves data on any devices."""
     if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer) or typed_sharding(leaf):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
 
 
 def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[Any, ...], second: str) -> Trace:
-    """The trace with that of ``hess`` or ``hessp``, a function of x, of a p like x, and of the other arrays."""
+    """The trace with ``hess`` or ``hessp`` added: a function of x, of a p like x, and of the other arrays."""
 
     def derivative(leaves: Any, along: Any, fixed: Any, arrays: Any) -> Any:
         _, _, hess, hessp, args = static.combine(arrays)
@@ -182,7 +182,7 @@ def inexact(leaves: Any) -> list[Any]:
 
 
 def as_argument(leaf: Any) -> Any:
-    """Array-likes of other libraries as arrays; anything else unchanged."""
+    """An array-like of another library as an array; anything else unchanged."""
     if not isinstance(leaf, (jax.Array, np.generic)) and hasattr(leaf, "__array__"):
         leaf = native(np.asarray(leaf))
     return leaf
@@ -200,18 +200,18 @@ def _taken_apart(fun: Any) -> Any:
 
 
 def _by_hand(name: str, derivative: Callable[..., Any], *args: Any) -> Any:
-    """What the user's own derivative gives."""
+    """The value of the user's own derivative."""
     try:
         return derivative(*args)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            f"{name}: it hands a traced array to NumPy, or to a library that wants NumPy arrays. Write it with "
-            "jax.numpy, or leave it out: derivatives are found by automatic differentiation."
+            f"{name}: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with "
+            "jax.numpy, or omit it: automatic differentiation gives the derivatives."
         ) from error
 
 
 def _split(out: Any, with_grad: bool, has_aux: bool) -> tuple[Any, Any]:
-    """What fun returned, as ((value, aux), grad)."""
+    """The output of fun as ((value, aux), grad)."""
     expected = "((value, aux), gradient)" if has_aux else "(value, gradient)"
     grad = None
     if with_grad:
@@ -228,7 +228,7 @@ def _pair(out: Any, setting: str, expected: str) -> Any:
 
 
 def _as_scalar(value: Any, smooth: bool) -> jax.Array:
-    """The objective as a real scalar; where it is differentiated, whole numbers won't do."""
+    """The objective as a real scalar; an integer is an error if ``smooth`` is true."""
     if isinstance(value, (tuple, list)) or not (is_number(value) or hasattr(value, "dtype")):
         raise TypeError(
             f"fun: it must return one number, not {type(value).__name__}"
@@ -244,8 +244,8 @@ def _as_scalar(value: Any, smooth: bool) -> jax.Array:
         raise TypeError("fun: it must return a real number, not bool")
     if smooth and whole:
         raise TypeError(
-            f"fun: it returns a whole number ({value.dtype}), which has no gradient; 'nelder_mead' and 'powell' ask "
-            "for none"
+            f"fun: it returns a whole number ({value.dtype}), which has no gradient; return a float, or use "
+            "'nelder_mead' or 'powell'"
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.result_type(float))
@@ -255,10 +255,10 @@ def _as_scalar(value: Any, smooth: bool) -> jax.Array:
 def _checked_gradient(
     grad: PyTree, leaves: Sequence[jax.Array], x_static: Static, name: str = "jac", noun: str = "gradient"
 ) -> list[jax.Array]:
-    """The user's gradient, or product, leaf by leaf in the shape and dtype of x0."""
+    """The leaves of the user's gradient or product, checked, in the dtypes of x0."""
     try:
         if jax.tree_util.treedef_is_leaf(x_static.treedef):
-            grad = jnp.asarray(grad)  # a list of numbers, as SciPy takes it
+            grad = jnp.asarray(grad)  # a list of numbers, as in SciPy
         grads = [jnp.asarray(g) for g in x_static.pick(grad)]
     except (ValueError, TypeError) as error:
         raise ValueError(

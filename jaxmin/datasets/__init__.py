@@ -1,4 +1,4 @@
-"""Data with certified answers: ``nist``, nonlinear regressions of the Statistical Reference Datasets."""
+"""Data sets with certified results: ``nist``, nonlinear regressions of the Statistical Reference Datasets."""
 
 from jaxmin.datasets import nist
 

@@ -1,4 +1,7 @@
-"""Reads the certified nonlinear regressions (NIST StRD) that ship with the package."""
+"""The certified nonlinear regressions of NIST (Statistical Reference Datasets) that ship with the package.
+
+https://www.itl.nist.gov/div898/strd/nls/nls_main.shtml
+"""
 
 import importlib.resources
 import re
@@ -10,42 +13,85 @@ NAMES = ("Misra1a", "Chwirut2", "MGH17", "Eckerle4", "MGH09", "Thurber", "BoxBOD
 
 
 class Regression(NamedTuple):
-    """One data set with its two official starts and its certified answer."""
+    """One data set of n observations and p parameters, with its two official starts and its certified results.
+
+    Arrays are NumPy's, of dtype float64.
+
+    - ``name``: NIST's name of the data set.
+    - ``difficulty``: "lower", "average" or "higher".
+    - ``formula``: the right-hand side of the model, as NIST prints it.
+    - ``x`` [n]: the predictor.
+    - ``y`` [n]: the response.
+    - ``starts`` [2, p]: the two starts, the second one nearer to the solution.
+    - ``certified`` [p]: the certified parameters.
+    - ``deviation`` [p]: the standard deviations of the parameters.
+    - ``rss``: the residual sum of squares at the certified parameters.
+    - ``rsd``: the residual standard deviation.
+
+    >>> from jaxmin.datasets import nist
+    >>> data = nist.load("Misra1a")
+    >>> data.formula, data.y.shape, data.starts.shape
+    ('b1*(1-exp[-b2*x])', (14,), (2, 2))
+    """
 
     name: str
-    difficulty: str  # lower, average or higher
-    formula: str  # right-hand side of the model, as NIST prints it
-    x: np.ndarray  # [n] predictor
-    y: np.ndarray  # [n] response
+    difficulty: str
+    formula: str
+    x: np.ndarray  # [n]
+    y: np.ndarray  # [n]
     starts: np.ndarray  # [2, p]
-    certified: np.ndarray  # [p] parameters
-    deviation: np.ndarray  # [p] their standard deviations
-    rss: float  # residual sum of squares at `certified`
-    rsd: float  # residual standard deviation
+    certified: np.ndarray  # [p]
+    deviation: np.ndarray  # [p]
+    rss: float
+    rsd: float
 
 
 def load(name: str) -> Regression:
-    """Reads one data set by its NIST name, for example `load("Misra1a")`."""
+    """Read a data set that ships with the package.
+
+    Args:
+      name: NIST's name of the data set, one of ``jaxmin.datasets.nist.NAMES``.
+
+    Returns:
+      A :class:`Regression`.
+
+    Raises:
+      ValueError: for any other name; the message lists the names.
+
+    >>> from jaxmin.datasets import nist
+    >>> nist.load("Misra1a").certified.round(4).tolist()
+    [238.9421, 0.0006]
+    """
     if name not in NAMES:
-        raise ValueError(f"name={name!r} does not ship with jaxmin; choose from {', '.join(NAMES)}")
+        raise ValueError(f"name={name!r}: it does not ship with jaxmin; the choices are {', '.join(NAMES)}")
     return parse((importlib.resources.files(__package__) / f"{name}.dat").read_text("ascii"))
 
 
 def parse(text: str) -> Regression:
-    """Turns the text of one NIST StRD nonlinear regression into a `Regression`.
+    """Parse the text of a nonlinear regression of NIST, for data sets that do not ship with the package.
 
     Args:
-      text: the file. Its head says on which lines the starts, certified values and data stand.
+      text: the content of a ``.dat`` file of NIST with one predictor. Its header gives the lines of the starts, of the
+        certified values and of the data.
 
     Returns:
-      A `Regression`.
+      A :class:`Regression`.
+
+    Raises:
+      ValueError: if the text is not such a file.
+
+    >>> import importlib.resources
+    >>> from jaxmin.datasets import nist
+    >>> text = (importlib.resources.files("jaxmin.datasets") / "BoxBOD.dat").read_text()
+    >>> nist.parse(text).name, nist.parse(text).y.tolist()
+    ('BoxBOD', [109.0, 149.0, 149.0, 191.0, 213.0, 224.0])
     """
     lines = text.splitlines()
 
     def found(pattern: str, flags: int = 0) -> re.Match[str]:
         match = re.search(pattern, text, flags)
         if match is None:
-            raise ValueError(f"text: no regression of NIST's: nothing in it reads as {pattern!r}")
+            raise ValueError(f"text: not a regression of NIST; it has no part that matches {pattern!r}")
         return match
 
     def section(title: str) -> list[str]:

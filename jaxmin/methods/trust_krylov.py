@@ -90,7 +90,7 @@ def trust_krylov(
             along=zeros,
             stays=jnp.zeros((), bool),
             Hz=zeros,
-            V=vec.rows(m, x),
+            V=vec.history(m, x),
             alpha=row,
             beta=row,
             k=jnp.zeros((), jnp.int32),
