@@ -115,7 +115,7 @@ def _search(mu, eta, max_trials) -> LineSearch:
 
 
 class Cases(NamedTuple):
-    """The four cases of Section 4, of which one holds, and which function is interpolated."""
+    """The four cases of Section 4; exactly one holds. And which function to interpolate."""
 
     higher: jax.Array  # [] bool, case 1: the trial is worse than x
     turned: jax.Array  # [] bool, case 2: the slope changed its sign

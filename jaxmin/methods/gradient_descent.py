@@ -18,8 +18,8 @@ def gradient_descent(linesearch: LineSearch | str | None = None) -> Method:
       A ``Method``. A search begins at the step that would repeat the last decrease.
 
     Raises:
-      ValueError: for an unknown search.
-      TypeError: if ``linesearch`` is neither a search nor a name.
+      ValueError: if ``linesearch`` is neither a ``LineSearch`` nor the name of one.
+      TypeError: if it is a builder that was not called, such as ``jaxmin.wolfe``.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> f = lambda x: jnp.sum((x - 2) ** 2)
