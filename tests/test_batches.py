@@ -136,22 +136,25 @@ def test_a_method_of_ones_own_may_hold_what_is_batched(kind):
         np.testing.assert_allclose(batch.hess_inv[i], one.hess_inv, rtol=1e-6)
 
 
-def test_a_state_whose_iterate_is_a_property():
+def test_a_method_made_of_a_method():
     class State(NamedTuple):
+        trial: Any
+        iterate: Any
+        accepted: Any
+        nit: Any
+        status: Any
         inner: Any
 
-        trial = property(lambda self: self.inner.trial)
-        iterate = property(lambda self: self.inner.iterate)
-        nit = property(lambda self: self.inner.nit)
-        status = property(lambda self: self.inner.status)
+    def around(inner):
+        return State(inner.trial, inner.iterate, inner.accepted, inner.nit, inner.status, inner)
 
     plain = jaxmin.cg()
 
     def update(g, state, x, /, *, value, **_):
         step, inner = plain.update(g, state.inner, x, value=value)
-        return step, State(inner)
+        return step, around(inner)
 
-    solve = lambda x: minimize(valley, x, (3.0,), method=jaxmin.Method(lambda x: State(plain.init(x)), update))
+    solve = lambda x: minimize(valley, x, (3.0,), method=jaxmin.Method(lambda x: around(plain.init(x)), update))
     np.testing.assert_allclose(jax.vmap(solve)(STARTS).x[3], solve(STARTS[3]).x, rtol=1e-9)
 
 
