@@ -1,5 +1,6 @@
 """What is kept between calls: never an answer of yesterday, never an array out of use, nothing compiled twice."""
 
+import builtins
 import gc
 import os
 import pathlib
@@ -20,7 +21,8 @@ from helpers import START, Traced, compilations, unlike, valley
 from numpy.random import normal
 
 from jaxmin import minimize
-from jaxmin._cache import traces as _traces
+from jaxmin._cache import programs, purity, traces
+from jaxmin._cache.lru import LRU
 
 # ---- a function is traced anew wherever it may come to see something else
 
@@ -150,6 +152,24 @@ def test_a_function_that_cannot_change_is_not_traced_again(name, monkeypatch):
     assert not traced
 
 
+def test_a_builtin_that_was_replaced_is_seen(monkeypatch):
+    fun = lambda x: jnp.sum((x - abs(-1.0)) ** 2)
+    np.testing.assert_allclose(minimize(fun, START).x, 1, atol=1e-4)
+    monkeypatch.setattr(builtins, "abs", lambda value: 2.0)
+    x = minimize(fun, START).x
+    monkeypatch.undo()
+    np.testing.assert_allclose(x, 2, atol=1e-4)
+
+
+def test_an_operation_of_python_that_is_not_listed_may_change_anything(monkeypatch):
+    fun = FROZEN["jnp"]
+    assert purity.key(fun)
+    monkeypatch.setattr(purity, "_OPERATIONS", purity._OPERATIONS - {"BINARY_OP"})
+    purity._names.cache_clear()
+    with pytest.raises(purity.Mutable):
+        purity.key(fun)
+
+
 def test_objects_that_cannot_be_held_weakly():
     for _ in range(2):
         res = minimize(lambda x, op: jnp.sum((x - op(2, 1)) ** 2), [1.0, 1.0], args=(np.add,))
@@ -252,26 +272,30 @@ def slope(g):
     return jax.jacfwd(lambda a: minimize(bowl(g), START, (a,)).x)(1.0)
 
 
-def test_functions_that_differ_in_a_rule_only_have_their_own_derivatives():
-    one = slope(jvp_rule(1.0))
+@pytest.mark.parametrize("rule", [jvp_rule, read_by_rule])
+def test_functions_that_differ_in_a_rule_only_have_their_own_derivatives(rule):
+    one = slope(rule(1.0))
     assert np.abs(one).max() > 0.1
-    np.testing.assert_allclose(slope(jvp_rule(7.0)), 7 * one, rtol=1e-4, equal_nan=False)
+    np.testing.assert_allclose(slope(rule(7.0)), 7 * one, rtol=1e-4, equal_nan=False)
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_rules_are_told_apart(name):
+def test_the_program_of_a_solve_knows_no_rules(name):
     if name == "inside a loop" and jax.__version_info__ < (0, 7):
         pytest.skip("it keeps no rule inside a loop of which it has taken a derivative")
-    one, two, seven = (_signature(bowl(RULES[name](c)), 1.0) for c in (1.0, 1.0, 7.0))
-    assert one != seven
-    if name != "array":  # two arrays are two, whatever they hold
-        assert one == two
+    one, seven = (_trace(bowl(RULES[name](c)), 1.0) for c in (1.0, 7.0))
+    assert one.signature == seven.signature
+    assert one.with_rules is not None
+
+
+def _trace(fun, *args, x0=START):
+    from jaxmin._problem.objective import build
+
+    return build(fun, x0, args, None, False).trace
 
 
 def _signature(fun, *args):
-    from jaxmin._problem.objective import build
-
-    return build(fun, START, args, None, False).trace.signature
+    return _trace(fun, *args).signature
 
 
 def test_an_array_of_a_rule_that_was_written_to_is_seen():
@@ -285,12 +309,87 @@ def test_an_array_of_a_rule_that_was_written_to_is_seen():
 _scale = 1.0
 
 
-def test_a_global_of_a_rule_that_was_rebound_is_seen(monkeypatch):
-    g = _rule_of(lambda tangent: _scale * tangent)
-    one = _signature(bowl(g), 1.0)
-    assert _signature(bowl(g), 1.0) == one
-    monkeypatch.setitem(globals(), "_scale", 7.0)
-    assert _signature(bowl(g), 1.0) != one
+class Scale:
+    value = 1.0
+
+
+def _of_scale():
+    @jax.custom_jvp
+    def line(x):
+        return x
+
+    @jax.custom_jvp
+    def parabola(x):
+        return x**2 / 2
+
+    line.defjvp(lambda primals, tangents: (primals[0], Scale.value * _scale * tangents[0]))
+    parabola.defjvp(lambda primals, tangents: (parabola(*primals), line(primals[0]) * tangents[0]))
+    return lambda x, a: jnp.sum(parabola(x) - a * x)
+
+
+METHODS = ("lbfgs", "trust_ncg", "trust_exact")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_attribute_and_a_global_of_a_rule_are_seen(method, monkeypatch):
+    fun = _of_scale()
+
+    def solve(a):
+        return minimize(fun, 0.1, (a,), method, options={"gtol": 1e-9}).x
+
+    expected = 1.0
+    for change in (lambda: None, lambda: monkeypatch.setattr(Scale, "value", 2.0)):
+        change()
+        np.testing.assert_allclose(jax.grad(solve)(1.0), expected / Scale.value, rtol=1e-6)
+    monkeypatch.setitem(globals(), "_scale", 2.0)
+    np.testing.assert_allclose(jax.grad(solve)(1.0), 0.25, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(solve))(1.0), 0.25, rtol=1e-6)
+
+
+@jax.custom_jvp
+def quartic(x):
+    """x^4/4 + x^2/2, whose rule is another function with a rule."""
+    return x**4 / 4 + x**2 / 2
+
+
+@jax.custom_jvp
+def cubic(x):
+    return x**3 + x
+
+
+quartic.defjvp(lambda primals, tangents: (quartic(*primals), cubic(*primals) * tangents[0]))
+cubic.defjvp(lambda primals, tangents: (cubic(*primals), (3 * primals[0] ** 2 + 1) * tangents[0]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_derivatives_of_any_order_through_rules(method):
+    def solve(by_rules):
+        f = quartic if by_rules else lambda x: x**4 / 4 + x**2 / 2
+        fun = lambda x, a: jnp.sum(f(x) - a * x)
+        return lambda a: minimize(fun, np.full(2, 0.1), (a,), method, options={"gtol": 1e-11}).x.sum()
+
+    third = lambda f: jax.jit(jax.grad(jax.grad(jax.grad(f))))
+    for of in (jax.grad, lambda f: jax.jit(jax.hessian(f)), *((jax.hessian, third) if method == "lbfgs" else ())):
+        np.testing.assert_allclose(of(solve(True))(1.0), of(solve(False))(1.0), rtol=1e-6)
+    lanes = jnp.array([0.5, 1.0, 2.0])
+    if method == "lbfgs":
+        for of in (lambda f: jax.vmap(jax.grad(f)), lambda f: jax.grad(lambda a: jax.vmap(f)(a).sum())):
+            np.testing.assert_allclose(of(solve(True))(lanes), of(solve(False))(lanes), rtol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd, lambda f: lambda a: jax.vmap(jax.grad(f))(jnp.full(3, a))])
+def test_derivatives_through_rules_compile_once(transform):
+    shift = unlike()
+
+    def solve(a):
+        g = jvp_rule(2.0)
+        return minimize(lambda x: jnp.sum((g(x) - a) ** 2 + x**4) + shift, START).x.sum()
+
+    transform(solve)(1.0)
+    transform(solve)(2.0)
+    with compilations() as programs:
+        transform(solve)(3.0)
+    assert programs == []
 
 
 WITH_RULES = {
@@ -328,8 +427,19 @@ def test_functions_with_rules_of_jax_made_anew_are_the_same(name):
     assert _signature(anew(WITH_RULES[name])) == _signature(anew(WITH_RULES[name]))
 
 
+@pytest.mark.parametrize("name", ["relu", "softplus", "logsumexp, softmax", "relu6, hard_tanh"])
+def test_rules_of_jax_are_part_of_the_signature(name):
+    assert _trace(WITH_RULES[name]).with_rules is None
+
+
+def test_a_function_of_jax_with_a_rule_of_the_users_own_is_none_of_jax():
+    mine = jax.custom_jvp(jax.nn.relu)
+    mine.defjvps(lambda tangent, _, x: tangent * x)
+    assert _trace(lambda x, a: jnp.sum(x**2) + mine(a), 1.0).with_rules is not None
+
+
 @pytest.mark.parametrize("rule", [jvp_rule, vjp_rule])
-def test_the_same_rule_made_anew_compiles_nothing(rule):
+def test_a_rule_made_anew_compiles_nothing(rule):
     shift = unlike()
     fun = lambda g: lambda x: jnp.sum((x - shift - g(1.5)) ** 2 + g(x) ** 2)
     minimize(fun(rule(2.0)), START)
@@ -386,10 +496,10 @@ def test_a_function_that_is_gone_keeps_nothing():
         minimize(fun, START)
         return weakref.ref(data), weakref.ref(fun)
 
-    kept = len(_traces._traces)
+    kept = len(traces._traces)
     arrays, functions = zip(*[over(jnp.full(2, float(k))) for k in range(8)])
     assert live(arrays) == live(functions) == 0
-    assert len(_traces._traces) <= kept
+    assert len(traces._traces) <= kept
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="its own caches hold compiled functions with custom rules")
@@ -406,56 +516,59 @@ def test_rules_over_arrays_keep_a_few(rule):
     assert live(arrays) <= 4
 
 
-def test_traces_are_bounded_and_leave_no_finalizers():
-    from jaxmin._cache.lru import Kept
-
-    kept = Kept(size=4)
-    owners = [lambda: None for _ in range(20)]
-    for k in range(20):
-        for owner in owners:
-            kept.put((k, id(owner)), (), k, owners=(owner,))
-    assert len(kept) == 4
-    assert len(kept._owned) == 4
-    assert sum(weakref.getweakrefcount(owner) for owner in owners) <= 2 * 4
-    del owner, owners
-    gc.collect()
-    assert (len(kept), len(kept._owned)) == (0, 0)
+def test_functions_with_traces_are_bounded(monkeypatch):
+    monkeypatch.setattr(traces, "_FUNCTIONS", 3)
+    functions = [lambda x, k=k: jnp.sum((x - k) ** 2) for k in range(6)]
+    for fun in functions:
+        _trace(fun)
+    assert len(traces._traces) == 3
+    for size in range(2, 14):
+        _trace(over_number, x0=np.zeros(size))
+    assert len(traces._traces[over_number]) == 8
 
 
-def test_a_slot_keeps_the_versions_used_last():
-    from jaxmin._cache.lru import Kept
+def test_the_cache_holds_the_values_used_last():
+    cache = LRU(2)
+    for key in "aba":
+        cache.put(key, key.upper())
+    assert (cache.get("b"), cache.get("c")) == ("B", None)
+    cache.put("c", "C")
+    assert [cache.get(key) for key in "abc"] == [None, "B", "C"]
+    cache.drop(1)
+    assert [cache.get(key) for key in "bc"] == [None, "C"]
 
-    kept = Kept(size=2, versions=2)
-    for seen in "aba":
-        kept.put("slot", seen, seen.upper())
-    assert kept.get("slot", "b") == "B"
-    kept.put("slot", "c", "C")
-    assert [kept.get("slot", seen) for seen in "abc"] == [None, "B", "C"]
+
+def test_two_threads_that_build_the_same_use_one():
+    cache = LRU(2)
+    assert cache.put("key", "first") == cache.put("key", "second") == "first"
 
 
-def test_owners_that_die_while_the_cache_is_at_work():
-    from jaxmin._cache.lru import Kept
+@pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="the maps of a process are counted on Linux")
+def test_programs_go_where_memory_maps_run_short(monkeypatch):
+    solve = lambda shift: minimize(lambda x: valley(x) + shift, START, options={"maxiter": 1})
+    programs._cache.drop(len(programs._cache))
+    gone = weakref.ref(programs._cache.get(_first_key(solve, unlike())))
+    monkeypatch.setattr(programs, "_FEW", 1)
+    for _ in range(2):
+        solve(unlike())
+    assert gone() is not None
+    used = programs._maps()
+    monkeypatch.setattr(programs, "_most", lambda: used - 1)
+    solve(unlike())
+    assert gone() is None
+    assert len(programs._cache) < 4
+    assert programs._maps() < used
 
-    kept = Kept(size=64)
 
-    class Slot(int):
-        """A slot during whose comparison the owner of another dies."""
-
-        def __hash__(self):
-            owners.pop("first", None)
-            return int.__hash__(self)
-
-    owners = {"first": lambda: None}
-    kept.put("first", (), 1, owners=(owners["first"],))
-    assert kept.get("first", ()) == 1
-    assert kept.get(Slot(3), ()) is None
-    assert kept.get("first", ()) is None
+def _first_key(solve, shift):
+    solve(shift)
+    return next(reversed(programs._cache._values))
 
 
 # ---- threads
 
 
-def test_threads():
+def test_threads(monkeypatch):
     errors = []
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -471,8 +584,7 @@ def test_threads():
             errors.append(error)
 
     minimize(over_number, START, options={"maxiter": 1})
-    small = _traces._traces._size
-    _traces._traces._size = 3
+    monkeypatch.setattr(traces, "_FUNCTIONS", 3)
     try:
         threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
         for thread in threads:
@@ -481,7 +593,6 @@ def test_threads():
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-        _traces._traces._size = small
     assert errors == []
 
 

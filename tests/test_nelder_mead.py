@@ -10,7 +10,7 @@ from problems import barrier, like, recorded, rosenbrock, shifted
 
 import jaxmin
 from jaxmin import Status
-from jaxmin._core.box import Box
+from jaxmin._core.box import Box, Unbounded
 from jaxmin.methods.nelder_mead import _first_simplex
 
 
@@ -72,7 +72,7 @@ def figures(res):
 def test_the_first_30_iterations_are_scipys(case, variant):
     fun, x0, adaptive, bounds = setting(case, variant)
     method = jaxmin.nelder_mead(adaptive)
-    box = None if bounds is None else Box(*map(jnp.asarray, zip(*bounds)))
+    box = Unbounded() if bounds is None else Box(*map(jnp.asarray, zip(*bounds)))
 
     @jax.jit
     def trip(state):
@@ -170,7 +170,7 @@ def test_simplices_may_be_traced_and_batched():
     (
         ({"adaptive": 1}, TypeError, "adaptive=1: True or False"),
         ({"initial_simplex": "large"}, TypeError, "initial_simplex='large'"),
-        ({"initial_simplex": np.zeros((2, 2))}, ValueError, r"initial_simplex: .*\[n\+1, n\].*\[2, 2\]"),
+        ({"initial_simplex": np.zeros((2, 2))}, ValueError, r"initial_simplex: .*\[2, 2\].*\[n\+1, n\]"),
         ({"initial_simplex": np.zeros((4, 3))}, ValueError, "initial_simplex: 3 coordinates, for 2 variables"),
     ),
 )

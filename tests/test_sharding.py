@@ -110,7 +110,7 @@ def test_derivatives_of_what_is_apart(upper):
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"method": "bfgs"}, ValueError, r"options\['flat'\]=False: .* a choice of 'cg', "),
+        ({"method": "bfgs"}, ValueError, r"options\['flat'\]=False: .* use one of 'cg', "),
         ({"method": "nelder_mead"}, ValueError, r"options\['flat'\]=False"),
         ({"method": "trust_ncg", "hess": jax.hessian(real)}, ValueError, "give hessp"),
         ({"flat": 3}, TypeError, r"options\['flat'\]=3: True, False or None"),

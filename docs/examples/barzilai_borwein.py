@@ -28,16 +28,19 @@ def barzilai_borwein(first_step: float = 1.0) -> Method:
     is not positive, the step has length ``first_step``.
 
     Args:
-      first_step: the length of the first step, at most |g|; > 0, 1.0 by default.
+      first_step: the length of the first step, in units of x, > 0; 1.0 by default. The step is never longer than |g|.
 
     Returns:
       A ``Method``.
+
+    Raises:
+      ValueError: if first_step is not > 0.
 
     References:
       [1] J. Barzilai and J. M. Borwein, IMA J. Numer. Anal. 8 (1988), 141-148.
     """
     if not first_step > 0:
-        raise ValueError(f"first_step={first_step!r}: a length > 0")
+        raise ValueError(f"first_step={first_step!r}: give a length > 0")
 
     def init(x):
         zero = jnp.zeros((), vec.scalar_dtype(x))

@@ -35,14 +35,17 @@ def goldstein(sufficient: float = 0.25, max_trials: int = 40) -> LineSearch:
     Returns:
       A ``LineSearch``.
 
+    Raises:
+      ValueError: for a constant out of its range.
+
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
       [2] W. W. Hager and H. Zhang, SIAM J. Optim. 16 (2005), 170-192.
     """
     if not 0 < sufficient < 0.5:
-        raise ValueError(f"sufficient={sufficient!r}: c lies in (0, 0.5)")
+        raise ValueError(f"sufficient={sufficient!r}: give a number in (0, 0.5)")
     if not max_trials >= 1:
-        raise ValueError(f"max_trials={max_trials!r}: at least 1")
+        raise ValueError(f"max_trials={max_trials!r}: give at least 1")
 
     def init(start, first_step):
         zero, no = jnp.zeros_like(start.f), jnp.zeros((), bool)

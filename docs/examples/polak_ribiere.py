@@ -21,11 +21,14 @@ def polak_ribiere(linesearch: LineSearch | str | None = None) -> Method:
     [1, eqs. (5.44), (5.45)].
 
     Args:
-      linesearch: a ``LineSearch``, or a search's name, which is then built with ``curvature=0.2``.
-        "backtracking" by default.
+      linesearch: a ``LineSearch``, or the name of a search, which is built with ``curvature=0.2``; "backtracking" by
+        default.
 
     Returns:
       A ``Method``.
+
+    Raises:
+      ValueError: for an unknown search.
 
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
@@ -37,8 +40,8 @@ def polak_ribiere(linesearch: LineSearch | str | None = None) -> Method:
     def update(g, state, x, *, previous, accepted, restart):
         del x
         y, gg_old = vec.sub(g, previous.g), vec.dot(previous.g, previous.g)
-        anew = restart | ~(gg_old > 0)  # at x0 the previous gradient is 0
-        beta = jnp.where(anew, 0, jnp.maximum(vec.dot(g, y) / jnp.where(anew, 1, gg_old), 0))
+        restart = restart | ~(gg_old > 0)  # at x0 the previous gradient is 0
+        beta = jnp.where(restart, 0, jnp.maximum(vec.dot(g, y) / jnp.where(restart, 1, gg_old), 0))
         d = vec.axpy(beta, state.d, vec.scale(-1, g))
         return d, vec.where(accepted, PolakRibiereState(d), state)
 

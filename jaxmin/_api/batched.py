@@ -186,15 +186,15 @@ def fed(call, given, method, linesearch, best_of):
 
         def of(settings):
             tol, options = settings
-            chosen = choose(method, linesearch, tol, parse(options), within is not None)
+            chosen = choose(method, linesearch, tol, parse(options), within.bounded)
             return as_arrays(chosen[1], problem.variables)
 
         limits = given.settings.each(of)
         rows_of_limits = jax.tree.map(lambda _: best_of, limits)
 
     inputs = compiled.inputs(problem._replace(fixed=fixed, arrays=arrays), within)
-    constants = jax.tree.map(lambda _: 0, inputs[0])
-    rows_of_inputs = constants, rows_of_fixed, rows_of_arrays, inputs[-2], rows_of_box
+    shared = jax.tree.map(lambda _: 0, inputs)
+    rows_of_inputs = shared._replace(fixed=rows_of_fixed, arrays=rows_of_arrays, box=rows_of_box)
     flat, tree = jax.tree.flatten((leaves, inputs, limits))
     every = tuple(jax.tree.leaves((rows_of_leaves, rows_of_inputs, rows_of_limits)))
     problems, shared = ([leaf for leaf, n in zip(flat, every) if bool(n) == has] for has in (True, False))

@@ -219,7 +219,8 @@ class _Work(NamedTuple):
                     all_rows[here] = some[numbers >= 0]
                 ended[here], trips = True, trips + more
                 if bar is not None:
-                    nit, nfev, *_ = (np.where(ended, count, 0) for count in out[2].others[:2])
+                    counts = out[2].others
+                    nit, nfev = (np.where(ended, count, 0) for count in (counts.nit, counts.nfev))
                     bar.show(ended, ended, None, None, nit, nfev)
         return out, trips
 
@@ -255,7 +256,7 @@ def _as_result(call, fixed, solved, best_of):
         best = best + best_of * xp.arange(best.size)
         solved, fixed = jax.tree.map(lambda leaf: leaf[best], (solved, fixed))
     x, jac, solution, bounded = solved
-    axes = tuple(leaf.ndim - 1 for leaf in jax.tree.leaves(solution.others[3]))
+    axes = tuple(leaf.ndim - 1 for leaf in jax.tree.leaves(solution.others.curvature))
     return result_of(call.problem._replace(fixed=fixed), bounded, x, jac, solution, axes)
 
 
@@ -268,10 +269,9 @@ def _best(xp, f, status):
 
 
 def _report(counts, lanes, trips):
-    _, nfev, nhev, *_ = counts
-    evaluations = int(np.sum(nfev)) + (0 if nhev is None else int(np.sum(nhev)))
+    evaluations = int(np.sum(counts.nfev)) + (0 if counts.nhev is None else int(np.sum(counts.nhev)))
     trips = int(np.max(trips))
     print(
-        f"{nfev.size} starts on {lanes} lanes: {evaluations} evaluations in {trips} trips, "
+        f"{counts.nfev.size} starts on {lanes} lanes: {evaluations} evaluations in {trips} trips, "
         f"occupancy {evaluations / (trips * lanes):.3f}"
     )

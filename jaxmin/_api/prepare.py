@@ -11,12 +11,13 @@ from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_un
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
-from jaxmin._core.box import Box
+from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
 from jaxmin._core.protocol import Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
+from jaxmin._driver.evaluation import SECOND_ORDER
 from jaxmin._driver.implicit import check_mode
 from jaxmin._driver.solution import bounded
 from jaxmin._driver.stopping import Limits
@@ -36,7 +37,7 @@ class Call(NamedTuple):
     limits: Limits
     diff: str
     unrolled: int | None  # the number of steps to record
-    box: Box | None
+    box: Box | Unbounded
     traced: TracedCallback | None
     curvature: Core | None  # the inverse Hessian of a warm start
     history: dict[str, Any]  # the arguments history and keep_x of the loop's ``begin``
@@ -77,9 +78,11 @@ def prepare(
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp)
+    if chosen.wants & SECOND_ORDER:
+        problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
-    _check_wants(chosen, problem, within is not None)
+    _check_wants(chosen, problem, within.bounded)
     curvature = None if options.warm_start is None else warm(options.warm_start, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
     in_loop = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None

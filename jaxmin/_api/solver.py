@@ -222,7 +222,7 @@ class Solver:
         call, steps = self._resumed(state), _steps(max_steps)
         watcher = call.watcher()
         fed = inputs(call.problem, call.box, watcher, call.traced)
-        run = self._parts(call, watcher).run
+        run = self._part("run", call, watcher)
         if any_traced((state.carry, fed, call.limits)):
             run = unknown(run)
         carry = watched(watcher, run, state.carry, fed, call.limits, steps)
@@ -235,7 +235,7 @@ class Solver:
           TypeError, ValueError: as ``run`` does.
         """
         call = self._resumed(state)
-        x, jac, solution = self._parts(call).end(state.carry)
+        x, jac, solution = self._part("end", call)(state.carry)
         return call.result(x, jac, solution._replace(f=jnp.where(state.nit < 0, jnp.nan, solution.f)))
 
     def save(self, path: str | os.PathLike[str], state: SolverState) -> None:
@@ -278,12 +278,12 @@ class Solver:
             raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, where this solver's has {len(like)}")
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
 
-    def _parts(self, call: Call, watcher: Watcher | None = None) -> Any:
-        return stepwise(call.problem, call.method, watcher, call.traced, **call.history)
+    def _part(self, name: str, call: Call, watcher: Watcher | None = None) -> Any:
+        return stepwise(name, call.problem, call.method, watcher, call.traced, **call.history)
 
     def _begun(self, call: Call, leaves: list[jax.Array]) -> Any:
         """The loop's carry at the start, from the leaves of x0."""
-        return self._parts(call).begin(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
+        return self._part("begin", call)(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
 
     def _resumed(self, state: SolverState) -> Call:
         """The call that the state belongs to."""

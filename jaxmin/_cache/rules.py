@@ -1,130 +1,109 @@
-"""A derivative rule as a key: the rule of a ``custom_jvp`` or ``custom_vjp`` call, by what it computes from.
+"""Derivative rules inside a traced computation: whose they are, and the computation without them.
 
-A traced call holds its rules as Python functions that are traced only when somebody differentiates again.
-Each trace makes new ones around the user's own, so they are compared by code and by what they close over
-and name. Two rules have equal keys only if they are sure to do the same; what cannot be compared is compared
-by identity, and what may change unseen equals nothing. That costs a compilation, never a wrong derivative.
+A call of a ``custom_jvp`` or a ``custom_vjp`` function holds its rules as Python functions, often new ones at each
+trace, which are traced only when somebody differentiates. No key can say what they will do by then. So a computation
+that is compiled once for many calls is one without them: each call is replaced by what it computes. JAX's own rules
+alone stay, as they never change.
 """
 
 import functools
-import hashlib
+import pathlib
+import sys
 import types
 
 import jax
-import numpy as np
+import jax.extend.core as jex
+from jax.extend.core import primitives
 
-from jaxmin._cache import purity
+_CALLS = ("custom_jvp_call", "custom_vjp_call")
+_JAX = pathlib.Path(jax.__file__).parent
+_DEPTH = 24  # of wrappers around a rule
 
-PARAMETERS = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"}
-_LARGEST = 4096  # objects looked at for one rule
+
+def is_call(eqn):
+    """Whether it calls a function that has derivative rules of its own."""
+    return eqn.primitive.name in _CALLS
 
 
-def rule_key(rule, identical):
-    """A hashable key of a rule; ``identical(value)`` stands for what equals only itself."""
+def any_unknown(jaxpr):
+    """Whether rules that are not JAX's own are left anywhere in it."""
+    return any((is_call(eqn) and known(eqn) is None) or any(map(any_unknown, _inside(eqn))) for eqn in jaxpr.eqns)
+
+
+def without(jaxpr):
+    """The same computation, with no rules."""
+    eqns = []
+    for eqn in jaxpr.eqns:
+        params = {name: _without(value) for name, value in eqn.params.items()}
+        if is_call(eqn):
+            eqn = eqn.replace(primitive=primitives.closed_call_p)
+            params = {"call_jaxpr": params["call_jaxpr"]}
+        eqns.append(eqn.replace(params=params))
+    return jaxpr.replace(eqns=eqns)
+
+
+def known(eqn):
+    """The function of JAX's that such a call is of, where its rule is the one that JAX gave it; else None."""
+    if eqn.primitive.name != "custom_jvp_call":
+        return None
+    info = eqn.params["call_jaxpr"].jaxpr.debug_info
+    function = getattr(_module(info.func_filename), info.func_name or "", None)
+    # A static argument, which its rule sees, stands nowhere in the computation.
+    if not isinstance(function, jax.custom_jvp) or function.nondiff_argnums:
+        return None
+    return function if all(map(_is_of_jax, _functions(eqn.params["jvp_jaxpr_fun"]))) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _module(file):
+    """The module of JAX's that a file is."""
     try:
-        return _Walk(identical).key(rule)
-    except Exception:  # Mutable, or an object of the user's that cannot be looked into
-        return identical(rule)
+        path = pathlib.Path(file or "").relative_to(_JAX).with_suffix("")
+    except ValueError:
+        return None
+    return sys.modules.get(".".join(("jax", *path.parts)))
 
 
-def content(array):
-    """A NumPy array as a key: it may change in place, so its identity says nothing."""
-    if array.dtype.hasobject:
-        raise purity.Mutable
-    return array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).digest()
+def _functions(thing, depth=_DEPTH):
+    """All functions in a rule: it and its wrappers."""
+    if depth == 0:
+        yield thing  # no function of JAX's
+    elif isinstance(thing, types.FunctionType):
+        yield thing
+        for cell in thing.__closure__ or ():
+            yield from _functions(cell.cell_contents, depth - 1)
+    elif isinstance(thing, types.MethodType):
+        yield from _functions(thing.__func__, depth - 1)
+        yield from _functions(thing.__self__, depth - 1)
+    elif isinstance(thing, functools.partial):
+        yield from _functions((thing.func, thing.args), depth - 1)
+    elif isinstance(thing, (tuple, list)):
+        for part in thing:
+            yield from _functions(part, depth - 1)
+    elif hasattr(thing, "f_transformed"):  # a wrapped function
+        yield from _functions((thing.f, thing.transforms), depth - 1)
+    elif callable(thing) and not isinstance(thing, (type, jax.custom_jvp)):
+        yield thing
 
 
-class _Walk:
-    """The key of whatever is reachable from one object."""
-
-    def __init__(self, identical):
-        self._identical = identical
-        self._number = {}  # id of an object met before -> when
-        self._alive = []  # objects made on the way: an id is to stay its own
-
-    def key(self, value):
-        if (known := purity.plain(value)) is not None:
-            return known
-        if id(value) in self._number:
-            return "met before", self._number[id(value)]
-        if len(self._number) > _LARGEST:
-            raise purity.Mutable
-        self._number[id(value)] = len(self._number)
-        self._alive.append(value)
-        return type(value), self._parts(value)
-
-    def _parts(self, value):
-        kind = type(value)
-        if isinstance(value, np.ndarray):
-            return content(value)
-        if isinstance(value, (jax.Array, type, types.BuiltinFunctionType, np.ufunc)) or purity.trusted(value):
-            return self._identical(value)
-        if isinstance(value, types.FunctionType):
-            return self._function(value)
-        if isinstance(value, types.MethodType):
-            return self.key(value.__func__), self.key(value.__self__)
-        if isinstance(value, functools.partial):
-            return self.key(value.func), self.key(value.args), self.key(value.keywords)
-        if isinstance(value, (tuple, list)):
-            return tuple(map(self.key, value)), self._attributes(value)
-        if isinstance(value, dict):
-            return tuple((self.key(name), self.key(item)) for name, item in value.items()), self._attributes(value)
-        if isinstance(value, (range, types.CodeType)):
-            return value
-        if kind in (set, frozenset):
-            return frozenset(map(self._plain, value))
-        if kind is object:  # a mark, known by identity
-            return self._identical(value)
-        if _is_of_jax(kind):
-            return self._of_jax(value)
-        if kind.__module__ == "builtins" or not hasattr(value, "__dict__"):  # an iterator, say: it changes unseen
-            raise purity.Mutable
-        return self._attributes(value)
-
-    def _plain(self, value):
-        known = value if isinstance(value, type) else purity.plain(value)
-        if known is None:
-            raise purity.Mutable
-        return known
-
-    def _function(self, function):
-        if _is_of_jax(function):
-            contents = [cell.cell_contents for cell in function.__closure__ or ()]
-            cells = dict(zip(function.__code__.co_freevars, contents))
-            if "cells" in cells and "fn" in cells:  # it remembers what it returned
-                return self.key(cells["fn"])
-            named: tuple = cells, {}
-        else:
-            named = purity.named_by(function), vars(function)
-        seen = function.__defaults__, function.__kwdefaults__, *named
-        return function.__code__, *map(self.key, seen)
-
-    def _attributes(self, value):
-        return tuple((name, self.key(item)) for name, item in _attributes(value))
-
-    def _of_jax(self, value):
-        """JAX's own wrapping around the user's rules."""
-        kind = type(value)
-        if hasattr(value, "f_transformed"):  # a wrapped function; what it stores follows from the rest
-            return self.key(value.f), self.key(value.transforms), self.key(value.params)
-        if kind.__name__ in ("Store", "EqualStore", "DebugInfo") or isinstance(value, jax.core.Trace):
-            return ()
-        if isinstance(value, jax.core.ShapedArray):
-            return value
-        if kind.__name__ == "AxisData":  # the name of an axis that was given none is a new object each time
-            return tuple((name, self.key(item)) for name, item in _attributes(value) if type(item) is not object)
-        if isinstance(value, type(jax.jit(len))):
-            return self._identical(value), self.key(value.__wrapped__)  # type: ignore[attr-defined]
-        if kind.__hash__ is not object.__hash__ and kind.__hash__ is not None:
-            return value
-        return self._attributes(value)
+def _is_of_jax(function):
+    return (getattr(function, "__module__", None) or "").split(".")[0] == "jax"
 
 
-def _is_of_jax(thing):
-    return (getattr(thing, "__module__", None) or "").split(".")[0] in ("jax", "jaxlib")
+def _inside(eqn):
+    """The computations that an operation holds."""
+    for value in eqn.params.values():
+        for inner in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(inner, (jex.Jaxpr, jex.ClosedJaxpr)):
+                yield inner
 
 
-def _attributes(value):
-    """The attributes of an object itself, by name."""
-    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ()) if name[:2] != "__"]
-    return [*((name, getattr(value, name, None)) for name in slots), *getattr(value, "__dict__", {}).items()]
+def _without(value):
+    if isinstance(value, jex.ClosedJaxpr):
+        return value.replace(jaxpr=without(value.jaxpr))
+    if isinstance(value, jex.Jaxpr):
+        return without(value)
+    if isinstance(value, (tuple, list)) and any(isinstance(part, (jex.Jaxpr, jex.ClosedJaxpr)) for part in value):
+        parts = map(_without, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value

@@ -1,56 +1,56 @@
-"""The traces used last, of functions that are known not to have changed, and what was compiled of them."""
+"""The traces of functions that are known not to have changed."""
 
-import functools
+import threading
+import weakref
 
 import jax
 import numpy as np
 
 from jaxmin._cache import purity
-from jaxmin._cache.computation import Signature
-from jaxmin._cache.lru import Kept
 from jaxmin._cache.purity import WeaklySame
 from jaxmin._core.pytree import is_number
 from jaxmin._core.vector import typed_sharding
 
-_traces = Kept(size=256)
+_FUNCTIONS, _OF_EACH = 256, 8  # so many functions at most have traces, and so many each
+# function -> {shapes, structures, settings: (what it sees, its trace)}; traces go with their function.
+_traces: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_lock = threading.RLock()
 
 
 def find(static, x_static, inputs, settings, trace):
-    """``trace(static, x_static, inputs, settings)``, or a kept one where it is certain to be the same.
+    """``trace(static, x_static, inputs, settings)``, or an earlier one where it is certain to be the same.
 
-    A function keeps one trace for the shapes, the structures and the settings that it is called with: the
+    A function has one trace for the shapes, the structures and the settings that it is called with: the
     next takes its place where the function sees other arrays, so that it holds none that are out of use.
     """
     try:
         slot, seen = _key(static, x_static, inputs, settings)
     except purity.Mutable:
         return trace(static, x_static, inputs, settings)
-    known = _traces.get(slot, seen)
-    if known is None:
-        known = trace(static, x_static, inputs, settings)
-        _traces.put(slot, seen, known, owners=filter(callable, static.leaves()))
+    function = next(filter(callable, static.leaves()))
+    with _lock:
+        before, known = _slots(function).get(slot, (None, None))
+    if before == seen:
+        return known
+    known = trace(static, x_static, inputs, settings)
+    if not any(map(callable, known.aux_static.leaves())):  # which might hold the function
+        with _lock:
+            slots = _slots(function)
+            slots[slot] = seen, known
+            while len(slots) > _OF_EACH:
+                del slots[next(iter(slots))]
     return known
 
 
-def once_per_signature(build):
-    """Keep what is built for a ``Signature`` and other things: the solves used last.
-
-    A compiled solve holds the derivative rules of what it was traced from, and with them the arrays that
-    these close over: of solves that differ in nothing but that, the last few are kept.
-    """
-    kept = Kept(size=256, versions=4)
-
-    @functools.wraps(build)
-    def of(*things):
-        slot = tuple(thing.form if isinstance(thing, Signature) else thing for thing in things)
-        seen = tuple(thing.identities for thing in things if isinstance(thing, Signature))
-        built = kept.get(slot, seen)
-        if built is None:
-            built = build(*things)
-            kept.put(slot, seen, built)
-        return built
-
-    return of
+def _slots(function):
+    """The traces of one function, by what they are for."""
+    try:
+        slots = _traces.setdefault(function, {})
+    except TypeError:  # a built-in one
+        return {}
+    while len(_traces) > _FUNCTIONS:
+        del _traces[next(iter(_traces))]
+    return slots
 
 
 def _key(static, x_static, inputs, settings):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.computation import Signature, with_all_constants
+from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.pytree import any_traced
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.status import Status
@@ -91,9 +91,8 @@ def trace(callback: Traced, problem: Problem, whole: Callable[[PyTree], Any], gr
     leaves = [jax.ShapeDtypeStruct(*shape) for shape in problem.variables.shapes]
     f, count = jax.ShapeDtypeStruct((), problem.trace.value_dtype), jax.ShapeDtypeStruct((), jnp.int32)
     shown = leaves, problem.fixed, f, leaves if gradient else [], count, count
-    closed = jax.make_jaxpr(asked)(*shown)
-    closed = with_all_constants(closed, *jax.tree.leaves(shown))
-    return TracedCallback(Signature(closed.jaxpr), closed.consts)
+    closed = signed(jax.make_jaxpr(asked)(*shown), *jax.tree.leaves(shown))
+    return TracedCallback(closed.signature, closed.constants)
 
 
 def stopped(

@@ -1,4 +1,4 @@
-"""The solve as one compiled function of arrays, and where it is kept."""
+"""The solve as one compiled function of arrays, and where it is cached."""
 
 from typing import Any, NamedTuple
 
@@ -6,19 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin._cache import programs
 from jaxmin._cache.builder import is_constant
-from jaxmin._cache.computation import Signature, with_all_constants
-from jaxmin._cache.traces import once_per_signature
+from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Method
+from jaxmin._core.pytree import Static, any_traced
+from jaxmin._core.variables import Variables
 from jaxmin._driver import loop, stopping
 from jaxmin._driver.batch import in_batches, strongly_typed
 from jaxmin._driver.callbacks import ask, stopped
 from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
 from jaxmin._driver.implicit import mode
-from jaxmin._driver.solution import Solution
+from jaxmin._driver.solution import Counts, Solution
 from jaxmin._interop.foreign import Foreign
+from jaxmin._problem.objective import inexact
 
 
 class Extras(NamedTuple):
@@ -27,6 +30,37 @@ class Extras(NamedTuple):
     number: Any = None  # the watcher's
     constants: Any = None  # of the traced callback
     curvature: Any = None  # of an earlier result, to begin with
+    method: Any = None  # what a method of the user's own closed over
+
+
+class Inputs(NamedTuple):
+    """What a solve is fed beside the leaves of x0 and its limits."""
+
+    constants: Any  # of fun
+    second_constants: Any  # of its second derivatives
+    fixed: Any  # of x0: the arrays that do not vary
+    arrays: Any  # of fun, of its derivatives by hand, and of args
+    extras: Extras
+    box: Any  # a ``Box`` or ``Unbounded``
+
+    def rest(self):
+        """The arrays that fun sees beside its constants and x."""
+        return jax.tree.leaves((self.fixed, self.arrays))
+
+
+class SolveKey(NamedTuple):
+    """All that the program of a solve depends on, beside the shapes of what it is fed."""
+
+    signature: Signature  # of fun
+    variables: Variables
+    method: Any  # a ``Method`` or a ``Foreign``
+    x_static: Static | None  # how params are built, for a ``Foreign``
+    watched: bool  # by a callback of the host's
+    history: int
+    keep_x: bool
+    stops: Signature | None  # of the traced callback
+    by_hand: str | None  # "hess", "hessp"
+    second: Signature | None  # of second derivatives, where they are not those of the signature
 
 
 class Parts(NamedTuple):
@@ -39,7 +73,9 @@ class Parts(NamedTuple):
     trip: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
 
 
-def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, curvature=None, unrolled=None, **history):
+def solve(
+    problem, method, limits, diff, box=Unbounded(), watcher=None, traced=None, curvature=None, unrolled=None, **history
+):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
     Args:
@@ -52,14 +88,18 @@ def solve(problem, method, limits, diff, box=None, watcher=None, traced=None, cu
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
     key = _key(problem, method, watcher, traced, **history)
-    solve = (_by_program if _is_new(method) else _compiled)(diff, unrolled, *key)
-    return solve(problem.leaves, inputs(problem, box, watcher, traced, curvature), limits)
+    arguments = problem.leaves, inputs(problem, box, watcher, traced, curvature), limits
+    with_rules = problem.trace.with_rules
+    if with_rules is None and not _is_new(method):
+        return compiled(_differentiable, key, diff, unrolled)(*arguments)
+    if any_traced(arguments):
+        return _with_derivatives(key, diff, unrolled, with_rules, arguments)
+    return compiled(_solved, key, unrolled)(*arguments)
 
 
-def stepwise(problem, method, watcher=None, traced=None, **history):
-    """The compiled ``Parts`` of the same solve, which begin with the leaves of x0."""
-    key = _key(problem, method, watcher, traced, **history)
-    return _parts_by_program(*key) if _is_new(method) else _compiled_parts(*key)
+def stepwise(part, problem, method, watcher=None, traced=None, **history):
+    """A compiled part of the same solve, "begin", "run" or "end"; it begins with the leaves of x0."""
+    return compiled(_part, _key(problem, method, watcher, traced, **history), part)
 
 
 def many(problem, method, make, plan, **history):
@@ -68,31 +108,25 @@ def many(problem, method, make, plan, **history):
     Args:
       make: gives a function of arrays; itself and the plan hashable.
     """
-    key = _key(problem, method, None, None, **history)
-    if not _is_new(method):
-        return _compiled_many(make, plan, *key)
-    made = _made(make, plan, *key)
-
-    def run(*arguments):
-        constants, program = _found(made, *arguments)
-        return program(constants, *arguments)
-
-    return run
+    return compiled(_many, _key(problem, method, None, None, **history), make, plan)
 
 
-def inputs(problem, box=None, watcher=None, traced=None, curvature=None):
+def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
     """What a solve is fed beside x0 and its limits."""
     number = None if watcher is None else np.int32(watcher.number)
     extras = Extras(number, None if traced is None else traced.constants, curvature)
-    return *problem.inputs(), extras, box
+    constants, second_constants, fixed, arrays = problem.inputs()
+    return Inputs(constants, second_constants, fixed, arrays, extras, box)
 
 
 def _key(problem, method, watcher, traced, history=0, keep_x=False):
     x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
     stops = None if traced is None else traced.signature
-    shown = watcher is not None, history, keep_x
     trace = problem.trace
-    return trace.signature, problem.variables, method, x_static, *shown, stops, trace.by_hand, trace.second
+    return SolveKey(
+        trace.signature, problem.variables, method, x_static, watcher is not None, history, keep_x, stops,
+        trace.by_hand, trace.second,
+    )  # fmt: skip
 
 
 def _is_new(method):
@@ -100,86 +134,120 @@ def _is_new(method):
     return isinstance(method, Foreign) and not method.kept
 
 
-@once_per_signature
-def _compiled(diff, unrolled, *key):
-    differentiable = _on_leaves(mode(diff)(*_functions(unrolled, *key)), key[1])
-
-    # A function of its own: JAX keeps what it compiled for as long as the function lives, and the derivative
-    # rule of a solve refers to the solve.
-    def solve(*arguments):
-        return differentiable(*arguments)
-
-    return jax.jit(solve)
+# ---- programs
 
 
-@once_per_signature
-def _compiled_parts(*key):
-    return Parts(*map(jax.jit, _parts_on_leaves(*key)))
+def compiled(build, key, *settings):
+    """``build(key, *settings)``, a function of arrays, compiled once: for that key, or for what it does."""
+    if not _is_new(key.method):
+        return programs.program((build, key, settings), lambda: _jitted(build(key, *settings)))
+    function = build(key, *settings)
 
-
-@once_per_signature
-def _compiled_many(*key):
-    return jax.jit(_made(*key))
-
-
-def _made(make, plan, *key):
-    begin, _, end = _parts_on_leaves(*key)
-    return make(plan, begin, _parts(*key).trip, end)
-
-
-def _parts_by_program(*key):
-    def found(part):
-        def of(*arguments):
-            constants, program = _found(part, *arguments)
-            return program(constants, *arguments)
-
-        return of
-
-    return Parts(*map(found, _parts_on_leaves(*key)))
-
-
-def _parts_on_leaves(*key):
-    parts, variables = _parts(*key), key[1]
-
-    def begin(leaves, inputs):
-        return strongly_typed(parts.begin(variables.ravel(leaves), inputs))
-
-    return begin, parts.run, lambda carry: _leaves(variables, parts.end(carry))
-
-
-def _by_program(diff, unrolled, *key):
-    """The solve compiled, found by what it does: its transformation may have changed, or be new and the same."""
-    solve, evaluate = _functions(unrolled, *key)
-    variables = key[1]
-
-    def traced(leaves, inputs, limits):
-        x0 = variables.ravel(leaves)
-        constants, program = _found(solve, x0, inputs, limits)
-
-        def run(x0, more, limits):
-            constants, *inputs = more
-            return program(constants, x0, tuple(inputs), limits)
-
-        differentiable = mode(diff)(run, lambda x, more: evaluate(x, more[1:]))
-        return _on_leaves(differentiable, variables)(leaves, (constants, *inputs), limits)
+    def traced(*arguments):
+        constants, program, _ = _found(function, *arguments)
+        return program(constants, *arguments)
 
     return traced
 
 
-def _found(function, *arguments):
-    """(constants, program) with ``program(constants, *arguments) == function(*arguments)``, compiled once.
+def _jitted(function):
+    # A function of its own: JAX keeps what it compiled for as long as the function lives, and the derivative rule of a
+    # solve refers to the solve.
+    def solve(*arguments):
+        return function(*arguments)
 
-    Traced here, so that what the function closes over (a rate that is traced, say) is an input too.
+    return jax.jit(solve)
+
+
+def _found(function, *arguments):
+    """(constants, program, exact): ``program(constants, *arguments) == function(*arguments)``, compiled once.
+
+    Traced here, so that what the function closes over (a rate that is traced, say) is an input too. The program has
+    its derivatives where it is exact; else derivative rules are left out.
     """
     closed, outputs = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    closed = with_all_constants(closed, *jax.tree.leaves(arguments))
-    program = _program(Signature(closed.jaxpr))
+    signature, constants, with_rules = signed(closed, *jax.tree.leaves(arguments))
+    flat = programs.program(signature, lambda: _jitted(signature))
 
-    def run(constants, *arguments):
-        results = program(*constants, *jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(outputs), results)
+    def program(constants, *arguments):
+        return jax.tree.unflatten(jax.tree.structure(outputs), flat(*constants, *jax.tree.leaves(arguments)))
 
-    return closed.consts, run
+    return constants, program, with_rules is None
+
+
+def _with_derivatives(key, diff, unrolled, with_rules, arguments):
+    """The solve where its arguments are traced, and a derivative may be taken of it.
+
+    Its program is one without derivative rules. Those of the solution are made of fun with its rules, here and each
+    time anew: so none of them is out of date.
+    """
+    if _is_new(key.method) or unrolled is not None:
+        exactly = _solved(key, unrolled, with_rules)
+        constants, program, exact = _found(exactly, *arguments)
+        if unrolled is not None:
+            return program(constants, *arguments) if exact else exactly(*arguments)
+    else:
+        constants, known = (), compiled(_solved, key, unrolled)
+        program = lambda constants, *arguments: known(*arguments)
+
+    def run(x0, inputs, limits):
+        constants, inputs = inputs.extras.method, inputs._replace(extras=inputs.extras._replace(method=None))
+        return program(constants, key.variables.unravel(x0), inputs, limits)[-1]
+
+    evaluate = _parts(key, with_rules).evaluate
+    leaves, inputs, limits = arguments
+    inputs = inputs._replace(extras=inputs.extras._replace(method=constants))
+    return _on_leaves(mode(diff)(run, evaluate, _by_program), key.variables)(leaves, inputs, limits)
+
+
+def _by_program(function, *arguments):
+    """``function(*arguments)``, compiled once."""
+    constants, program, _ = _found(function, *arguments)
+    return program(constants, *arguments)
+
+
+# ---- what is compiled: functions of a key that give functions of arrays
+
+
+def _differentiable(key, diff, unrolled):
+    parts = _parts(key)
+    return _on_leaves(mode(diff)(_whole(key, parts, unrolled), parts.evaluate), key.variables)
+
+
+def _solved(key, unrolled, with_rules=None):
+    return _on_leaves(_whole(key, _parts(key, with_rules), unrolled), key.variables)
+
+
+def _part(key, name):
+    return getattr(_parts_on_leaves(key), name)
+
+
+def _many(key, make, plan):
+    parts = _parts_on_leaves(key)
+    return make(plan, parts.begin, parts.trip, parts.end)
+
+
+def _whole(key, parts, unrolled):
+    """(x0, inputs, limits) -> ``Solution``."""
+
+    def solve(x0, inputs, limits):
+        return parts.end(parts.run(parts.begin(x0, inputs), inputs, limits, unrolled=unrolled))
+
+    # Who watches sees the whole batch, and so may an effect of fun. What a method of the user's own closed over while
+    # that was traced, a rule for batches does not see.
+    effects = key.signature.jaxpr.effects or (key.second is not None and key.second.jaxpr.effects)
+    seen = key.watched or key.stops or unrolled or effects
+    in_lanes = not seen and isinstance(key.method, Method) and is_constant(key.method)
+    return in_batches(solve, parts) if in_lanes else solve
+
+
+def _parts_on_leaves(key):
+    parts = _parts(key)
+
+    def begin(leaves, inputs):
+        return strongly_typed(parts.begin(key.variables.ravel(leaves), inputs))
+
+    return parts._replace(begin=begin, end=lambda carry: _leaves(key.variables, parts.end(carry)))
 
 
 def _on_leaves(solve, variables):
@@ -194,50 +262,48 @@ def _leaves(variables, solution):
     return variables.unravel(solution.x), jac, solution
 
 
-@once_per_signature
-def _program(signature):
-    def solve(*arrays):
-        return signature(*arrays)
+def _outputs(key, with_rules):
+    """(leaves of x, inputs) -> the outputs of fun's trace: with its rules, where they are given."""
+    trace = with_rules or key.signature
 
-    return jax.jit(solve)
+    def plain(leaves, inputs):
+        return trace(*inputs.constants, *leaves, *inputs.rest())
 
+    if with_rules or key.by_hand or key.second is None:
+        return plain
+    outputs = jax.custom_jvp(plain)
 
-def _functions(unrolled, *key):
-    """(x0, inputs, limits) -> ``Solution``, and (x, inputs) -> (value, grad, aux)."""
-    parts = _parts(*key)
-    signature, _, method, _, watched, _, _, stops, _, second = key
+    @outputs.defjvp
+    def along_x(primals, tangents):
+        leaves, inputs = primals
+        given = *inputs.second_constants, *inputs.constants, *leaves, *tangents[0], *inputs.rest()
+        both, count = key.second(*given), len(trace.outputs)
+        values, changes = both[:count], iter(both[count:])
+        return values, [next(changes) if inexact([u]) else np.zeros(u.shape, jax.dtypes.float0) for u in values]
 
-    def solve(x0, inputs, limits):
-        return parts.end(parts.run(parts.begin(x0, inputs), inputs, limits, unrolled=unrolled))
-
-    # Who watches sees the whole batch, and so may an effect of fun. What a method of the user's own closed over while
-    # that was traced, a rule for batches does not see.
-    effects = signature.jaxpr.effects or (second is not None and second.jaxpr.effects)
-    if not (watched or stops or unrolled or effects) and isinstance(method, Method) and is_constant(method):
-        solve = in_batches(solve, parts)
-    return solve, parts.evaluate
+    return outputs
 
 
-def _parts(signature, variables, method, x_static, watched, history, keep_x, stops, by_hand, second):
-    """The ``Parts``. The inputs are what the problem is fed, then ``Extras`` and the box, or None for each."""
+def _parts(key, with_rules=None):
+    """The ``Parts``, of inputs that are ``Inputs``; with_rules: see ``Trace``."""
+    signature, variables, method, stops = key.signature, key.variables, key.method, key.stops
     count, wants = len(variables.shapes), method.wants
+    outputs_at = _outputs(key, with_rules)
 
     def evaluate(x, inputs):
-        (constants, _), *rest, _, _ = inputs
-        value, *outputs = signature(*constants, *variables.unravel(x), *jax.tree.leaves(rest))
+        value, *outputs = outputs_at(variables.unravel(x), inputs)
         if "grad" not in wants:
             return Found(value, None, outputs)
         return Found(value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:])
 
     def derivative(x, along, inputs):
-        (_, constants), *rest, _, _ = inputs
-        return second(*constants, *variables.unravel(x), *variables.unravel(along), *jax.tree.leaves(rest))
+        return key.second(*inputs.second_constants, *variables.unravel(x), *variables.unravel(along), *inputs.rest())
 
     def evaluation(inputs):
         first = lambda x: evaluate(x, inputs)
-        if by_hand is None:
+        if key.by_hand is None:
             return Evaluation(first)
-        if by_hand == "hess":
+        if key.by_hand == "hess":
             return Evaluation(first, hessian=lambda x: derivative(x, x, inputs)[0].astype(x.dtype))
         return Evaluation(first, lambda x, v: variables.ravel([h.conj() for h in derivative(x, v, inputs)]))
 
@@ -245,45 +311,42 @@ def _parts(signature, variables, method, x_static, watched, history, keep_x, sto
         if not isinstance(method, Foreign):
             return method
         return method.bind(
-            lambda x: x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
+            lambda x: key.x_static.only(variables.unravel(x)), lambda params: variables.ravel(jax.tree.leaves(params))
         )
 
     def of_loop(inputs, limits, watch=None):
-        box = Unbounded() if inputs[-1] is None else inputs[-1]
         tests = stopping.of_method(wants)
-        return loop.Loop(evaluation(inputs), variables.rounded, chosen(), tests, limits, box, watch)
+        return loop.Loop(evaluation(inputs), variables.rounded, chosen(), tests, limits, inputs.box, watch)
 
     def begin(x0, inputs):
         first = 1 if "grad" not in wants else 1 + count
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
-        method, curvature = chosen(), (inputs[-2] or Extras()).curvature
-        carry = loop.begin(evaluation(inputs), method, x0, aux0, history, keep_x)
+        method, curvature = chosen(), inputs.extras.curvature
+        carry = loop.begin(evaluation(inputs), method, x0, aux0, key.history, key.keep_x)
         return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
 
     def run(carry, inputs, limits, steps=None, unrolled=None):
-        extras = inputs[-2]
-
         def watch(accepted, iterate, gnorm, nit, nfev, status):
-            x = variables.unravel(iterate.x), inputs[1]
+            x = variables.unravel(iterate.x), inputs.fixed
             f = iterate.f.astype(signature.outputs[0].dtype)
             if stops is not None:
                 g = [] if iterate.g is None else variables.unravel(iterate.g)
-                status = stopped(stops, extras.constants, accepted, x, f, g, nit, nfev, status)
-            if watched:
-                status = ask(extras.number, accepted, x, f, gnorm, nit, nfev, status)
+                status = stopped(stops, inputs.extras.constants, accepted, x, f, g, nit, nfev, status)
+            if key.watched:
+                status = ask(inputs.extras.number, accepted, x, f, gnorm, nit, nfev, status)
             return status
 
-        seen = watch if watched or stops is not None else None
+        seen = watch if key.watched or stops is not None else None
         return loop.run(of_loop(inputs, limits, seen), carry, steps, unrolled)
 
     def end(carry):
         state, method = carry.state, chosen()
         x, f, g = state.iterate
         curvature = method.inverse_hessian(state) if method.inverse_hessian else None
-        kept: Any = in_order(carry.history, state.nit) if history else None
-        if keep_x:
-            kept = kept._replace(x=jax.vmap(variables.unravel)(kept.x))
-        others = state.nit, carry.nfev, carry.nhev, curvature, kept
+        record: Any = in_order(carry.history, state.nit) if key.history else None
+        if key.keep_x:
+            record = record._replace(x=jax.vmap(variables.unravel)(record.x))
+        others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record)
         return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
 
     def trip(carry, inputs, limits):

@@ -9,7 +9,6 @@ import numpy as np
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
-from jaxmin._core.box import Unbounded
 from jaxmin._core.status import SUCCESSES, Status
 
 # Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
@@ -22,7 +21,11 @@ _AT_A_MINIMUM = sorted({Status.PRECISION_LOSS, Status.FTOL, Status.XTOL, *SUCCES
 _NEAR = 1e-2
 
 
-def implicit(solve, evaluate):
+def _at_once(function, *arguments):
+    return function(*arguments)
+
+
+def implicit(solve, evaluate, call=_at_once):
     r"""The solve with the derivatives of its solution with respect to the inputs.
 
     At a minimum :math:`g(x, \theta) = 0`, hence
@@ -36,7 +39,9 @@ def implicit(solve, evaluate):
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
-      evaluate: (x, inputs) -> (value, grad, aux). The last of the inputs is the ``Box``, or None.
+      evaluate: (x, inputs) -> (value, grad, aux). The inputs are ``Inputs``.
+      call: calls a function of arrays, which it may compile without the derivative rules in it. That function is
+        linear in what is differentiated again, if anything is.
 
     Returns:
       A function like ``solve`` with forward- and reverse-mode derivatives of any order.
@@ -48,57 +53,90 @@ def implicit(solve, evaluate):
 
     @solved.defjvp
     def rule(primals, tangents):
-        x0, inputs, limits = primals
-        inputs_dot = tangents[1]
-        solution = solved(x0, inputs, limits)
-        x = solution.x
+        _, inputs, limits = primals
+        solution = solved(*primals)
+        dots, tree = jax.tree.flatten(tangents[1])
+        has = [leaf.dtype != jax.dtypes.float0 for leaf in dots]
 
-        box, box_dot = inputs[-1], inputs_dot[-1]
-        edge = Unbounded() if box is None else box
+        def change(inputs, gtol, solution, dots):
+            given = iter(dots)
+            inputs_dot = jax.tree.unflatten(tree, [next(given) if h else none for h, none in zip(has, still)])
+            return _change(evaluate, inputs, inputs_dot, gtol, solution)
 
-        def gradient(x, inputs):
-            g = evaluate(x, inputs)[1]
-            return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
-
-        g = gradient(x, inputs) if solution.g is None else solution.g
-        held = None if box is None else box.binding(x, g, limits.gtol)
-        free = jax.tree.map(lambda held: held == 0, held)
-
-        def hessian(v):
-            return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
-
-        def among_free(v):
-            return edge.only(free, hessian(edge.only(free, v)), v)
-
-        def is_near():
-            step = _solve_linear(among_free, edge.only(free, g))
-            return vec.max_abs(step) <= _NEAR * jnp.maximum(vec.max_abs(x), 1)
-
-        g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
-        # Reverse mode leaves out an input that the gradient does not see: by nothing it sees them all, and so does NaN.
-        nothing = _nothing(inputs_dot)
-        b = jax.tree.map(lambda g_dot: nothing.astype(g_dot.dtype) - g_dot, g_dot)
-        x_dot = vec.zeros(x)
-        f_bounds: Any = 0
-        if box is not None:  # what is held at a bound goes with it, and moves the others
-            x_dot = jax.tree.map(
-                lambda held, lower, upper: jnp.where(held < 0, lower, jnp.where(held > 0, upper, 0)), held, *box_dot
-            )
-            b = box.only(free, vec.sub(b, hessian(x_dot)))
-            # What the value loses or gains with the bounds. Not by the g at hand, which has no derivatives itself.
-            f_bounds = vec.dot(gradient(x, inputs), x_dot)
-        at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
-        by_rounding = solution.status == Status.PRECISION_LOSS
-        at_minimum &= ~by_rounding | jax.lax.cond(anywhere(by_rounding), is_near, lambda: jnp.ones((), bool))
-        valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
-        x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(among_free, b)))
-        f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
-        f_dot = (f_dot + f_bounds) * valid
-        aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
-        still = jax.tree.map(_no_tangent, solution)
-        return solution, still._replace(x=x_dot, f=f_dot.astype(solution.f.dtype), aux=aux_dot)
+        still = [None if h else leaf for leaf, h in zip(dots, has)]
+        arguments = inputs, limits.gtol, solution
+        known = all(map(_is_known, jax.tree.leaves(arguments)))
+        moving = [leaf for leaf, h in zip(dots, has) if h]
+        x_dot, f_dot, aux_dot = (call if known else _at_once)(change, *arguments, moving)
+        aux_dot = iter(aux_dot)
+        nowhere = jax.tree.map(_no_tangent, solution)
+        aux_dot = [next(aux_dot) if _is_inexact(leaf) else none for leaf, none in zip(solution.aux, nowhere.aux)]
+        return solution, nowhere._replace(x=x_dot, f=f_dot, aux=aux_dot)
 
     return solved
+
+
+def _change(evaluate, inputs, inputs_dot, gtol, solution):
+    """The tangents of a solution's x, f, and those of its aux that have any, where the inputs change so."""
+    x = solution.x
+    box, box_dot = inputs.box, inputs_dot.box
+
+    def gradient(x, inputs):
+        g = evaluate(x, inputs)[1]
+        return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
+
+    g = gradient(x, inputs) if solution.g is None else solution.g
+    held = box.binding(x, g, gtol)
+    free = jax.tree.map(lambda held: held == 0, held)
+
+    def hessian(v):
+        return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
+
+    def among_free(v):
+        return box.only(free, hessian(box.only(free, v)), v)
+
+    g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
+    # Reverse mode leaves out an input that the gradient does not see: by nothing it sees them all, and so does NaN.
+    nothing = _nothing(inputs_dot)
+    b = jax.tree.map(lambda g_dot: nothing.astype(g_dot.dtype) - g_dot, g_dot)
+    x_dot = vec.zeros(x)
+    f_bounds: Any = 0
+    if box.bounded:  # what is held at a bound goes with it, and moves the others
+        x_dot = jax.tree.map(
+            lambda held, lower, upper: jnp.where(held < 0, lower, jnp.where(held > 0, upper, 0)), held, *box_dot
+        )
+        b = box.only(free, vec.sub(b, hessian(x_dot)))
+        # What the value loses or gains with the bounds. Not by the g at hand, which has no derivatives itself.
+        f_bounds = vec.dot(gradient(x, inputs), x_dot)
+    at_minimum = _is_at_minimum(solution, lambda: _solve_linear(among_free, box.only(free, g)))
+    valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
+    x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(among_free, b)))
+    f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
+    f_dot = (f_dot + f_bounds) * valid
+    aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
+    return x_dot, f_dot.astype(solution.f.dtype), [leaf for leaf in aux_dot if _is_inexact(leaf)]
+
+
+def _is_at_minimum(solution, newton):
+    """Whether a solve has ended at a minimum; ``newton()`` is Newton's step from there."""
+
+    def is_near():
+        return vec.max_abs(newton()) <= _NEAR * jnp.maximum(vec.max_abs(solution.x), 1)
+
+    at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
+    by_rounding = solution.status == Status.PRECISION_LOSS
+    return at_minimum & (~by_rounding | jax.lax.cond(anywhere(by_rounding), is_near, lambda: jnp.ones((), bool)))
+
+
+def _is_known(leaf):
+    """Whether it is an array, or a batch of them under ``vmap``: nothing of which a derivative is taken."""
+    while type(leaf).__name__ == "BatchTracer":
+        leaf = leaf.val
+    return not isinstance(leaf, jax.core.Tracer)
+
+
+def _is_inexact(leaf):
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def refused(solve, reason):
@@ -119,8 +157,7 @@ def unknown(solve):
     @solved.defjvp
     def rule(primals, tangents):
         out, nan = solved(*primals), jnp.nan * _nothing(tangents)
-        inexact = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
-        return out, jax.tree.map(lambda leaf: jnp.full_like(leaf, nan) if inexact(leaf) else _no_tangent(leaf), out)
+        return out, jax.tree.map(lambda leaf: jnp.full_like(leaf, nan) if _is_inexact(leaf) else _no_tangent(leaf), out)
 
     return solved
 
@@ -172,20 +209,20 @@ def _solve_linear(hessian, b):
 
 def _nothing(tangents):
     """0, which depends on all of them."""
-    parts = [leaf for leaf in jax.tree.leaves(tangents) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    parts = [leaf for leaf in jax.tree.leaves(tangents) if _is_inexact(leaf)]
     return functools.reduce(jnp.add, (jnp.real(jnp.sum(0 * part)) for part in parts), jnp.zeros(()))
 
 
 def _no_tangent(leaf):
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+    if _is_inexact(leaf):
         return jnp.zeros_like(leaf)
     return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
 
 
 _MODES = {
     "implicit": implicit,
-    "unroll": lambda solve, evaluate: solve,  # its trips have derivatives of their own
-    "none": lambda solve, evaluate: refused(
+    "unroll": lambda solve, evaluate, call=None: solve,  # its trips have derivatives of their own
+    "none": lambda solve, evaluate, call=None: refused(
         solve, "options['diff']='none': the solution has no derivatives; 'implicit' gives them"
     ),
 }
@@ -198,5 +235,5 @@ def check_mode(diff):
 
 
 def mode(diff):
-    """What ``options["diff"]`` chooses: (solve, evaluate) -> solve."""
+    """What ``options["diff"]`` chooses: (solve, evaluate, call) -> solve."""
     return _MODES[diff]

@@ -70,7 +70,7 @@ def worker(plan, begin, trip, end):
         on_lanes = lambda function: jax.vmap(lambda carry, fed: function(carry, *joined(fed, shared)))
         start = jax.vmap(lambda fed: begin(*joined(fed, shared)[:2]))
         step = on_lanes(lambda carry, leaves, *fed: trip(carry, *fed))
-        finish = on_lanes(lambda carry, leaves, inputs, limits: _result(plan, end(carry), inputs[-1]))
+        finish = on_lanes(lambda carry, leaves, inputs, limits: _result(plan, end(carry), inputs.box))
 
         def take(index):
             return [leaf[index // every] for leaf, every in zip(problems, filter(None, plan.every))]
@@ -146,8 +146,7 @@ def _count(plan, problems):
 
 def _result(plan, solved, box):
     x, jac, solution = solved
-    nit, nfev, nhev, curvature, history = solution.others
-    others = nit, nfev, nhev, curvature if plan.curvature else None, history
+    others = solution.others if plan.curvature else solution.others._replace(curvature=None)
     return x, jac, solution._replace(x=None, g=None, others=others), bounded(plan.variables, box, solution)
 
 

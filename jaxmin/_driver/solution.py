@@ -6,6 +6,16 @@ from jaxmin._core import vector as vec
 from jaxmin._core.box import gradient_norm
 
 
+class Counts(NamedTuple):
+    """What of a solution has no derivative."""
+
+    nit: Any  # [] int32: iterations
+    nfev: Any  # [] int32: evaluations
+    nhev: Any  # [] int32: products or Hessians, or None
+    curvature: Any  # what the method knows of it, or None
+    history: Any  # a ``History``, or None
+
+
 class Solution(NamedTuple):
     """What a solve gives, as arrays."""
 
@@ -14,20 +24,20 @@ class Solution(NamedTuple):
     g: Any  # like x
     aux: Any
     status: Any  # [] int32
-    others: Any  # what has no derivative: counts, the curvature
+    others: Counts
 
 
 class Bounded(NamedTuple):
     """What a result says of bounds; None where there are none."""
 
-    gnorm: Any = None  # [] the infinity norm of the projected gradient; of leaves kept apart without bounds too
+    gnorm: Any = None  # [] the infinity norm of the projected gradient; also of leaves that are not joined
     active: Any = None  # -1, 0 or 1 for each variable, in the leaves' shapes
 
 
 def bounded(variables, within, solution):
     """The ``Bounded`` of a solution."""
     x, g = solution.x, solution.g
-    if within is None:  # a sharded gradient would have to be gathered for its norm to be told
+    if not within.bounded:  # the norm of a sharded gradient would have to gather it
         return Bounded(None if variables.flat else gradient_norm(x, g))
     gnorm = gradient_norm(x, g, within)
     g = vec.zeros(x) if g is None else g  # without a gradient: where x is at a bound

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._core.box import Box
+from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.pytree import Static, any_traced, is_array, is_number
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
@@ -51,8 +51,8 @@ class ScipyBounds(Protocol):
 BoundsLike: TypeAlias = Bounds | ScipyBounds | Sequence[Sequence[Any]] | np.ndarray | jax.Array
 
 
-def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Box | None:
-    """The user's bounds as a ``Box``, or None.
+def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Box | Unbounded:
+    """The user's bounds as a ``Box``, or ``Unbounded()``.
 
     Args:
       bounds: None, a sequence of (low, high) pairs with None for no bound, ``Bounds`` or SciPy's.
@@ -63,7 +63,7 @@ def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Bo
       TypeError, ValueError: for bounds that are not right; the message names them.
     """
     if bounds is None:
-        return None
+        return Unbounded()
     sides = [
         _spread(name, side, none, variables, x_static)
         for name, side, none in zip(("lower", "upper"), _pair(bounds, variables, x_static), (-np.inf, np.inf))

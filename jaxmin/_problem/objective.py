@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache import traces
-from jaxmin._cache.computation import Signature, with_all_constants
+from jaxmin._cache.computation import Computation, Signature, signed
 from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
@@ -23,12 +23,15 @@ class Trace(NamedTuple):
 
     signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
     constants: list[jax.Array]  # the arrays that fun closes over
+    with_rules: Computation | None  # the same with derivative rules, where some are left that are not JAX's own
     value_dtype: Any
     aux_static: Static
     by_hand: str | None = None  # "hess" or "hessp", if one is given and used
-    # The trace of hess or hessp: constants, x leaves, p leaves, other arrays -> H, or leaves of the product
+    # By hand: constants, x leaves, p leaves, other arrays -> H, or leaves of the product.
+    # Of fun with its rules: these constants, fun's, x leaves, p leaves, other arrays -> fun's outputs, and the changes
+    # of the outputs along p.
     second: Signature | None = None
-    second_constants: Sequence[jax.Array] = ()  # the arrays that hess or hessp closes over
+    second_constants: Sequence[jax.Array] = ()  # the arrays that it closes over
 
 
 class Problem(NamedTuple):
@@ -49,7 +52,7 @@ class Problem(NamedTuple):
 
     def inputs(self) -> tuple[Any, ...]:
         """The inputs of the compiled solve other than the leaves of x0."""
-        return (self.trace.constants, self.trace.second_constants), self.fixed, self.arrays
+        return self.trace.constants, self.trace.second_constants, self.fixed, self.arrays
 
 
 def build(
@@ -123,8 +126,8 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
-    closed = with_all_constants(closed, *jax.tree.leaves(inputs))
-    trace = Trace(Signature(closed.jaxpr), closed.consts, shapes[0].dtype, aux_box[-1])
+    known = signed(closed, *jax.tree.leaves(inputs))
+    trace = Trace(known.signature, known.constants, known.with_rules, shapes[0].dtype, aux_box[-1])
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
 
 
@@ -148,8 +151,34 @@ def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[A
 
     leaves, *rest = inputs
     inputs = leaves, leaves, *rest
-    closed = with_all_constants(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
-    return trace._replace(by_hand=second, second=Signature(closed.jaxpr), second_constants=closed.consts)
+    closed = signed(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
+    return trace._replace(by_hand=second, second=closed.signature, second_constants=closed.constants)
+
+
+def with_second(problem: Problem) -> Problem:
+    """The problem with the second derivatives that a method asks for: as it is, or fun's own rules applied.
+
+    Where rules are part of no signature, fun is differentiated here, and not inside of the loop.
+    """
+    trace = problem.trace
+    with_rules = trace.with_rules
+    if with_rules is None or trace.second is not None:
+        return problem
+
+    def derivative(constants: Any, leaves: Any, along: Any, *rest: Any) -> Any:
+        evaluate = lambda leaves: with_rules(*constants, *leaves, *rest)
+        outputs, changes = jax.jvp(evaluate, (leaves,), (along,))
+        return outputs, inexact(changes)
+
+    rest = jax.tree.leaves((problem.fixed, problem.arrays))
+    inputs = jax.tree.map(_anywhere, (trace.constants, problem.leaves, problem.leaves, *rest))
+    closed = signed(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
+    return problem._replace(trace=trace._replace(second=closed.signature, second_constants=closed.constants))
+
+
+def inexact(leaves: Any) -> list[Any]:
+    """Those that have derivatives."""
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
 def as_argument(leaf: Any) -> Any:

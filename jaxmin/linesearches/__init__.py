@@ -1,4 +1,4 @@
-"""The line searches: one file each. A file's function of the same name builds it."""
+"""The line searches, one file each. The function with the name of the file builds the search."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class SearchConverter:
     defaults: Mapping[str, Any]
 
     def entry(self, value: str | None) -> Entry:
-        """The search of that name; None is the method's own."""
+        """The search of that name; None means the method's default."""
         return find("linesearch", self.own if value is None else value, "linesearches")
 
     def __call__(self, value: LineSearch | str | None, **constants: Any) -> LineSearch:
@@ -28,17 +28,18 @@ class SearchConverter:
 
 
 def search(own: str = "backtracking", /, **defaults: Any) -> SearchConverter:
-    """The converter of a method's parameter ``linesearch``: it makes a ``LineSearch`` of what was given.
+    """The converter for a method's parameter ``linesearch``: it turns an argument into a ``LineSearch``.
 
-    A ``LineSearch`` stays as it is. A name, in anybody's spelling, is built with ``defaults``, as far as the search has
-    such parameters. None stands for the name ``own``.
+    A ``LineSearch`` is returned unchanged. A name, in any spelling, is built with those of the ``defaults`` that the
+    search has as parameters. None means the name ``own``.
 
     Args:
-      own: the name of the method's own search; "backtracking" by default.
-      defaults: constants of searches that suit the method better than their own.
+      own: the name of the method's default search; "backtracking" by default.
+      defaults: constants of searches that suit the method better than the defaults of the searches.
 
     Returns:
-      A function for ``@builder(converters={"linesearch": search(curvature=0.4)})``.
+      A function for ``@builder(converters={"linesearch": search(curvature=0.4)})``. It raises a ValueError for an
+      unknown name.
 
     >>> import jaxmin
     >>> from jaxmin.extend import search

@@ -12,9 +12,9 @@ class BacktrackingState(NamedTuple):
     step: Any  # [] t, the next one
     low: Any  # [] the longest step known to be too short; 0 at first
     high: Any  # [] the shortest step known to be too long; inf at first
-    trials: Any  # [] int32: told so far
-    done: Any  # [] bool
-    failed: Any  # [] bool
+    trials: Any  # [] int32: given so far
+    done: Any  # [] bool: the trial just given is accepted
+    failed: Any  # [] bool: no acceptable step was found
 
 
 @builder(aliases=("armijo",))
@@ -29,25 +29,32 @@ def backtracking(
 ) -> LineSearch:
     r"""Shorten the step until f has decreased enough for it, by interpolation from f and the slope.
 
-    A step t is taken where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) or, within rounding of
-    :math:`\phi(0)`, where the slopes say the same:
-    :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)` (the approximate conditions of Hager and
-    Zhang). Else the next trial is the minimiser of the cubic through the values and slopes at 0 and t, kept within 0.01
-    and 0.5 of t. A trial at which f still falls about as steeply as at 0, :math:`\phi'(t) < c_2 \phi'(0)`, was
-    timid, and is lengthened if there is room, by the secant of the slopes at 0 and t, 2 to 10 times. A step too
-    long after a timid one goes back to a quarter of the way between the two.
-    A step at which f or the slope is NaN or infinite is too long; where none was timid before, it is halved.
+    A step t is accepted where :math:`\phi(t) \le \phi(0) + c_1 t \phi'(0)` (Armijo) [1, eq. (3.4)]. Within rounding of
+    :math:`\phi(0)` the slopes decide instead: :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(t) \ge c_2 \phi'(0)`
+    [2, eq. (4.1)].
+
+    - A step that is too long is shortened to the minimiser of the cubic through the values and slopes at 0 and t, but
+      to no less than 0.01 and no more than 0.5 of its length. It is halved where f or the slope is not finite.
+    - A step is too short where f still falls almost as steeply as at 0: :math:`\phi'(t) < c_2 \phi'(0)`. It is
+      lengthened 2 to 10 times, by the secant of the slopes at 0 and t, as far as there is room.
+    - If a step is too long after one that was too short, the next one lies a quarter of the way between the two.
 
     Args:
       sufficient: c1, in (0, 1/2); 1e-4 by default.
       curvature: c2, in (c1, 1); 0.9 by default. None never lengthens a step.
-      max_trials: after so many trials the search has failed; 40 by default.
-      interpolate: False is Optax's rule: no slopes, each trial ``decrease`` times the last, the first
-        one ``increase`` times the step accepted last and at most ``max_step``. The three constants
-        count only then.
+      max_trials: the search fails after this many trials, >= 1; 40 by default.
+      interpolate: True by default. False is Optax's rule, which uses no slopes: each trial is ``decrease`` times the
+        last one. ``decrease``, ``increase`` and ``max_step`` have no effect otherwise.
+      decrease: the factor from one trial to the next, in (0, 1); 0.8 by default.
+      increase: the first trial is this many times the step accepted last, >= 1; 1.5 by default.
+      max_step: the longest step, > 0; 1.0 by default.
 
     Returns:
-      A ``LineSearch``.
+      A ``LineSearch``. Equal constants give the same object.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for a constant of another type.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> f = lambda x: jnp.sum((x - 1) ** 4)
@@ -55,21 +62,21 @@ def backtracking(
     True
 
     References:
-      J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Algorithm 3.1 and Section 3.5;
-      W. W. Hager and H. Zhang, SIAM J. Optim. 16 (2005), 170-192, eq. (4.1).
+      [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Algorithm 3.1 and Section 3.5.
+      [2] W. W. Hager and H. Zhang, SIAM J. Optim. 16 (2005), 170-192.
     """
     if not 0 < sufficient < 0.5:
-        raise ValueError(f"sufficient={sufficient!r}: c1 lies in (0, 0.5)")
+        raise ValueError(f"sufficient={sufficient!r}: give a number in (0, 0.5)")
     if curvature is not None and not sufficient < curvature < 1:
-        raise ValueError(f"curvature={curvature!r}: c2 lies in (sufficient, 1), or is None")
+        raise ValueError(f"curvature={curvature!r}: give a number in (sufficient, 1), or None")
     if max_trials < 1:
-        raise ValueError(f"max_trials={max_trials!r}: at least 1")
+        raise ValueError(f"max_trials={max_trials!r}: give at least 1")
     if not 0 < decrease < 1:
-        raise ValueError(f"decrease={decrease!r}: a factor in (0, 1)")
+        raise ValueError(f"decrease={decrease!r}: give a factor in (0, 1)")
     if not increase >= 1:
-        raise ValueError(f"increase={increase!r}: a factor >= 1")
+        raise ValueError(f"increase={increase!r}: give a factor >= 1")
     if not max_step > 0:
-        raise ValueError(f"max_step={max_step!r}: a step length is > 0")
+        raise ValueError(f"max_step={max_step!r}: give a length > 0")
 
     def init(start, first_step):
         zero, no = jnp.zeros_like(start.f), jnp.zeros((), bool)
@@ -94,35 +101,35 @@ def backtracking(
                 step=jnp.where(done, t, decrease * t), trials=trials, done=done, failed=~done & (trials >= max_trials)
             )
 
-        # A slope that is as steep as at 0 asks for a longer step, if there is room for one.
+        # A step is too short where the slope is about as steep as at 0. Lengthen it if there is room.
         steep = jnp.zeros((), bool) if curvature is None else slope < curvature * start.slope
         room = (t < 0.1 * state.high) & (t < start.max_step)
         approximate = (f <= start.f + start.noise) & (slope <= (2 * sufficient - 1) * start.slope) & (~steep | room)
         enough = finite & (armijo | approximate) & (predicted < 0)
-        timid = enough & steep & room
+        too_short = enough & steep & room
         spent = trials >= max_trials
-        done = unbounded | (enough & (~timid | spent))
-        # No shorter step can do better than one whose promised decrease is already lost in the last place.
+        done = unbounded | (enough & (~too_short | spent))
+        # No shorter step can succeed if the predicted decrease is already below one unit in the last place of f.
         hopeless = finite & ~enough & (jnp.abs(predicted) <= jnp.finfo(f.dtype).eps * jnp.abs(start.f))
         failed = ~done & (hopeless | spent)
 
-        # Too long: the minimiser of the cubic between 0 and t, as a part of t [Nocedal & Wright, eq. (3.59)].
+        # Too long: the minimiser of the cubic between 0 and t, as a fraction of t [1, eq. (3.59)].
         d1 = start.slope + slope - 3 * (f - start.f) / t
         root = jnp.sqrt(jnp.maximum(d1 * d1 - start.slope * slope, 0))
         cubic = 1 - (slope + root - d1) / (slope - start.slope + 2 * root)
         fraction = jnp.where(finite & jnp.isfinite(cubic), jnp.clip(cubic, 0.01, 0.5), 0.5)
-        # Too long after too short: about the geometric mean of a step and ten times it.
+        # Too long after too short: about the geometric mean of the two if one is ten times the other.
         shorter = jnp.where(state.low > 0, state.low + 0.25 * (t - state.low), fraction * t)
-        # Too short: where the secant of the slopes at 0 and t vanishes, 2 to 10 times as far; 10 where c2 = 0.9.
+        # Too short: to where the secant of the slopes at 0 and t vanishes. It is about 10 times as far if c2 = 0.9.
         secant = start.slope / (start.slope - slope)
         stretch = jnp.where((secant > 0) & jnp.isfinite(secant), jnp.clip(secant, 2, 10), 10)
         longer = state.low + stretch * (t - state.low)
         longer = jnp.minimum(longer, jnp.minimum(0.5 * state.high, start.max_step))
 
         return state._replace(
-            step=jnp.where(done, t, jnp.where(timid, longer, shorter)),
-            low=jnp.where(timid, t, state.low),
-            high=jnp.where(timid, state.high, t),
+            step=jnp.where(done, t, jnp.where(too_short, longer, shorter)),
+            low=jnp.where(too_short, t, state.low),
+            high=jnp.where(too_short, state.high, t),
             trials=trials,
             done=done,
             failed=failed,

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
 from jaxmin._core.protocol import LineSearch
-from jaxmin.linesearches._interpolate import Point, longest, secant, select
+from jaxmin.linesearches._bracket import Point, Trial, collapsed, hopeless, longest, measure, secant, select
 
 
 class HagerZhangState(NamedTuple):
     a: Point  # lower end: phi(a) <= phi(0) + noise, phi'(a) < 0
-    b: Point  # upper end: phi'(b) >= 0 or phi(b) > phi(0) + noise; t = inf while there is none
-    best: Point  # the least f with the sufficient decrease; t = 0 while there is none
+    b: Point  # upper end: phi'(b) >= 0 or phi(b) > phi(0) + noise; t = inf until there is one
+    best: Point  # the lowest f with the sufficient decrease; t = 0 until there is one
     width: jax.Array  # []  b - a where the iteration L1, L2, L3 began; inf where L2 is satisfied
-    first: jax.Array  # [] bool: the trial is S1's, a second secant step may follow
-    settling: jax.Array  # [] bool: the trial is the best once more, to be accepted
+    first: jax.Array  # [] bool: the trial is that of S1, and a second secant step may follow
+    settling: jax.Array  # [] bool: the trial is the best one again, to be accepted
     step: jax.Array  # []  the next trial
-    done: jax.Array  # [] bool: the trial just told is accepted
+    done: jax.Array  # [] bool: the trial just given is accepted
     failed: jax.Array  # [] bool: no acceptable step was found
-    trials: jax.Array  # [] int32: trials told so far
+    trials: jax.Array  # [] int32: trials given so far
 
 
 @builder
@@ -39,53 +39,53 @@ def hager_zhang(
     .. math:: \phi(t) \le \phi(0) + \delta t \phi'(0) \quad (T1) \qquad\text{or}\qquad
               \phi(t) \le \phi(0) + \epsilon, \ \phi'(t) \le (2 \delta - 1) \phi'(0) \quad (T2),
 
-    with the noise of f for :math:`\epsilon`. T2 is T1 on a parabola, but told by slopes, which rounding
-    blurs later than differences of f. A step at ``max_step`` from where f still falls is accepted too,
-    and f = -inf at once. A trial at which f or its slope is not finite shortens the search. A search that
-    has to give up returns to its best trial with the sufficient decrease, which takes one evaluation
-    more, and fails where it has none.
+    where :math:`\epsilon` is the noise of f [1, eq. (4.1)]. On a parabola T2 is the same as T1. It uses slopes, which
+    suffer less from rounding than differences of f. A step of length ``max_step`` is accepted where f still falls.
+    f = -inf is accepted at once. After a trial at which f or its slope is not finite, the next step is shorter. A
+    search that gives up returns to its best trial with the sufficient decrease. This costs one more evaluation. If
+    there is no such trial, the search fails.
 
     Args:
-      sufficient: :math:`\delta`, the part of the predicted decrease that is asked for. Default 0.1.
-      curvature: :math:`\sigma`, the part of the slope that may be left. Default 0.9.
-      theta: :math:`\theta`, where U3 divides an interval whose upper end is too high. Default 0.5.
-      expansion: :math:`\rho`, by which steps grow until an upper end is found. Default 5.
-      shrinkage: :math:`\gamma`, an interval that secant steps leave longer than this part is bisected.
-        Default 0.66.
-      max_trials: evaluations after which the search gives up. Default 40.
+      sufficient: :math:`\delta`, the part of the predicted decrease that a step needs, in (0, min(1/2, curvature)); 0.1
+        by default.
+      curvature: :math:`\sigma`, the part of the slope that may remain, in (0, 1); 0.9 by default.
+      theta: :math:`\theta`, where U3 divides an interval whose upper end is too high, in (0, 1); 0.5 by default.
+      expansion: :math:`\rho`, the factor by which steps grow until there is an upper end, finite, > 1; 5 by default.
+      shrinkage: :math:`\gamma`. An interval that secant steps leave longer than this part of the last one is bisected.
+        In (0, 1); 0.66 by default.
+      max_trials: the search gives up after this many evaluations, >= 1; 40 by default.
 
     Returns:
-      A :class:`LineSearch`; equal constants give the same object.
+      A ``LineSearch``. Equal constants give the same object.
 
-    Example:
-      >>> import jax, jax.numpy as jnp, jaxmin
-      >>> phi = jax.value_and_grad(lambda t: (t**2 - 4.0) ** 2 - t)
-      >>> f0, slope0 = phi(jnp.asarray(0.0))
-      >>> search = jaxmin.hager_zhang()
-      >>> start = jaxmin.Start(f0, slope0, noise=1e-6 * abs(f0), max_step=jnp.inf)
-      >>> state = search.init(start, first_step=jnp.asarray(9.0))
-      >>> while not (state.done or state.failed):
-      ...     state = search.step(state, start, *phi(state.step), predicted=state.step * slope0)
-      >>> print(f"{state.step:.2f} after {state.trials} trials")
-      2.26 after 5 trials
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for a constant that is not a number.
+
+    >>> import jax, jax.numpy as jnp, jaxmin
+    >>> phi = jax.value_and_grad(lambda t: (t**2 - 4.0) ** 2 - t)
+    >>> f0, slope0 = phi(jnp.asarray(0.0))
+    >>> search = jaxmin.hager_zhang()
+    >>> start = jaxmin.Start(f0, slope0, noise=1e-6 * abs(f0), max_step=jnp.inf)
+    >>> state = search.init(start, first_step=jnp.asarray(9.0))
+    >>> while not (state.done or state.failed):
+    ...     state = search.step(state, start, *phi(state.step), predicted=state.step * slope0)
+    >>> print(f"{state.step:.2f} after {state.trials} trials")
+    2.26 after 5 trials
 
     References:
-      W. W. Hager and H. Zhang (2005). A new conjugate gradient method with guaranteed descent and an
-      efficient line search. SIAM Journal on Optimization 16(1), 170-192. doi:10.1137/030601880
-
-      W. W. Hager and H. Zhang (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with
-      guaranteed descent. ACM Transactions on Mathematical Software 32(1), 113-137.
-      doi:10.1145/1132973.1132979
+      [1] W. W. Hager and H. Zhang, SIAM J. Optim. 16 (2005), 170-192, Section 4.
+      [2] W. W. Hager and H. Zhang, ACM Trans. Math. Softw. 32 (2006), 113-137, Section 2.
     """
     if not 0 < sufficient < min(0.5, curvature):  # T2 needs delta < 1/2
-        raise ValueError(f"{sufficient=}, {curvature=}: 0 < sufficient < min(1/2, curvature) is needed")
+        raise ValueError(f"{sufficient=}, {curvature=}: give 0 < sufficient < min(1/2, curvature)")
     for name, value in (("curvature", curvature), ("theta", theta), ("shrinkage", shrinkage)):
         if not 0 < value < 1:
-            raise ValueError(f"{name}={value!r}: 0 < {name} < 1 is needed")
+            raise ValueError(f"{name}={value!r}: give a number in (0, 1)")
     if not 1 < expansion < float("inf"):
-        raise ValueError(f"{expansion=}: 1 < expansion < inf is needed")
+        raise ValueError(f"{expansion=}: give a finite number > 1")
     if not max_trials >= 1:
-        raise ValueError(f"{max_trials=}: max_trials >= 1 is needed")
+        raise ValueError(f"{max_trials=}: give at least 1")
     return _search(sufficient, curvature, theta, expansion, shrinkage, max_trials)
 
 
@@ -101,66 +101,81 @@ def _search(delta, sigma, theta, rho, gamma, max_trials) -> LineSearch:
         )  # fmt: skip
 
     def step(state, start, f, slope, predicted):
-        (f0, slope0, noise), max_step = start[:3], longest(start)
-        a, b, best = state.a, state.b, state.best
-        t, trials = state.step, state.trials + 1
-
-        # Outside the domain is a point that is too high: U3 bisects towards the lower end.
-        inside = jnp.isfinite(f) & jnp.isfinite(slope)
-        unbounded = f == -jnp.inf
-        f = jnp.where(inside, f - f0, jnp.inf)  # from here on phi(t) - phi(0)
-        g = jnp.where(inside, slope, slope0)
-
-        # Where rounding may decide the decrease, the trapezoid of the slopes tells it; T1 is T2 then.
-        moved = predicted < 0  # not so where x0 + t d is x0
-        within = moved & (f <= noise)
-        flat = within & (f >= -noise) & (-delta * predicted <= noise)
-        f = jnp.where(flat, predicted * (1 + g / slope0) / 2, f)
-
-        sufficient = moved & (f <= delta * predicted)
+        max_step, t, trials = longest(start), state.step, state.trials + 1
+        # A point outside the domain counts as too high: U3 bisects towards the lower end.
+        trial = measure(start, Point(t, f, slope), predicted, delta, outside=start.slope)
+        g, slope0 = trial.point.g, start.slope
         gentle = g >= sigma * slope0
-        t1 = sufficient & gentle
-        t2 = within & gentle & (g <= (2 * delta - 1) * slope0)
+        t1 = trial.sufficient & gentle
+        t2 = trial.within & gentle & (g <= (2 * delta - 1) * slope0)
         at_end = (t >= max_step) & (g < 0)
-        accepted = t1 | t2 | (at_end & sufficient) | unbounded | state.settling
+        accepted = t1 | t2 | (at_end & trial.sufficient) | trial.unbounded | state.settling
 
-        # The update of [a, b], which is B1 to B3 as well while b is infinite: B2 could begin at a = 0,
-        # but any a from where f falls will do. A point at the end that was not accepted is too high.
-        c = Point(t, f, g)
-        keeps = (g < 0) & within & ~at_end  # U2; else U1 or U3
-        old = select(keeps, a, b)  # the end that c replaces
-        a = select(keeps, c, a)
-        b = select(keeps, b, c)
+        bracket = _updated(state, trial, at_end)
+        following = _following(state, bracket, max_step)
+        better = trial.sufficient & (trial.point.f <= state.best.f)
+        best = select(better, trial.point, state.best)
 
-        unbracketed = ~(b.t < jnp.inf)
+        no_hope = hopeless(trial, trials, start.noise)
+        no_room = collapsed(~bracket.unbracketed, following.span, bracket.b.t)
+        give_up = ~accepted & (no_hope | no_room | (trials >= max_trials))
+        done = accepted | (give_up & better)
+        settling = give_up & ~done & (best.t > 0)
+        return state._replace(
+            a=bracket.a, b=bracket.b, best=best, width=following.width, first=following.first, settling=settling,
+            trials=trials, done=done, failed=give_up & ~done & ~settling,
+            step=jnp.where(done, t, jnp.where(settling, best.t, following.step)),
+        )  # fmt: skip
+
+    def _following(state, bracket, max_step):
+        """The secant steps S1 to S4, the bisections of U3 and L2, and the longer steps of B3."""
+        a, b, c, replaced, unbracketed = bracket
         halving = ~unbracketed & (b.g < 0)  # U3 goes on until phi'(b) >= 0
-        c2 = secant(old, c)  # S2, S3
-        c1 = secant(a, b)  # S1; outside of [a, b] unless phi'(a) < 0 <= phi'(b)
+        c2 = secant(replaced, c)  # S2, S3
+        c1 = secant(a, b)  # S1; outside [a, b] unless phi'(a) < 0 <= phi'(b)
         span = b.t - a.t
         second = state.first & (c2 > a.t) & (c2 < b.t)  # S4
         enough = ~(span > gamma * state.width)  # L2
         first = ~second & enough & (c1 > a.t) & (c1 < b.t)
 
-        t_next = jnp.where(second, c2, jnp.where(first, c1, a.t + span / 2))
-        t_next = jnp.where(halving, a.t + theta * span, t_next)
-        t_next = jnp.where(unbracketed, jnp.minimum(rho * t, max_step), t_next)  # B3
-        bisecting = ~(first | second | halving)  # after L2's bisection a new iteration begins
+        t = jnp.where(second, c2, jnp.where(first, c1, a.t + span / 2))
+        t = jnp.where(halving, a.t + theta * span, t)
+        t = jnp.where(unbracketed, jnp.minimum(rho * c.t, max_step), t)  # B3
+        bisecting = ~(first | second | halving)  # a new iteration begins after the bisection of L2
         width = jnp.where(first, span, jnp.where(bisecting, jnp.inf, state.width))
-
-        better = sufficient & (f <= best.f)
-        best = select(better, c, best)
-        # A step that promises less than the noise is not shortened for long: where f still rises by more,
-        # the noise is larger than told; where f is flat, clean slopes find the step in two or three trials.
-        # One that leaves x where it was can't be saved (and so ends a search in a direction not downhill).
-        hopeless = ~(-predicted > noise) & (~moved | ((trials >= 4) & (~within | (g > 0))))
-        collapsed = ~unbracketed & (span <= 4 * float(jnp.finfo(f.dtype).eps) * b.t)
-        give_up = ~accepted & (hopeless | collapsed | (trials >= max_trials))
-        done = accepted | (give_up & better)
-        settling = give_up & ~done & (best.t > 0)
-        return state._replace(
-            a=a, b=b, best=best, width=width, first=first, settling=settling, trials=trials, done=done,
-            failed=give_up & ~done & ~settling,
-            step=jnp.where(done, t, jnp.where(settling, best.t, t_next)),
-        )  # fmt: skip
+        return Following(t, first, span, width)
 
     return LineSearch(init, step)
+
+
+class Bracket(NamedTuple):
+    """The interval [a, b] after the trial c."""
+
+    a: Point
+    b: Point
+    c: Point
+    replaced: Point  # the end that c replaces
+    unbracketed: jax.Array  # [] bool: b is infinite
+
+
+class Following(NamedTuple):
+    """The next trial."""
+
+    step: jax.Array  # []
+    first: jax.Array  # [] bool: it is that of S1
+    span: jax.Array  # []  b - a now
+    width: jax.Array  # []  b - a where the iteration began
+
+
+def _updated(state: HagerZhangState, trial: Trial, at_end: jax.Array) -> Bracket:
+    """Update [a, b] by U1 to U3, or by B1 to B3 while b is infinite.
+
+    B2 may begin at a = 0, but any a at which f falls serves as well. A trial at ``max_step`` that was not accepted is
+    too high.
+    """
+    c = trial.point
+    falls = (c.g < 0) & trial.within & ~at_end  # U2; else U1 or U3
+    replaced = select(falls, state.a, state.b)
+    a = select(falls, c, state.a)
+    b = select(falls, state.b, c)
+    return Bracket(a, b, c, replaced, ~(b.t < jnp.inf))

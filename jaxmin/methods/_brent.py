@@ -1,8 +1,8 @@
-"""Brent's search for a minimum of a function of one variable, by its values alone, one evaluation a step.
+"""Brent's search for a minimum of a function of one variable, by its values only, with one evaluation a step.
 
-The minimum lies between two ends, of which one may not be known yet. While it is not, the search goes on that way in
-growing steps [2]; once both are, it takes Brent's [1]: to the vertex of the parabola through the three lowest points,
-or, where that is not to be trusted, the golden section.
+The minimum lies between two ends. While one of them is unknown, the search takes growing steps towards it [2]. Once
+both are known, it takes Brent's steps [1]: to the vertex of the parabola through the three lowest points, or a golden
+section if that vertex is not reliable.
 
 References:
   [1] R. P. Brent, Algorithms for Minimization without Derivatives, 1973, chapter 5.
@@ -13,24 +13,24 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-# The golden section: the part of the longer side that a step takes, and the growth of steps that keeps it.
+# The golden section: the fraction of the longer side that a step takes, and the growth of steps to match.
 _GOLD, _GROWTH = 0.381966, 1.618034
-# A step to the vertex of a parabola may be so many times the last one, while an end is not known.
+# While an end is unknown, a step to the vertex of a parabola may be at most this many times the last one.
 _GROWTH_MAX = 110
 
 
 class Search(NamedTuple):
     """A search for a minimum of phi(t); phi(0) is known and finite."""
 
-    # the same throughout
+    # constant
     lower: Any  # [] <= 0; nothing is evaluated below
     upper: Any  # [] >= 0; nothing is evaluated above
-    least: Any  # [] the least distance of t that is worth telling apart
+    least: Any  # [] the least distance between two values of t that matters
     # changes with every step
     step: Any  # [] the t to evaluate next
-    done: Any  # [] bool: x is the minimum, as exact as was asked for
-    a: Any  # [] the minimum is not below; -inf while that end is not known
-    b: Any  # [] the minimum is not above; inf while that end is not known
+    done: Any  # [] bool: x is the minimum, to within the tolerance
+    a: Any  # [] the lower end; -inf while it is unknown
+    b: Any  # [] the upper end; inf while it is unknown
     x: Any  # [] where phi is lowest
     w: Any  # [] where it is second lowest
     v: Any  # [] where it is third lowest, or was second lowest before
@@ -38,16 +38,18 @@ class Search(NamedTuple):
     fw: Any
     fv: Any
     d: Any  # [] the last step
-    e: Any  # [] the one before, or the longer side where the last was by the golden section
+    e: Any  # [] the step before it, or the longer side if the last step was a golden section
 
 
 def begin(f, lower, upper, least):
-    """The search before its first trial, which is t = 1, more where that is little beside x, or as near as can be.
+    """The search before its first trial.
+
+    The first trial is t = 1, or farther if 1 is small compared with ``least``, or as far as the limits allow.
 
     Args:
       f: phi(0).
-      lower, upper: where it may look, infinite where there is no limit.
-      least: the least distance of t that is worth telling apart, above 0.
+      lower, upper: the limits of t; infinite if there is no limit.
+      least: the least distance between two values of t that matters, > 0.
     """
     zero = jnp.zeros_like(f)
     largest = float(jnp.finfo(f.dtype).max) / 8  # so that no distance overflows
@@ -60,48 +62,34 @@ def begin(f, lower, upper, least):
     return Search(lower, upper, least, step, no, a, b, zero, zero, zero, f, f, f, step, step)
 
 
-def tell(search, f, tol, ulp, nothing=0):
+def advance(search, f, tol, ulp, zero_change=0):
     """The search after its trial.
 
     Args:
-      f: phi(search.step); no NaN.
-      tol: the minimum is sought to within 2 (tol |t| + least).
+      search: the ``Search``.
+      f: phi(search.step), not NaN.
+      tol: the minimum is wanted to within 2 (tol |t| + least).
       ulp: the relative rounding of f.
-      nothing: a difference of f that is none, however small f is.
+      zero_change: a change of f up to this size counts as 0, however small f is.
+
+    Returns:
+      The ``Search``, with the next trial or ``done``.
     """
     search = _placed(search, f)
-    _, _, least, _, _, a, b, x, w, v, fx, fw, fv, d, e = search
+    _, _, least, _, _, a, b, x, w, v, fx, fw, fv, d, _ = search
     tol1 = tol * jnp.abs(x) + least
     tol2 = 2 * tol1
 
-    # Whether it has ended: Brent's test, or three points that f does not tell apart.
+    # The search is done by Brent's test, or if f does not differ between three points.
     known = (a > -jnp.inf) & (b < jnp.inf)
     xm = (a + b) / 2
     narrow = known & (jnp.abs(x - xm) <= tol2 - (b - a) / 2)
     apart = (x != w) & (x != v) & (v != w)
-    flat = known & apart & (jnp.maximum(fw, fv) - fx <= 2 * ulp * jnp.abs(fx) + nothing)
+    flat = known & apart & (jnp.maximum(fw, fv) - fx <= 2 * ulp * jnp.abs(fx) + zero_change)
 
-    # An end is not known: on that way, no shorter than before, lest steps to vertices shrink and never pass it.
-    vertex, has_vertex, straight = _vertex(w - x, v - x, fw - fx, fv - fx)
-    way = jnp.where(b == jnp.inf, 1, -1).astype(x.dtype)
-    last, ahead = jnp.abs(x - w), jnp.where(straight, jnp.inf, way * vertex)
-    passed = has_vertex & (search.step == x) & (ahead < -tol1) & (ahead > -last)
-    far = (has_vertex | straight) & (ahead > 0)
-    grown = jnp.where(far, jnp.clip(ahead, last, _GROWTH_MAX * last), _GROWTH * last)
-    outward = jnp.where(passed, vertex, way * jnp.maximum(grown, tol1))
-
-    # Both are known: Brent's step. x is an end itself only at a limit, where the minimum then is, most likely.
-    longer = jnp.where(x >= xm, a - x, b - x)
-    at_limit = (x == a) | (x == b)
-    inside = (x + vertex > a) & (x + vertex < b)
-    parabolic = has_vertex & inside & (jnp.abs(e) > tol1) & (jnp.abs(vertex) < jnp.abs(e) / 2)
-    by_the_end = (x + vertex - a < tol2) | (b - x - vertex < tol2)
-    side = jnp.where(x <= xm, 1, -1).astype(x.dtype)
-    section = jnp.where(at_limit, tol, _GOLD).astype(x.dtype) * longer
-    inward = jnp.where(parabolic, jnp.where(by_the_end, side * tol1, vertex), section)
-    # The sign of a vertex so near may be rounding: to the longer side, where Brent's goes by the sign.
-    inward = jnp.where(jnp.abs(inward) < tol1, side * tol1, inward)
-
+    vertex = _vertex(w - x, v - x, fw - fx, fv - fx)
+    outward = _outward(search, vertex, tol1)
+    inward, parabolic, longer = _inward(search, vertex, tol, tol1, xm)
     step = jnp.clip(x + jnp.where(known, inward, outward), search.lower, search.upper)
     return search._replace(
         step=step,
@@ -111,8 +99,49 @@ def tell(search, f, tol, ulp, nothing=0):
     )
 
 
+class Vertex(NamedTuple):
+    """The parabola through the three lowest points."""
+
+    ahead: Any  # [] from x to its vertex
+    exists: Any  # [] bool: it has one
+    straight: Any  # [] bool: it is a straight line
+
+
+def _outward(search, vertex, tol1):
+    """The step while an end is not known: towards that end, and no shorter than the last step.
+
+    If steps to vertices could become shorter, they might never pass the minimum.
+    """
+    x, w, b = search.x, search.w, search.b
+    way = jnp.where(b == jnp.inf, 1, -1).astype(x.dtype)
+    last, ahead = jnp.abs(x - w), jnp.where(vertex.straight, jnp.inf, way * vertex.ahead)
+    passed = vertex.exists & (search.step == x) & (ahead < -tol1) & (ahead > -last)
+    far = (vertex.exists | vertex.straight) & (ahead > 0)
+    grown = jnp.where(far, jnp.clip(ahead, last, _GROWTH_MAX * last), _GROWTH * last)
+    return jnp.where(passed, vertex.ahead, way * jnp.maximum(grown, tol1))
+
+
+def _inward(search, vertex, tol, tol1, xm):
+    """Brent's step, between two known ends; whether it goes to the vertex; and the longer side.
+
+    x is an end itself only at a limit, and then the minimum is probably there.
+    """
+    a, b, x, e = search.a, search.b, search.x, search.e
+    ahead, tol2 = vertex.ahead, 2 * tol1
+    longer = jnp.where(x >= xm, a - x, b - x)
+    at_limit = (x == a) | (x == b)
+    inside = (x + ahead > a) & (x + ahead < b)
+    parabolic = vertex.exists & inside & (jnp.abs(e) > tol1) & (jnp.abs(ahead) < jnp.abs(e) / 2)
+    by_the_end = (x + ahead - a < tol2) | (b - x - ahead < tol2)
+    side = jnp.where(x <= xm, 1, -1).astype(x.dtype)
+    section = jnp.where(at_limit, tol, _GOLD).astype(x.dtype) * longer
+    inward = jnp.where(parabolic, jnp.where(by_the_end, side * tol1, ahead), section)
+    # The sign of so short a step may be rounding: go to the longer side, where Brent's method follows the sign.
+    return jnp.where(jnp.abs(inward) < tol1, side * tol1, inward), parabolic, longer
+
+
 def _placed(search, f):
-    """The trial in its place among the points and the ends."""
+    """Put the trial in its place among the points and the ends."""
     lower, upper, _, u, _, a, b, x, w, v, fx, fw, fv, _, _ = search
     lowest, right = f < fx, u > x
     second = ~lowest & ((f <= fw) | (w == x))
@@ -129,11 +158,11 @@ def _placed(search, f):
 
 
 def _vertex(w, v, fw, fv):
-    """Where the parabola through (0, 0), (w, fw) and (v, fv) is level, whether it is, and whether it is a line."""
+    """The ``Vertex`` of the parabola through (0, 0), (w, fw) and (v, fv)."""
     highest = jnp.maximum(fw, fv)
     usable = (highest > 0) & (highest < jnp.inf) & (w != 0) & (v != 0) & (w != v)
     fw, fv = (jnp.where(usable, f / jnp.where(usable, highest, 1), 0) for f in (fw, fv))
     below, scale = 2 * (w * fv - v * fw), 2 * (jnp.abs(w * fv) + jnp.abs(v * fw))
     straight = usable & (jnp.abs(below) <= float(jnp.finfo(w.dtype).eps) ** 0.5 * scale)
     level = (w * w * fv - v * v * fw) / jnp.where(below == 0, 1, below)
-    return level, usable & ~straight & jnp.isfinite(level), straight
+    return Vertex(level, usable & ~straight & jnp.isfinite(level), straight)

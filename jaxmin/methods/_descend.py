@@ -1,4 +1,4 @@
-"""descend: a direction and a line search make a method."""
+"""descend: a method from a direction and a line search."""
 
 from typing import Any, NamedTuple
 
@@ -22,30 +22,30 @@ class DescentState(NamedTuple):
     iterate: Iterate
     accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32: accepted points; -1 before x0
-    d: Any  # like params: the direction searched
+    d: Any  # like params: the direction of the search
     slope0: Any  # [] g . d
     direction: Any  # the direction's state
-    step: Any  # [] t, the step accepted last; 1 at first
-    # what ends a solve that cannot go on
-    fresh: Any  # [] bool: d is the steepest descent, tried because another direction led nowhere
+    step: Any  # [] t, the step length accepted last; 1 at first
+    # how to end a solve that cannot go on
+    fresh: Any  # [] bool: d is the steepest descent, tried because another direction failed
     floor: Floor
     status: Any  # [] int32
 
-    # of a direction that wants products
+    # for a direction that needs products
 
     @property
     def along(self):
-        """Like params: the direction of the product wanted next."""
+        """Like params: the direction of the next product."""
         return self.direction.along
 
     @property
     def stays(self):
-        """[] bool: the trial is the iterate, and a product is wanted there."""
+        """[] bool: the trial is the iterate, and the next step evaluates a product there."""
         return ~self.direction.ready
 
 
 class Parts(NamedTuple):
-    """What a descent is made of."""
+    """The parts of a descent."""
 
     direction: Direction
     linesearch: LineSearch
@@ -53,12 +53,12 @@ class Parts(NamedTuple):
 
     @property
     def products(self):
-        """Whether the direction wants the Hessian's products."""
+        """Whether the direction needs products of the Hessian."""
         return "hv" in self.direction.wants
 
 
 class Given(NamedTuple):
-    """What an update is given, as the descent reads it."""
+    """The arguments of an update."""
 
     x: Any  # like params: the trial
     f: Any  # [] in the dtype of inner products
@@ -71,13 +71,13 @@ class Given(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the search makes of a trial."""
+    """What the line search decides about a trial."""
 
-    search: Any  # its state
+    search: Any  # the state of the search
     accepted: Any  # [] bool: the trial is the new iterate
     failed: Any  # [] bool: the search found no acceptable step
-    iterate: Iterate  # the new one, or the old one
-    step: Any  # [] the step accepted last
+    iterate: Iterate  # the new one if accepted, else the old one
+    step: Any  # [] the step length accepted last
     slope: Any  # [] phi' at the trial
 
 
@@ -86,47 +86,56 @@ class Heading(NamedTuple):
 
     memory: Any  # the direction's state
     d: Any  # like params
-    found: Any  # [] bool: the direction has just been worked out
+    found: Any  # [] bool: the direction has just been computed
     usable: Any  # [] bool: it leads downhill
-    steepest: Any  # [] bool: the steepest descent takes its place
-    fresh: Any  # [] bool: what is searched is the steepest descent, since another direction led nowhere
-    g: Any  # like params: the gradient at the iterate among the free variables
-    norm: Any  # [] its 2-norm
-    slope0: Any  # [] the slope along what is searched
+    steepest: Any  # [] bool: the steepest descent replaces it
+    fresh: Any  # [] bool: the search is along the steepest descent, since another direction failed
+    g: Any  # like params: the gradient at the iterate, 0 for variables that are not free
+    norm: Any  # [] the 2-norm of g
+    slope0: Any  # [] the slope along the direction of the search
 
 
-class Onward(NamedTuple):
-    """How it goes on from the iterate."""
+class NextSearch(NamedTuple):
+    """The search that goes on from the iterate."""
 
     d: Any
     slope0: Any
-    retry: Any  # [] bool: the method begins again, along d
+    retry: Any  # [] bool: the method restarts, along d
     verdict: Verdict
 
 
 def descend(direction, linesearch, first_step="unit"):
-    """A method: at each accepted iterate a direction, along it a line search, one trial an update.
+    """Make a method: at each iterate a direction, and along it a line search, with one trial per update.
 
-    A direction that does not lead downhill is replaced by the steepest descent. So is, once, one along
-    which the search failed. If that fails too, or nothing is gained any more although the gradient still
-    promises much, so is, once, the direction by the steepest descent in the units of x. Then the solve ends.
+    The steepest descent replaces a direction that does not lead downhill. It also replaces, once, a direction along
+    which the search failed. If that search fails too, or there is no more progress although the gradient predicts a
+    large decrease, the method tries once the steepest descent in the units of x [2, Section 7.1]. Then the solve ends.
 
-    In a box the trials lie on the path x + t d bent along the bounds, and d moves only the variables that are
-    free: not those at a bound where f falls outwards (two-metric projection [3]).
+    In a box the trials lie on the path x + t d, bent along the bounds. d moves only the free variables. A variable at a
+    bound is not free if f falls outwards there (two-metric projection [3]).
 
-    A direction that wants products is worked out in trips that stay at the iterate; its search begins when it is ready.
+    A direction that needs products is computed in steps that stay at the iterate. Its search begins when it is ready.
 
     Args:
-      direction: a ``Direction``, or any Optax-style transformation (gradient in, update out). Inside ``minimize``
-        it sees x as one flat vector; a transformation that wants the user's tree goes in as ``method`` with
-        ``linesearch`` beside it.
+      direction: a ``Direction``, or any Optax-style transformation (gradient in, update out). Inside ``minimize`` it is
+        given x as one flat vector. Pass a transformation that needs the user's tree to ``minimize`` as ``method``,
+        together with ``linesearch``.
       linesearch: a ``LineSearch``.
-      first_step: where a search begins: "unit", at 1, is right for a direction with a scale of its own
-        (quasi-Newton), and the default; "decrease", where a slope as steep as the one now would give the
-        decrease of the last iteration again [1, eq. (3.60)], for one that has none.
+      first_step: the first step length of a search. "unit" (default) is 1, for directions with a natural length
+        (quasi-Newton). "decrease" is the length that would repeat the decrease of the last iteration
+        [1, eq. (3.60)], for directions without one.
 
     Returns:
       A ``Method``.
+
+    Raises:
+      ValueError: if ``first_step`` is neither "unit" nor "decrease".
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> from jaxmin.transforms import momentum
+    >>> heavy_ball = jaxmin.descend(momentum(1.0, 0.5), jaxmin.backtracking())
+    >>> jaxmin.minimize(lambda x: jnp.sum((x - 2) ** 2), [0.0, 5.0], method=heavy_ball).x.round(3).tolist()
+    [2.0, 2.0]
 
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
@@ -134,7 +143,7 @@ def descend(direction, linesearch, first_step="unit"):
       [3] D. P. Bertsekas, SIAM J. Control Optim. 20 (1982), 221-246.
     """
     if first_step not in ("unit", "decrease"):
-        raise ValueError(f"first_step={first_step!r}: one of 'unit', 'decrease'")
+        raise ValueError(f"first_step={first_step!r}: give 'unit' or 'decrease'")
     if not isinstance(direction, Direction):
         direction = _from_transformation(direction)
     parts = Parts(direction, linesearch, first_step)
@@ -151,14 +160,14 @@ def descend(direction, linesearch, first_step="unit"):
         outcome = _searched(parts, state, given)
         heading = _headed(parts, state, given, outcome)
         t = _first_trial(parts, state, given, outcome, heading)
-        new = _onward(parts, state, given, outcome, heading, t)
+        new = _state_after(parts, state, given, outcome, heading, t)
         return vec.sub(new.trial, params), new
 
     def inverse_hessian(state):
         return direction.inverse_hessian(state.direction)
 
     def warm_start(state, H):
-        # Not fresh: what the direction knows is not dropped at x0.
+        # If fresh were true, the direction would discard H at x0.
         return state._replace(direction=direction.warm_start(state.direction, H), fresh=jnp.zeros((), bool))
 
     return Method(
@@ -191,7 +200,7 @@ def _before_x0(parts, params):
 
 
 def _searched(parts, state, given):
-    """The trial goes to the search."""
+    """Pass the trial to the search."""
     last, (x, f, g, _, box, ulp, going, at_x0) = state.iterate, given
     searching = going & state.direction.ready if parts.products else going
     predicted = vec.dot(last.g, vec.sub(x, last.x))
@@ -210,9 +219,9 @@ def _searched(parts, state, given):
 
 
 def _headed(parts, state, given, outcome):
-    """The direction from the new iterate, in a box among the variables that are free there.
+    """The direction from the new iterate; in a box it moves only the variables that are free there.
 
-    After a search that failed it is the steepest descent from the old iterate.
+    After a failed search it is the steepest descent from the old iterate.
     """
     last, (x, _, g, hv, box, _, going, _) = state.iterate, given
     _, accepted, failed, iterate, *_ = outcome
@@ -251,21 +260,21 @@ def _first_trial(parts, state, given, outcome, heading):
         again = 2 * (state.iterate.f - given.f) / -heading.slope0
         known = outcome.accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
         return jnp.where(known, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(heading.d))))
-    # A steepest descent after another, where f has no curvature to learn from: as far as the last one.
+    # After another steepest descent there was no curvature to learn from: as far as the last step.
     return jnp.where(fresh & state.fresh & ~at_x0, jnp.maximum(step, 1), 1)
 
 
-def _onward(parts, state, given, outcome, heading, t):
-    """The state after the step: the direction mended where it must be, and the next trial."""
+def _state_after(parts, state, given, outcome, heading, t):
+    """The state after the step, with the next trial."""
     box, ulp, iterate = given.box, given.ulp, outcome.iterate
     gnorm = vec.max_abs(box.projected(iterate.x, iterate.g))
     floor, doubtful = _floor_after(state, given, outcome, heading, gnorm, t)
     d = vec.where(heading.usable, heading.d, state.d)
-    usual = Onward(d, heading.slope0, jnp.zeros((), bool), Verdict.none(floor))
-    # Where the direction leads nowhere, or nothing is gained any more, there is something to mend first.
+    usual = NextSearch(d, heading.slope0, jnp.zeros((), bool), Verdict.none(floor))
+    # The direction must be replaced if it failed or if there is no progress.
     on = cond_in_batch(
         given.going & (heading.steepest | doubtful),
-        lambda: _mended(state, outcome, heading, floor, ulp, gnorm, d),
+        lambda: _replaced(state, outcome, heading, floor, ulp, gnorm, d),
         lambda: usual,
     )
     floor = on.verdict.on(floor)
@@ -306,12 +315,12 @@ def _floor_after(state, given, outcome, heading, gnorm, t):
     return floor_after(state.floor, given.ulp, step)
 
 
-def _mended(state, outcome, heading, floor, ulp, gnorm, d):
-    """The steepest descent, where nothing better is left; or the end."""
+def _replaced(state, outcome, heading, floor, ulp, gnorm, d):
+    """Search along the steepest descent if there is no better direction left; or end the solve."""
     x, _, _ = outcome.iterate
     g, norm, slope0 = heading.g, heading.norm, heading.slope0
     downhill = vec.where(heading.steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
-    # The steepest descent in the units of x: each variable in proportion to its size [2, Section 7.1].
+    # The steepest descent in the units of x: each variable moves in proportion to its size [2, Section 7.1].
     scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
     slope_scaled = vec.dot(g, scaled)
     why = Doubt(
@@ -323,7 +332,7 @@ def _mended(state, outcome, heading, floor, ulp, gnorm, d):
         promise=jnp.sqrt(-slope_scaled),
     )
     verdict, retry = judge(floor, ulp, why)
-    return Onward(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
+    return NextSearch(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
 
 
 def _from_transformation(transformation):

@@ -6,30 +6,30 @@ import jax.numpy as jnp
 
 from jaxmin._core.status import Status
 
-# A change of f below so many units in its last place is rounding for certain.
+# A change of f below this many units in its last place is certainly rounding.
 _ULPS = 4
-# A rise of f by this power of the unit, relative, may still be rounding (sums of many terms, cancellation):
-# within it a trial is judged by its slope. 2e-12 in float64, 6e-6 in float32.
+# A rise of f, relative, up to this power of the unit may still be rounding (sums of many terms, cancellation). Such a
+# trial is tested by its slope. 2e-12 in float64, 6e-6 in float32.
 _DOUBT = 0.75
-# An expected decrease so many times above that would have shown for certain.
+# An expected decrease this many times larger would certainly have been seen.
 _CERTAIN = 100
-# Rounding may move f so many times farther than was seen once.
+# Rounding may move f this many times farther than it was once seen to.
 _SEEN = 10
 # Stop after this many iterates, or failed searches, in a row without progress.
 STALLS_MAX = 6
 # A gradient norm below this fraction of the lowest is progress.
 _IMPROVED = 0.9
-# An expected decrease above this multiple of the highest in the row is progress (leaving a saddle point).
+# An expected decrease above this multiple of the row's highest is progress (leaving a saddle point).
 _GROWN = 1.5
 
 
 class Noise(NamedTuple):
-    """What is known of the noise of f, and of what has been reached above it."""
+    """What is known about the noise of f, and the lowest values so far."""
 
-    f_lowest: Any  # [] the lowest f yet
-    g_lowest: Any  # [] the lowest norm of the gradient yet
-    stalls: Any  # [] int32: iterates in a row that gained nothing; in a descent searches that failed as well
-    seen: Any  # [] how far rounding was seen to move f
+    f_lowest: Any  # [] the lowest f so far
+    g_lowest: Any  # [] the lowest norm of the gradient so far
+    stalls: Any  # [] int32: iterates in a row without progress; a descent also counts failed searches
+    seen: Any  # [] the largest change of f by rounding that was observed
 
     @classmethod
     def unknown(cls, zero):
@@ -37,33 +37,36 @@ class Noise(NamedTuple):
         return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero)
 
     def doubt(self, ulp):
-        """How far f may differ from the lowest f by rounding alone."""
+        """How far rounding alone may move f from the lowest f."""
         return jnp.maximum(ulp**_DOUBT * jnp.abs(self.f_lowest), self.seen)
 
     def hides(self, f, ulp):
-        """How far rounding may raise f. It counts from the lowest f yet, so that many such rises do not add up."""
+        """How far rounding may raise f. It counts from the lowest f so far, so that many such rises do not add up."""
         return jnp.maximum(self.f_lowest + self.doubt(ulp) - f, 0)
 
     def is_gain(self, f, gnorm, ulp):
-        """Whether f or the norm of the gradient is lower than the lowest for certain."""
+        """Whether f or the norm of the gradient is certainly lower than the lowest so far."""
         lower = f < self.f_lowest - _ULPS * ulp * jnp.abs(f)
         return lower | (gnorm < _IMPROVED * self.g_lowest)
 
 
 def unit(value, dtype):
-    """The relative rounding of f, which may be of a narrower dtype than the search."""
+    """The relative rounding of f, whose dtype may be narrower than that of the search."""
     return max(float(jnp.finfo(value.dtype).eps), float(jnp.finfo(dtype).eps))
 
 
 class Floor(NamedTuple):
-    """What a descent remembers to tell the noise floor from slow progress."""
+    """What a descent stores to distinguish the noise floor from slow progress.
+
+    A row is a run of iterates without progress.
+    """
 
     noise: Noise
-    highest: Any  # [] the highest expected decrease in the row that gained nothing
-    lost: Any  # [] bool: the natural step from the iterate was already within rounding, of f or of x
-    rise: Any  # [] how far f rose from the iterate to the last trial at which it still falls, by the gradient
-    contradicted: Any  # [] bool: such a rise was more than rounding
-    retried: Any  # [] bool: the method has begun again in that row
+    highest: Any  # [] the highest expected decrease in the row
+    lost: Any  # [] bool: the natural step from the iterate was within rounding of f or of x
+    rise: Any  # [] how far f rose from the iterate to the last trial at which the gradient says that it still falls
+    contradicted: Any  # [] bool: such a rise was larger than rounding
+    retried: Any  # [] bool: the method has restarted in the row
 
     @classmethod
     def unknown(cls, zero):
@@ -73,17 +76,17 @@ class Floor(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a step shows of the descent."""
+    """What a step shows about the progress of a descent."""
 
     at_x0: Any  # [] bool: it evaluated x0
     accepted: Any  # [] bool: there is a new iterate
     failed: Any  # [] bool: the search failed
-    f0: Any  # [] f at the iterate before
+    f0: Any  # [] f at the last iterate
     f: Any  # [] f at the trial
-    falls: Any  # [] bool: at the trial f still falls, by its gradient, at half the slope of the iterate or more
-    gnorm: Any  # [] the infinity norm of the gradient at the iterate now
-    xnorm: Any  # [] that of the iterate
-    expected: Any  # [] the decrease that a unit step from it promises
+    falls: Any  # [] bool: at the trial f still falls at half the slope of the iterate or more
+    gnorm: Any  # [] the infinity norm of the gradient at the new iterate
+    xnorm: Any  # [] the infinity norm of the new iterate
+    expected: Any  # [] the decrease that the slope predicts for a unit step from it
     natural: Any  # [] the first step of the search from it
 
 
@@ -96,7 +99,7 @@ def floor_after(floor, ulp, step):
       step: a ``Progress``.
 
     Returns:
-      The ``Floor``, and [] bool: it is time to :func:`judge`, since the search failed or nothing is gained.
+      The ``Floor``, and [] bool: call :func:`judge`, since the search failed or there is no progress.
     """
     at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, expected, natural = step
     before = floor.noise
@@ -111,9 +114,9 @@ def floor_after(floor, ulp, step):
         seen=before.seen,
     )
 
-    rounding_of_x = _ULPS * ulp * gnorm * xnorm  # how far that alone may move f
-    # A smooth f that falls at both ends of a short step has not risen in between. If it has, that is how far
-    # rounding moves it, whatever its last place says.
+    rounding_of_x = _ULPS * ulp * gnorm * xnorm  # how far rounding of x may move f
+    # A smooth f that falls at both ends of a short step does not rise in between. If it does, the rise shows how far
+    # rounding moves f, which may be more than its last place.
     risen = ~accepted & (f > f0) & falls
     rise = jnp.where(accepted, 0, jnp.where(risen, f - f0, floor.rise))
     blur = jnp.maximum(noise.doubt(ulp), rounding_of_x)
@@ -129,19 +132,19 @@ def floor_after(floor, ulp, step):
 
 
 class Verdict(NamedTuple):
-    """How a descent has ended, if it has, and the fields of the floor that are known better then.
+    """How a descent has ended, if it has, and the fields of the floor that this changes.
 
-    Only these pass through the branch of a batch: each array more would be copied there.
+    Only these pass through the branch of a batch, since each array is copied there.
     """
 
-    status: Any  # [] int32, RUNNING in most cases
+    status: Any  # [] int32, RUNNING if it has not ended
     stalls: Any
     seen: Any
     retried: Any
 
     @classmethod
     def none(cls, floor):
-        """It goes on."""
+        """The descent goes on."""
         running = jnp.full((), Status.RUNNING, jnp.int32)
         return cls(running, floor.noise.stalls, floor.noise.seen, floor.retried)
 
@@ -151,14 +154,14 @@ class Verdict(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """What a descent is judged by where it leads nowhere."""
+    """What :func:`judge` needs to know if a descent makes no progress."""
 
     failed: Any  # [] bool: the search failed
-    last_resort: Any  # [] bool: it was along steepest descent
+    last_resort: Any  # [] bool: it was along the steepest descent
     gnorm: Any  # [] the infinity norm of the gradient at the iterate
-    g_lowest: Any  # [] the lowest of the iterates before
-    expected: Any  # [] the decrease that a unit step from it promises
-    promise: Any  # [] what the gradient there promises where each variable changes by its own size
+    g_lowest: Any  # [] the lowest norm at earlier iterates
+    expected: Any  # [] the decrease that the slope predicts for a unit step from the iterate
+    promise: Any  # [] the decrease that the gradient predicts if each variable changes by its own size
 
 
 def judge(floor, ulp, why):
@@ -170,18 +173,17 @@ def judge(floor, ulp, why):
       why: a ``Doubt``.
 
     Returns:
-      The ``Verdict``, and [] bool: the method should forget all and begin again.
+      The ``Verdict``, and [] bool: the method should discard what it has learnt and restart.
     """
     failed, last_resort, gnorm, g_lowest, expected, promise = why
     stalls, doubt = floor.noise.stalls, floor.noise.doubt(ulp)
     in_rounding = floor.lost & ~floor.contradicted
     ended_by_search = jnp.where(in_rounding, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
     status = jnp.where(failed & last_resort, ended_by_search, Status.RUNNING)
-    # Rounded steps may hop between a good point and its poorer neighbours: end at a good one.
+    # Rounding may move the steps between a good point and its poorer neighbours: end at a good one.
     settled = (stalls >= STALLS_MAX) & (gnorm <= 2 * g_lowest) | (stalls >= 2 * STALLS_MAX)
     hidden = expected <= _CERTAIN * doubt
-    # Where the gradient promises much, the word that nothing is left rests on what the method has learnt, which
-    # rounding may have spoilt. It begins again, once.
+    # If the gradient predicts a large decrease, rounding may have spoilt what the method has learnt. Restart it once.
     ended = settled | (failed & last_resort)
     retry = ended & ~floor.retried & (promise > _CERTAIN * doubt)
     status = jnp.where(settled, jnp.where(hidden, Status.PRECISION_LOSS, Status.SEARCH_FAILED), status)

@@ -1,4 +1,4 @@
-"""What the trust-region methods share: when a step is taken, how the region changes, and when nothing is left."""
+"""What the trust-region methods share: whether to accept a step, how the region changes, and when to stop."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,39 +11,39 @@ from jaxmin._core.protocol import Iterate
 from jaxmin._core.status import Status
 from jaxmin.methods._noise_floor import STALLS_MAX, Noise, unit
 
-# What SciPy calls the parameters of their builders.
+# SciPy's names of the parameters of their builders.
 SPELLINGS = {"initial_trust_radius": "radius", "max_trust_radius": "max_radius"}
-# An agreement of model and function below the first shrinks the region, above the second lets it grow.
+# The region shrinks if the agreement of model and function is below the first, and grows if it is above the second.
 _POOR, _GOOD = 0.25, 0.75
-# The decreases by model and by slopes agree within it.
+# The decreases by the model and by the slopes agree if their relative difference is at most this.
 _AGREE = 0.1
-# A first step that moves x has so many units in its last place.
+# The first radius is at least this many units in the last place of x.
 _HELD = 1000
 
 
 class Region(NamedTuple):
     """The constants of a trust region."""
 
-    radius: float  # the first
+    radius: float  # the first radius
     max_radius: float
-    eta: float  # the least agreement of model and function of a step that is taken
+    eta: float  # an accepted step has a larger agreement of model and function
 
 
 def region(radius, max_radius, eta):
     """The ``Region``, checked."""
     if not radius > 0:
-        raise ValueError(f"radius={radius!r}: a length > 0")
+        raise ValueError(f"radius={radius!r}: give a length > 0")
     if not max_radius >= radius:
-        raise ValueError(f"max_radius={max_radius!r}: not below radius")
+        raise ValueError(f"max_radius={max_radius!r}: give a length >= radius")
     if not 0 <= eta < _POOR:
-        raise ValueError(f"eta={eta!r}: in [0, 1/4)")
+        raise ValueError(f"eta={eta!r}: give a number in [0, 1/4)")
     return Region(radius, max_radius, eta)
 
 
 def start(x, radius):
-    """The fields of a state that :func:`judge` reads and renews, before x0, with the first radius."""
+    """The fields of a state that :func:`judge` updates, before x0, with the first radius."""
     zero = jnp.zeros((), vec.scalar_dtype(x))
-    # Steps that x can hold, however large it is.
+    # Steps that change x, however large x is.
     least = _HELD * jnp.finfo(zero.dtype).eps * vec.norm(x)
     return {
         "iterate": Iterate(x, zero, vec.zeros(x)),
@@ -68,7 +68,7 @@ class Trial(NamedTuple):
     x: Any  # like params
     value: Any  # []
     g: Any  # like params
-    Hs: Any  # like params: the product of the model's Hessian with the step s
+    Hs: Any  # like params: the product of the model's Hessian and the step s
 
 
 class Agreement(NamedTuple):
@@ -77,24 +77,24 @@ class Agreement(NamedTuple):
     rho: Any  # [] the decrease over the decrease that the model predicts
     predicted: Any  # []
     length: Any  # [] of the step
-    finite: Any  # [] bool: f and g are, at the trial
-    hidden: Any  # [] bool: rounding hides the decrease, so that rho is that of the slopes
-    seen: Any  # [] how far rounding was seen to move f
+    finite: Any  # [] bool: f and g are finite at the trial
+    hidden: Any  # [] bool: the noise hides the decrease, so rho is computed from the slopes
+    seen: Any  # [] the largest change of f by rounding that was observed
 
 
 def judge(region, state, trial, at_edge=None, box=Unbounded()):
-    r"""Take the step to a trial or not, and change the region, by
+    r"""Accept or reject a trial, and change the region, by
     :math:`\rho = (f(x) - f(x + s)) / (m(0) - m(s))` [1, Algorithm 4.1].
 
     Args:
       region: a ``Region``.
-      state: a method's, with the fields of :func:`start`.
+      state: the state of a method, with the fields of :func:`start`.
       trial: a ``Trial``.
-      at_edge: [] bool: whether the region kept the step short; by default, whether its length is the radius.
+      at_edge: [] bool: whether the region limited the step; by default, whether its length is the radius.
       box: the ``Box``, or ``Unbounded``.
 
     Returns:
-      The state with those fields renewed, ``accepted`` among them: whether the trial is the new iterate.
+      The state with those fields updated. ``accepted`` says whether the trial is the new iterate.
 
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
@@ -117,18 +117,18 @@ def judge(region, state, trial, at_edge=None, box=Unbounded()):
 
 
 def _agreement(state, trial, f, ulp):
-    """What the values, the slopes and the model say of the step."""
+    """Compare the decreases by the values, the slopes and the model."""
     last, noise, at_x0 = state.iterate, state.noise, state.nit < 0
     x, _, g, Hs = trial
     s = vec.sub(x, last.x)
     length = vec.norm(s)
     predicted = -(vec.dot(last.g, s) + vec.dot(s, Hs) / 2)
-    doubt = noise._replace(seen=0).hides(last.f, ulp)  # what was seen counts below, where the slopes agree
-    # Within rounding of f the slopes tell the decrease: the trapezoid of both ends.
+    doubt = noise._replace(seen=0).hides(last.f, ulp)  # ``seen`` counts below, where the slopes agree
+    # Within the noise of f the slopes at both ends give the decrease, by the trapezoid rule.
     by_slopes = -(vec.dot(last.g, s) + vec.dot(g, s)) / 2
     hidden = (jnp.abs(f - last.f) <= doubt) & (predicted <= doubt)
-    # Where slopes and model agree and f alone does not, f is blurred by more than its last place shows. A step that
-    # is short beside x tells by how much.
+    # If slopes and model agree and f does not, the noise of f is larger than its last place. A step that is short
+    # compared with x shows how large.
     finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
     agree = jnp.abs(by_slopes - predicted) <= _AGREE * predicted
     short = length <= jnp.sqrt(ulp) * vec.norm(x)
@@ -141,7 +141,7 @@ def _agreement(state, trial, f, ulp):
 
 
 def _next_radius(region, state, agreement, at_edge):
-    """The radius after a step: a quarter of its length where it was poor, twice as large where it was good."""
+    """The radius after a step: a quarter of its length if it was poor, twice the radius if it was good."""
     rho, _, length, finite, *_ = agreement
     longest = min(region.max_radius, 0.1 * math.sqrt(jnp.finfo(state.radius.dtype).max))  # its square must not overflow
     at_edge = length >= 0.99 * state.radius if at_edge is None else at_edge
@@ -151,7 +151,7 @@ def _next_radius(region, state, agreement, at_edge):
 
 
 def _noise_after(noise, iterate, accepted, gnorm, ulp):
-    """The lowest values, and for how many iterates in a row nothing was gained."""
+    """The lowest values so far, and the number of iterates in a row without progress."""
     return noise._replace(
         f_lowest=jnp.where(accepted, jnp.minimum(iterate.f, noise.f_lowest), noise.f_lowest),
         g_lowest=jnp.where(accepted, jnp.minimum(gnorm, noise.g_lowest), noise.g_lowest),
@@ -162,11 +162,11 @@ def _noise_after(noise, iterate, accepted, gnorm, ulp):
 def _status(state, agreement, accepted, noise, ulp):
     """Why the method cannot go on, or RUNNING."""
     _, predicted, length, _, hidden, _ = agreement
-    # A step that x cannot hold, or that promises less than f resolves and was refused: there is no better step.
+    # The step does not change x, or it was rejected and predicts less than f resolves: there is no better step.
     unresolved = (length == 0) | (hidden & (predicted <= ulp * jnp.abs(state.iterate.f)))
     lost = ~(state.nit < 0) & ~accepted & unresolved
-    # Nor is there a better step where iterates come and go, and nothing is gained.
+    # There is no better step either after many iterates without progress.
     lost |= noise.stalls >= 2 * STALLS_MAX
     status = jnp.where(lost, Status.PRECISION_LOSS, Status.RUNNING)
-    # Derivatives that are not finite lead nowhere.
+    # Without finite derivatives there is no step.
     return jnp.where(jnp.isfinite(length) & ~jnp.isnan(predicted), status, Status.NAN).astype(jnp.int32)

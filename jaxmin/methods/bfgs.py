@@ -15,8 +15,8 @@ from jaxmin.methods._descend import descend
 
 
 class BFGSState(NamedTuple):
-    H: Any  # [n, n]; not to be read where it is empty
-    empty: Any  # [] bool: no pair has been used yet, or all were forgotten
+    H: Any  # [n, n]; has no meaning while empty
+    empty: Any  # [] bool: H holds no pair
 
 
 @builder(spellings={"scale_init": "initial_scale"}, converters={"linesearch": search()})
@@ -27,16 +27,20 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
 
     .. math:: H \leftarrow (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \quad \rho = 1 / y^T s
 
-    [1, eq. (6.17)], worked out as a change of rank two. Memory and time grow as n squared: for more than
-    a thousand or so numbers take ``lbfgs``.
+    [1, eq. (6.17)], computed as a change of rank two. Memory and time per iteration grow as n squared. Use ``lbfgs``
+    for more than about a thousand variables.
 
     Args:
-      initial_scale: True (the default) gives H the scale s.y / y.y before its first change
-        [1, eq. (6.20)]; False begins with the identity, as SciPy does.
-      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
+      initial_scale: True (default) scales H by s.y / y.y before its first change [1, eq. (6.20)]. False starts with
+        the identity, as SciPy does.
+      linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default.
 
     Returns:
-      A ``Method``. Its natural step is 1; the very first step has length min(1, \|g\|).
+      A ``Method``. Its natural step is 1. The first step of a solve has length min(1, \|g\|).
+
+    Raises:
+      ValueError: for an unknown search.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> res = jaxmin.minimize(lambda x: x @ x + x[0], [1.0, 2.0], method="bfgs")
@@ -58,8 +62,8 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
         store, forget = accepted & curved, accepted & restart
         empty = state.empty | forget
 
-        # H before the pair; without others a multiple of the identity. H y is selected after the product, since XLA
-        # would write out a matrix that is selected before it, a pass over it more.
+        # H before the pair; a multiple of the identity if there is no other pair. H y is selected after the product.
+        # If H itself were selected first, XLA would write it out: one more pass over the matrix.
         scale = sy / yy if initial_scale else 1
         before = jnp.where(empty, scale * jnp.eye(s.size, dtype=s.dtype), state.H)
         Hy = jnp.where(empty, scale * y, Dense(state.H).times(y))
@@ -69,7 +73,7 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
         H = jnp.where(store, before + rho * (s[:, None] * v[None, :] + v[:, None] * s[None, :]), state.H)
 
         empty = empty & ~store
-        # Without a pair d = 0, which does not lead downhill and is replaced by the steepest descent.
+        # Without a pair d = 0. It does not lead downhill, so the steepest descent replaces it.
         d = jnp.where(empty, 0, -Dense(H).times(g.astype(H.dtype)))
         return unravel(d), BFGSState(H, empty)
 

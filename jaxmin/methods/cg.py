@@ -29,16 +29,20 @@ def cg(eta: float = 0.4, linesearch: LineSearch | str | None = None) -> Method:
     .. math:: \beta = \max\left(\left(y - 2 d \frac{y^T y}{d^T y}\right)^T \frac{g}{d^T y},\;
               \eta \frac{d^T g_{old}}{d^T d}\right)
 
-    [1, eq. (1.4)] with the truncation of [2, eq. (2.1)]; d points downhill whatever the line search does. Every n
-    directions it starts anew from the steepest descent.
+    [1, eq. (1.4)] with the truncation of [2, eq. (2.1)]. d points downhill whatever the line search does. The method
+    restarts from the steepest descent every n directions.
 
     Args:
       eta: the truncation, > 0; 0.4 by default [2].
-      linesearch: a ``LineSearch``, or a search's name, which is then built with ``curvature=0.4``:
-        conjugacy wants a step near the minimiser along d. "backtracking" by default.
+      linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default. A name is built with
+        ``curvature=0.4``, since conjugacy needs a step near the minimiser along d.
 
     Returns:
-      A ``Method``.
+      A ``Method``. A search begins at the step that would repeat the last decrease.
+
+    Raises:
+      ValueError: if eta is not > 0, and for an unknown search.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -50,7 +54,7 @@ def cg(eta: float = 0.4, linesearch: LineSearch | str | None = None) -> Method:
       [2] W. W. Hager and H. Zhang, SIAM J. Optim. 23 (2013), 2150-2168.
     """
     if not eta > 0:
-        raise ValueError(f"eta={eta!r}: a factor > 0")
+        raise ValueError(f"eta={eta!r}: give a factor > 0")
 
     def init(x):
         return CGState(vec.zeros(x), jnp.zeros((), jnp.int32))
@@ -59,12 +63,12 @@ def cg(eta: float = 0.4, linesearch: LineSearch | str | None = None) -> Method:
         d, age = state
         y = vec.sub(g, previous.g)
         dy = vec.dot(d, y)
-        anew = restart | (dy <= 0) | (age >= max(vec.size(x), 2))
-        safe = jnp.where(anew, 1, dy)
+        restart = restart | (dy <= 0) | (age >= max(vec.size(x), 2))
+        safe = jnp.where(restart, 1, dy)
         beta = vec.dot(y, g) / safe - 2 * vec.dot(y, y) / safe * (vec.dot(d, g) / safe)
-        least = eta * vec.dot(d, previous.g) / jnp.where(anew, 1, vec.dot(d, d))
-        beta = jnp.where(anew, 0, jnp.maximum(beta, least))
-        new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(anew, 1, age + 1))
+        least = eta * vec.dot(d, previous.g) / jnp.where(restart, 1, vec.dot(d, d))
+        beta = jnp.where(restart, 0, jnp.maximum(beta, least))
+        new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(restart, 1, age + 1))
         return new.d, vec.where(accepted, new, state)
 
     return descend(Direction(init, update, trees=True), linesearch, first_step="decrease")

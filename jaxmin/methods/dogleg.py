@@ -16,14 +16,14 @@ from jaxmin.methods._trust_region import Trial
 
 
 class DoglegState(NamedTuple):
-    # changes with every trip
+    # changes with every step
     trial: Any  # [n] where to evaluate next
-    stays: Any  # [] bool: the trial is the iterate; its Hessian is wanted, not a value
-    Bz: Any  # [n] the product of B with the step to the trial
+    stays: Any  # [] bool: the trial is the iterate; the next step evaluates the Hessian there
+    Bz: Any  # [n] the product of B and the step to the trial
     # changes with every iterate
-    p_U: Any  # [n] from it to the minimiser of the model along the steepest descent
+    p_U: Any  # [n] from the iterate to the minimiser of the model along the steepest descent
     Bp_U: Any  # [n]
-    p_B: Any  # [n] from it to the minimiser of the model; B p_B = -g
+    p_B: Any  # [n] from the iterate to the minimiser of the model; B p_B = -g
     iterate: Iterate
     accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
@@ -34,22 +34,27 @@ class DoglegState(NamedTuple):
 
 @builder(spellings=_trust_region.SPELLINGS)
 def dogleg(radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15) -> Method:
-    r"""Newton's method in a trust region, each step the best on a path of two straight legs.
+    r"""Newton's method in a trust region: each step is the best one on a path of two straight legs.
 
     The path leads from the iterate to :math:`p^U = -(g^T g / g^T B g)\, g`, the minimiser of
-    :math:`m(z) = f + g^T z + \frac12 z^T B z` along the steepest descent, and on to :math:`p^B = -B^{-1} g`; the step
-    ends where the path leaves :math:`\|z\| \le \Delta`, or at its end [1; 2, eq. (4.16)]. B is the Hessian, formed
-    once an iterate on a trip of its own and factorised by Cholesky. Where it is not positive definite (SciPy's method
-    ends there), B has its eigenvectors, and the sizes of its eigenvalues. Steps are judged as in
-    :func:`~jaxmin.trust_ncg`. ``trust_exact`` takes about as long an iterate, and fewer of them.
+    :math:`m(z) = f + g^T z + \frac12 z^T B z` along the steepest descent, and on to :math:`p^B = -B^{-1} g`. The step
+    ends where the path leaves :math:`\|z\| \le \Delta`, or at the end of the path [1; 2, eq. (4.16)]. B is the Hessian.
+    A separate step evaluates it once per iterate, and a Cholesky decomposition factorises it. If the Hessian is not
+    positive definite, B has its eigenvectors and the absolute values of its eigenvalues; SciPy's method fails there.
+    Steps are accepted as in :func:`~jaxmin.trust_ncg`. ``trust_exact`` costs about as much per iterate, and needs fewer
+    iterates.
 
     Args:
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
-      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
-      eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
+      max_radius: the largest :math:`\Delta`, in units of x, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that an accepted step needs, in [0, 1/4); 0.15 by default.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its Hessians, ``res.nfev`` its trials.
+
+    Raises:
+      ValueError: for an argument out of its range.
+      TypeError: for an argument that is not a number.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -115,7 +120,7 @@ def _legs(H, g):
 
 
 def _lengths(p_U, p_B, radius):
-    """How much of the first leg the step goes, and how much of the second, each in [0, 1]."""
+    """The fractions of the first and of the second leg that the step covers, each in [0, 1]."""
     first = vec.norm(p_U)
     inside, whole = first < radius, vec.norm(p_B) <= radius
     second = jnp.where(whole, 1, _trust_region.to_edge(p_U, p_B - p_U, radius))

@@ -12,10 +12,14 @@ def gradient_descent(linesearch: LineSearch | str | None = None) -> Method:
     """Go down the gradient: d = -g.
 
     Args:
-      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
+      linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default.
 
     Returns:
-      A ``Method``.
+      A ``Method``. A search begins at the step that would repeat the last decrease.
+
+    Raises:
+      ValueError: if ``linesearch`` is neither a ``LineSearch`` nor the name of one.
+      TypeError: if it is a builder that was not called, such as ``jaxmin.wolfe``.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> f = lambda x: jnp.sum((x - 2) ** 2)

@@ -10,8 +10,9 @@ from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
-# Up to so many variables all pairs are kept, in matrices no larger than the pairs would be.
+# Up to this many variables all pairs are stored, as matrices that are no larger than the pairs would be.
 _FEW_VARIABLES = 16
+# The default number of pairs for more variables.
 _PAIRS = 10
 
 
@@ -24,16 +25,20 @@ _PAIRS = 10
 def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None) -> Method:
     r"""Limited-memory BFGS: a quasi-Newton method with the last few pairs of steps and gradient changes.
 
-    The direction is :math:`d = -H g`, by the compact form of H [1, eq. (3.1)], a few matrix-vector products. For
-    up to 16 variables all pairs are kept, as the matrices that they make [2, eq. (7.19)]. A pair is stored only
-    where s.y > eps \|s.g\|: another would make H indefinite.
+    The direction is :math:`d = -H g`, computed from the compact form of H [1, eq. (3.1)] by a few matrix-vector
+    products. For up to 16 variables H is stored as matrices that represent all pairs [2, eq. (7.19)]. A pair is stored
+    only if s.y > eps \|s.g\|, since any other pair would make H indefinite.
 
     Args:
-      memory: pairs kept, >= 1; by default all for up to 16 variables, 10 for more.
-      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
+      memory: the number of pairs, >= 1; None (default) is all pairs for up to 16 variables, and 10 for more.
+      linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default.
 
     Returns:
-      A ``Method``. Its natural step is 1; the very first step has length min(1, \|g\|).
+      A ``Method``. Its natural step is 1. The first step of a solve has length min(1, \|g\|).
+
+    Raises:
+      ValueError: if memory is below 1, and for an unknown search.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -45,7 +50,7 @@ def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None)
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Section 7.2.
     """
     if memory is not None and not memory >= 1:
-        raise ValueError(f"memory={memory!r}: at least 1 pair")
+        raise ValueError(f"memory={memory!r}: give at least 1, or None")
 
     def init(x):
         few = getattr(x, "ndim", 0) == 1 and x.size <= _FEW_VARIABLES
@@ -55,7 +60,7 @@ def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None)
     def update(g, H, x, *, previous, accepted, restart):
         pair = pair_between(previous, x, g)
         H = H.update(pair, store=accepted & pair.curved, forget=accepted & restart)
-        # Without a pair H = 0, and d, which does not lead downhill, is replaced by the steepest descent.
+        # Without a pair d = 0. It does not lead downhill, so the steepest descent replaces it.
         return vec.scale(-1, H.times(g)), H
 
     def inverse_hessian(H):
@@ -66,13 +71,13 @@ def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None)
             return H.reopened() if isinstance(H, Unlimited) else Unlimited.of(H.H.astype(empty.WZ.dtype))
         if not isinstance(H, Compact):
             raise ValueError(
-                "options['warm_start']: this 'lbfgs' wants pairs, which a hess_inv of 'bfgs' has not, nor that of an "
-                "'lbfgs' for up to 16 variables without a memory; give that one a memory too"
+                "options['warm_start']: hess_inv is a dense matrix, and this 'lbfgs' needs (s, y) pairs. "
+                "Run the earlier solve with lbfgs(memory=...)."
             )
 
         def push(H, row):
             s, y, valid = row
-            before = Iterate(vec.zeros(s), None, vec.zeros(y))  # type: ignore[arg-type]  # nobody looks at f
+            before = Iterate(vec.zeros(s), None, vec.zeros(y))  # type: ignore[arg-type]  # f is not used
             pair = pair_between(before, s, y)
             return H.update(pair, store=valid, forget=jnp.zeros((), bool)), None
 

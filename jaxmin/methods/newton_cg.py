@@ -10,49 +10,54 @@ from jaxmin._core.protocol import Direction, LineSearch, Method
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
-# The conjugate gradients end where the residual is below the first, nearer to a minimum below sqrt |g|, for a
-# superlinear rate, and a product gained less than the second's share of the average;
-_RESIDUAL, _SHARE = 0.5, 0.5
-# where it is below this, or below |g|, they end in any case: the rate is quadratic already.
+# The conjugate gradients end if the residual is below this, and below sqrt |g| for a superlinear rate, ...
+_RESIDUAL = 0.5
+# ... and if the last product lowered the model by less than this fraction of the average.
+_SHARE = 0.5
+# They also end if the residual is below this and below |g|: the rate is quadratic then.
 _EXACT = 0.01
 
 
 class NewtonState(NamedTuple):
     # changes with every product
-    along: Any  # like x: the direction of the product wanted next, d
-    ready: Any  # [] bool: z is the direction; no product is wanted
+    along: Any  # like x: d, the direction of the next product
+    ready: Any  # [] bool: z is the direction; no product is needed
     z: Any  # like x: the step so far
     r: Any  # like x: the residual H z + g, over |g|, so that no product overflows
-    falls: Any  # [] how far the model has fallen, over |g|^2 / 2
+    falls: Any  # [] the decrease of the model, over |g|^2 / 2
     inner: Any  # [] int32: products since the iterate
-    # of directions of negative curvature
+    # for directions of negative curvature
     concave: Any  # [] bool: the last direction was one
-    reach: Any  # [] how far the next may lead: twice as far as the last step along one; 0 at first
+    reach: Any  # [] the length of the next one: twice that of the last step along one; 0 at first
 
 
 @builder(
     aliases=("newton-cg", "tnc", "truncated_newton"),
     spellings={"maxcgit": "max_inner"},
-    # With SciPy's xtol alone, which no smaller gradient follows from, a small ``tol`` would change nothing.
+    # SciPy sets xtol only. A small ``tol`` would then not lead to a smaller gradient.
     tol=("xtol", "gtol"),
     converters={"linesearch": search()},
 )
 def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None = None) -> Method:
     r"""Newton's method with a line search: "Newton-CG", in a box "TNC".
 
-    The direction z solves :math:`H z = -g` by conjugate gradients that stop early: where the residual is small and the
-    model :math:`g^T z + \frac12 z^T H z` has nearly ceased to fall [2], or at a direction d of negative
-    curvature [1, Algorithm 7.1]. That one is used: z + t d is searched, t d being as long as z, or twice as long as the
-    last step of that kind.
-    H is never formed: each trip of the loop evaluates f and g at a trial, or the product H d at the iterate. In a box
-    the conjugate gradients move the free variables alone.
+    The direction z solves :math:`H z = -g` by conjugate gradients that stop early. They stop when the residual is small
+    and the model :math:`g^T z + \frac12 z^T H z` has almost stopped falling [2], or at a direction d of negative
+    curvature [1, Algorithm 7.1]. In the second case the direction is z + t d. The length of t d is that of z, or twice
+    that of the last step along a direction of negative curvature.
+    H is never formed. Each step evaluates either f and g at a trial, or the product H d at the iterate. In a box the
+    conjugate gradients move only the free variables.
 
     Args:
-      max_inner: products for one direction at most, >= 1; None (default) is 20 n, SciPy's number.
-      linesearch: a ``LineSearch``, or a search's name; "backtracking" by default.
+      max_inner: the largest number of products for one direction, >= 1; None (default) is 20 n, as in SciPy.
+      linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials. Its natural step is 1.
+
+    Raises:
+      ValueError: if max_inner is below 1, and for an unknown search.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -66,7 +71,7 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
       [2] S. G. Nash and A. Sofer, Operations Research Letters 9 (1990), 219-221.
     """
     if max_inner is not None and not max_inner >= 1:
-        raise ValueError(f"max_inner={max_inner!r}: at least 1")
+        raise ValueError(f"max_inner={max_inner!r}: give at least 1, or None")
 
     def init(x):
         zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
@@ -82,7 +87,7 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
         )
 
     def update(g, state, x, *, previous, accepted, restart, hv):
-        del restart  # nothing is kept from one iterate to the next but how far to go
+        del restart  # only ``reach`` carries over from one iterate to the next
         gnorm = vec.norm(g)
         begun = _begin(state, g, gnorm, vec.norm(vec.sub(x, previous.x)))
         new = vec.where(accepted, begun, vec.where(state.ready, state, _conjugate_gradient(state, hv, gnorm)))
@@ -112,8 +117,8 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
         r = vec.axpy(rr / dHd, Hd, r)
         rr_new, fall = vec.dot(r, r), rr * rr / dHd
         falls = state.falls + fall
-        # The residual alone depends on the units of each variable: where they differ much, it is small long before the
-        # step has moved all of them. How the model falls does not [2].
+        # The residual depends on the units of the variables. If they differ much, it is small long before the step has
+        # moved all variables. The decrease of the model does not depend on the units [2].
         residual = jnp.sqrt(rr_new)
         small = residual <= jnp.minimum(_RESIDUAL, jnp.sqrt(gnorm))
         ceased = inner * fall <= _SHARE * falls

@@ -1,4 +1,4 @@
-"""Newton's method with a trust region, its steps the minimisers of the model in it."""
+"""Newton's method with a trust region: each step is the exact minimiser of the model in it."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from jaxmin.methods._trust_region import Trial
 
 
 class TrustExactState(NamedTuple):
-    # changes with every trip
+    # changes with every step
     trial: Any  # [n] where to evaluate next
-    stays: Any  # [] bool: the trial is the iterate; its Hessian is wanted, not a value
-    Hz: Any  # [n] the Hessian's product with the step to the trial
+    stays: Any  # [] bool: the trial is the iterate; the next step evaluates the Hessian there
+    Hz: Any  # [n] the product of the Hessian and the step to the trial
     # changes with every iterate
-    lam: Any  # [n] eigenvalues of its Hessian
-    Q: Any  # [n, n] its eigenvectors, the columns
-    c: Any  # [n] the gradient in their basis
+    lam: Any  # [n] the eigenvalues of the Hessian
+    Q: Any  # [n, n] the eigenvectors, as columns
+    c: Any  # [n] the gradient in the basis of the eigenvectors
     iterate: Iterate
     accepted: Any  # [] bool: it is the trial given last
     nit: Any  # [] int32; -1 before x0
@@ -37,27 +37,32 @@ class TrustExactState(NamedTuple):
 def trust_exact(
     radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15, max_inner: int = _secular.STEPS
 ) -> Method:
-    r"""Newton's method in a trust region, each step the best there is, from the whole Hessian.
+    r"""Newton's method in a trust region: each step is the exact minimiser of the model, from the full Hessian.
 
-    The step z is the minimiser of :math:`m(z) = f + g^T z + \frac12 z^T H z` over :math:`\|z\| \le \Delta`: there is
-    a :math:`\sigma \ge 0` with :math:`(H + \sigma I) z = -g`, :math:`H + \sigma I` positive semidefinite and
-    :math:`\sigma (\Delta - \|z\|) = 0` [1; 2, Theorem 4.1]. Negative curvature is followed even where the gradient
-    has no part in it (the hard case), so that the solve leaves saddle points behind. H is formed once an iterate, on a
-    trip of its own, and its eigenvectors make the equation for :math:`\sigma` one of n terms, which a step that was
-    refused solves again for a smaller :math:`\Delta`. Steps are judged as in :func:`~jaxmin.trust_ncg`. For n up to a
-    few hundred: an iterate costs n products H v and an eigenvalue problem.
+    The step z is the minimiser of :math:`m(z) = f + g^T z + \frac12 z^T H z` over :math:`\|z\| \le \Delta`: there is a
+    :math:`\sigma \ge 0` with :math:`(H + \sigma I) z = -g`, :math:`H + \sigma I` positive semidefinite and
+    :math:`\sigma (\Delta - \|z\|) = 0` [1; 2, Theorem 4.1]. The step follows negative curvature even if the gradient
+    has no component along it (the hard case), so the method leaves saddle points. A separate step evaluates H once per
+    iterate. In the basis of its eigenvectors the equation for :math:`\sigma` has n terms. After a rejected step only
+    this equation is solved again, for a smaller :math:`\Delta`. Steps are accepted as in :func:`~jaxmin.trust_ncg`. The
+    method is for n up to a few hundred: an iterate costs n products H v and an eigenvalue problem.
 
     Args:
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
-      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
-      eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
-      max_inner: steps of Newton's method on the equation for :math:`\sigma`, >= 1; 8 by default, which leave nothing.
+      max_radius: the largest :math:`\Delta`, in units of x, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that an accepted step needs, in [0, 1/4); 0.15 by default.
+      max_inner: steps of Newton's method on the equation for :math:`\sigma`, >= 1; 8 by default, which
+        is exact to rounding in nearly all cases.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its Hessians, ``res.nfev`` its trials.
 
+    Raises:
+      ValueError: for an argument out of its range.
+      TypeError: for an argument that is not a number.
+
     >>> import jax.numpy as jnp, jaxmin
-    >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 / 4  # from where its gradient leads to the saddle point
+    >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 / 4  # the gradient at x0 leads to the saddle point
     >>> jnp.abs(jaxmin.minimize(saddle, [1.0, 0.0], method="trust-exact").x).round(3).tolist()
     [0.0, 1.414]
 
@@ -67,7 +72,7 @@ def trust_exact(
     """
     region = _trust_region.region(radius, max_radius, eta)
     if not max_inner >= 1:
-        raise ValueError(f"max_inner={max_inner!r}: at least 1")
+        raise ValueError(f"max_inner={max_inner!r}: give at least 1")
 
     def init(x):
         zeros = vec.zeros(x)
@@ -84,11 +89,11 @@ def trust_exact(
     def update(grad, state, params, /, *, value, H, **_):
         known = state.lam, state.Q, state.c
 
-        def anew():
+        def decomposed():
             lam, Q = _secular.spectrum(H)
             return lam, Q, vec.rows_sum(state.iterate.g, Q)
 
-        lam, Q, c = lax.cond(state.stays, anew, lambda: known)
+        lam, Q, c = lax.cond(state.stays, decomposed, lambda: known)
         judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Hz))
         accepted = judged.accepted & ~state.stays
         state = vec.where(state.stays, state, judged)

@@ -1,4 +1,4 @@
-"""Newton's method with a trust region, its steps the minimisers of the model in Krylov spaces."""
+"""Newton's method with a trust region: each step minimises the model in a Krylov space."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,20 +12,21 @@ from jaxmin.methods import _secular, _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
-# A residual so small, relative to g, is small enough: at the edge, where the model is least to be trusted, and inside.
+# The residual, relative to g, at which a space is large enough: at the edge, where the model is least accurate, and
+# inside.
 _LOOSE, _TIGHT = 0.5, 0.1
 
 
 class TrustKrylovState(NamedTuple):
-    # changes with every trip
+    # changes with every step
     trial: Any  # like params: where to evaluate next
-    along: Any  # like params: the direction of the product wanted next, the last of the basis
-    stays: Any  # [] bool: the trial is the iterate; a product is wanted, not a value
-    Hz: Any  # like params: the Hessian's product with the step to the trial, as far as it is in the basis
+    along: Any  # like params: the direction of the next product, which is the last vector of the basis
+    stays: Any  # [] bool: the trial is the iterate; the next step evaluates a product there
+    Hz: Any  # like params: the product of the Hessian and the step to the trial, projected on the basis
     # of the basis at the iterate
-    V: Any  # m rows like params: an orthonormal basis, of which the first k + 1 are in use
+    V: Any  # m rows like params: an orthonormal basis; the first k + 1 rows are in use
     alpha: Any  # [m] the diagonal of T = V H V^T
-    beta: Any  # [m] beside the diagonal: beta[j] couples j and j + 1
+    beta: Any  # [m] next to the diagonal: beta[j] couples j and j + 1
     k: Any  # [] int32: products made
     # changes with every iterate
     iterate: Iterate
@@ -44,25 +45,30 @@ def trust_krylov(
     max_inner: int = 50,
     inexact: bool = True,
 ) -> Method:
-    r"""Newton's method in a trust region, its steps by Lanczos' method, which goes on at the edge.
+    r"""Newton's method in a trust region, with steps by Lanczos' method, which continues along the edge.
 
-    The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` least over :math:`\|z\| \le \Delta` and the space of
-    :math:`g, Hg, H^2 g, \dots`, in whose orthonormal basis H is a tridiagonal T [1]. H is never formed: each trip of
-    the loop evaluates f and g at a trial, or the product of H with the last vector of the basis at the iterate. A
-    space is large enough where the residual of :math:`(H + \sigma I) z = -g` is small beside g. ``trust_ncg`` stops
-    where its path meets the edge; this one finds the best point of the edge, and a step that was refused is followed
-    by a shorter one without any new product. It keeps the basis, so that rounding does not spoil it. Steps are judged
-    as in :func:`~jaxmin.trust_ncg`.
+    The step z minimises :math:`m(z) = f + g^T z + \frac12 z^T H z` over :math:`\|z\| \le \Delta` and the space of
+    :math:`g, Hg, H^2 g, \dots`. In an orthonormal basis of this space H is a tridiagonal T [1]. H is never formed. Each
+    step evaluates either f and g at a trial, or the product of H and the last vector of the basis at the iterate. The
+    space is large enough when the residual of :math:`(H + \sigma I) z = -g` is small compared with g. ``trust_ncg``
+    stops where its path meets the edge. This method finds the best point of the edge, and after a rejected step it
+    finds a shorter one without a new product. It stores the basis and keeps it orthogonal to rounding. Steps are
+    accepted as in :func:`~jaxmin.trust_ncg`.
 
     Args:
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
-      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
-      eta: the agreement of model and function that a step needs, in [0, 1/4); 0.15 by default.
-      max_inner: products for one step at most, and vectors kept, >= 1; 50 by default.
-      inexact: True (default): small is :math:`\min(1/10, \sqrt{\|g\|})`, at the edge 1/2; False: 1e-8 throughout.
+      max_radius: the largest :math:`\Delta`, in units of x, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that an accepted step needs, in [0, 1/4); 0.15 by default.
+      max_inner: the largest number of products for one step, and of vectors stored, >= 1; 50 by default.
+      inexact: True (default) stops at a residual, relative to g, of :math:`\min(1/10, \sqrt{\|g\|})`, or of 1/2 at the
+        edge. False stops at 1e-8.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials.
+
+    Raises:
+      ValueError: for an argument out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -74,7 +80,7 @@ def trust_krylov(
     """
     region = _trust_region.region(radius, max_radius, eta)
     if not max_inner >= 1:
-        raise ValueError(f"max_inner={max_inner!r}: at least 1")
+        raise ValueError(f"max_inner={max_inner!r}: give at least 1")
 
     def init(x):
         m = max(min(max_inner, vec.size(x)), 1)
@@ -97,7 +103,7 @@ def trust_krylov(
         w, alpha, beta = _lanczos(state, hv)
         m = state.alpha.size
         here = (jnp.arange(m) == state.k) & state.stays
-        # Of a new iterate the basis begins with the gradient.
+        # The basis of a new iterate begins with the gradient.
         gnorm = vec.norm(judged.iterate.g)
         first = vec.scale(jnp.where(gnorm > 0, 1 / gnorm, 0), judged.iterate.g)
         row = vec.where(accepted, first, w)
@@ -124,7 +130,7 @@ def trust_krylov(
 
 
 def _lanczos(state, Hv):
-    """The next vector of the basis, and what of T the product with the last one tells."""
+    """The next vector of the basis, and the two elements of T that the product with the last vector gives."""
     V, k = state.V, state.k
     known = jnp.arange(state.alpha.size) <= k
 
@@ -133,20 +139,20 @@ def _lanczos(state, Hv):
         return vec.sub(w, vec.rows_sum(parts, V)), parts
 
     w, parts = without_known(Hv)
-    w, _ = without_known(w)  # the first time leaves what rounding makes of it
+    w, _ = without_known(w)  # once more, since rounding leaves a part the first time
     beta = vec.norm(w)
-    # What is left of a space that is exhausted is rounding.
+    # In an exhausted space only rounding is left.
     beta = jnp.where(beta > 10 * jnp.finfo(beta.dtype).eps * vec.norm(Hv), beta, 0)
     w = vec.scale(jnp.where(beta > 0, 1 / beta, 0), w)
     return w, jnp.sum(jnp.where(jnp.arange(parts.size) == k, parts, 0)), beta
 
 
 def _step(state):
-    """The step z in the space known so far; H z, the norm of (H + sigma I) z + g, and whether |z| is Delta."""
+    """The step z in the space so far, H z, the norm of (H + sigma I) z + g, and whether |z| = Delta."""
     m, k = state.alpha.size, state.k
     used = jnp.arange(m) < k
     alpha, beta = jnp.where(used, state.alpha, 0), jnp.where(jnp.arange(m) < k - 1, state.beta, 0)
-    # What is not in use must not look like a curvature: it gets one above all others.
+    # Unused elements get a curvature above all others, so that the minimiser does not use them.
     above = jnp.max(jnp.abs(alpha)) + 2 * jnp.max(jnp.abs(beta))
     T = jnp.diag(jnp.where(used, alpha, above)) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
     lam, S = _secular.spectrum(T)

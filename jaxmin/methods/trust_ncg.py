@@ -1,4 +1,4 @@
-"""Newton's method with a trust region, its steps by truncated conjugate gradients."""
+"""Newton's method with a trust region, with steps by truncated conjugate gradients."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,19 +13,19 @@ from jaxmin.methods import _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
-# Of the slope along a step that was bent: the decrease that the model must promise [3].
+# The model must predict at least this fraction of the decrease that the slope gives along a bent step [3].
 _FALLS = 0.01
 
 
 class TrustNCGState(NamedTuple):
-    # changes with every trip
+    # changes with every step
     trial: Any  # like params: where to evaluate next
-    along: Any  # like params: the direction of the product wanted next, d
-    stays: Any  # [] bool: the trial is the iterate; a product is wanted, not a value
-    bent: Any  # [] bool: the product is wanted of the step bent into the box, along
-    # of the conjugate gradients
+    along: Any  # like params: d, the direction of the next product
+    stays: Any  # [] bool: the trial is the iterate; the next step evaluates a product there
+    bent: Any  # [] bool: ``along`` is the step bent into the box
+    # for the conjugate gradients
     z: Any  # like params: the step so far
-    Hz: Any  # like params; of the bent step, where the trial lies there
+    Hz: Any  # like params; the product with the bent step, if the trial is at its end
     r: Any  # like params: the residual H z + g, over |g|, so that no product overflows
     inner: Any  # [] int32: products since the iterate
     # changes with every iterate
@@ -44,24 +44,27 @@ def trust_ncg(
     r"""Newton's method in a trust region, by conjugate gradients that stop at its edge or at negative curvature.
 
     The step z makes :math:`m(z) = f + g^T z + \frac12 z^T H z` small over :math:`\|z\| \le \Delta`
-    [1; 2, Algorithm 7.2]. H is never formed: each trip of the loop evaluates f and g at a trial, or the product
-    H d at the iterate. A step is taken where
-    :math:`\rho = (f(x) - f(x + z)) / (m(0) - m(z)) > \eta`; :math:`\Delta` shrinks to a quarter of the step where
-    :math:`\rho < 1/4`, and doubles where :math:`\rho > 3/4` at the edge [2, Algorithm 4.1]. Where f is
-    blurred by rounding, the slopes at both ends tell the decrease.
+    [1; 2, Algorithm 7.2]. H is never formed. Each step evaluates either f and g at a trial, or the product H d at the
+    iterate. A step is accepted if :math:`\rho = (f(x) - f(x + z)) / (m(0) - m(z)) > \eta`. :math:`\Delta` shrinks to a
+    quarter of the step if :math:`\rho < 1/4`, and doubles if :math:`\rho > 3/4` at the edge [2, Algorithm 4.1]. Within
+    the noise floor of f the slopes at both ends give the decrease.
 
-    In a box the conjugate gradients move the free variables alone. A step that leads out of it is bent along the
-    bounds, and one product more tells what the model makes of it: too little, and a shorter one is begun, so that
-    :math:`\rho` compares the same step [3].
+    In a box the conjugate gradients move only the free variables. A step that leads out of the box is bent along the
+    bounds. One more product gives the model's decrease along the bent step, so that :math:`\rho` compares the same step
+    [3]. If that decrease is too small, the method begins a shorter step.
 
     Args:
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
-      max_radius: the largest, >= radius; infinite by default (SciPy has 1000).
-      eta: the agreement that a step needs, in [0, 1/4); 0.15 by default.
-      max_inner: products for one step at most, >= 1; None (default) is 20 n.
+      max_radius: the largest :math:`\Delta`, in units of x, >= radius; infinite by default (SciPy has 1000).
+      eta: the agreement of model and function that an accepted step needs, in [0, 1/4); 0.15 by default.
+      max_inner: the largest number of products for one step, >= 1; None (default) is 20 n.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials.
+
+    Raises:
+      ValueError: for an argument out of its range.
+      TypeError: for an argument that is not a number.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -75,7 +78,7 @@ def trust_ncg(
     """
     region = _trust_region.region(radius, max_radius, eta)
     if max_inner is not None and not max_inner >= 1:
-        raise ValueError(f"max_inner={max_inner!r}: at least 1")
+        raise ValueError(f"max_inner={max_inner!r}: give at least 1, or None")
 
     def init(x):
         zeros = vec.zeros(x)
@@ -101,13 +104,13 @@ def trust_ncg(
         return vec.sub(new.trial, params), new
 
     def _judge(g, state, x, value, box):
-        """The trial was evaluated: take the step or not, and begin a new one from the iterate."""
-        edge_met = vec.norm(state.z) >= 0.99 * state.radius  # by the step as it was before it was bent
+        """Accept or reject the trial just evaluated, and begin a new step from the iterate."""
+        edge_met = vec.norm(state.z) >= 0.99 * state.radius  # by the step before it was bent
         state = _trust_region.judge(region, state, Trial(x, value, g, state.Hz), edge_met, box)
         return _begin(state, box)
 
     def _begin(state, box):
-        """A step from the iterate: nothing yet."""
+        """Begin a step from the iterate, with z = 0."""
         x, _, g = state.iterate
         g, zeros = box.only(box.free(x, g), g), vec.zeros(x)
         r = vec.scale(1 / vec.norm(g), g)
@@ -155,11 +158,11 @@ def trust_ncg(
         )
 
     def _bend(state, Hs, box):
-        """The step bent along the bounds: the next trial if the model falls there, else a shorter step is begun."""
+        """Make the bent step the next trial if the model falls along it; else begin a shorter step."""
         s, length = state.along, vec.norm(state.z)
         slope = vec.dot(state.iterate.g, s)
         falls = (slope < 0) & (slope + vec.dot(s, Hs) / 2 <= _FALLS * slope)
-        nowhere = ~(vec.max_abs(s) > 0)  # for the judge
+        nowhere = ~(vec.max_abs(s) > 0)  # judge ends the solve then
         taken = state._replace(
             trial=box.clip(vec.add(state.iterate.x, state.z)),
             stays=jnp.zeros((), bool),

@@ -1,6 +1,6 @@
-"""Optax-style building blocks: optimizers, one file each, and what combines, schedules and clips them.
+"""Optax-style building blocks: optimizers, one file each, and functions that combine, schedule and clip them.
 
-A file's function of the same name builds the optimizer.
+The function with the name of the file builds the optimizer.
 """
 
 from jaxmin.transforms._clipping import clip_by_global_norm, clip_grads, l2_norm

@@ -1,4 +1,4 @@
-"""Gradients that are too long, shortened."""
+"""Shorten gradients that are too long."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ from jaxmin.transforms._transformation import Transformation
 
 
 def l2_norm(tree: PyTree) -> Scalar:
-    """The 2-norm of all numbers in a pytree, exact where their squares overflow, and differentiable at 0.
+    """The 2-norm of all numbers in a pytree. It is correct if their squares overflow, and differentiable at 0.
 
     Args:
-      tree: a pytree of numbers and arrays, complex ones as well.
+      tree: a pytree of real or complex numbers and arrays.
 
     Returns:
-      A real scalar, at least float32. Its derivative at 0 is taken to be 0.
+      A real scalar, at least float32. Its derivative at 0 is 0.
 
     >>> from jaxmin.transforms import l2_norm
     >>> print(l2_norm({"w": [3.0, 4.0], "b": 12.0}))
     13.0
 
     References:
-      N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 2002, Section 27.8: the squares
-      are those of the numbers divided by the largest.
+      N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 2002, Section 27.8: the numbers are
+      divided by the largest before they are squared.
     """
     tree = jax.tree.map(jnp.asarray, tree)
     largest = lax.stop_gradient(vec.max_abs(tree))
@@ -38,14 +38,14 @@ def l2_norm(tree: PyTree) -> Scalar:
 
 
 def clip_grads(tree: PyTree, max_norm: float | jax.Array) -> PyTree:
-    """The gradients, shortened to the 2-norm ``max_norm`` where they are longer.
+    """Shorten gradients to the 2-norm ``max_norm`` if they are longer.
 
     Args:
       tree: the gradients, a pytree of numbers and arrays.
-      max_norm: the largest norm, >= 0; a number or a traced scalar.
+      max_norm: the largest norm, >= 0; a number or a traced scalar. It is not checked.
 
     Returns:
-      The gradients, each leaf in its dtype; as they were where their norm is at most max_norm or NaN.
+      The gradients, each leaf in its dtype. They are unchanged if their norm is at most max_norm or NaN.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import clip_grads
@@ -64,13 +64,17 @@ def clip_grads(tree: PyTree, max_norm: float | jax.Array) -> PyTree:
 
 @builder
 def clip_by_global_norm(max_norm: float | jax.Array) -> Transformation:
-    """Shorten the gradients, all leaves together, to the 2-norm ``max_norm`` where they are longer.
+    """Shorten the gradients, all leaves together, to the 2-norm ``max_norm`` if they are longer.
 
     Args:
-      max_norm: the largest norm, a number >= 0 or a traced scalar; else a ValueError or a TypeError.
+      max_norm: the largest norm, a number >= 0 or a traced scalar. No default.
 
     Returns:
-      A ``Transformation`` without a state, to be chained before an optimizer.
+      A ``Transformation`` without a state. Chain it before an optimizer.
+
+    Raises:
+      ValueError: if max_norm is negative or NaN.
+      TypeError: if it is neither a number nor a traced scalar.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import chain, clip_by_global_norm, sgd
@@ -83,7 +87,7 @@ def clip_by_global_norm(max_norm: float | jax.Array) -> Transformation:
       R. Pascanu, T. Mikolov and Y. Bengio, ICML 2013, Algorithm 1.
     """
     if isinstance(max_norm, float) and not max_norm >= 0:
-        raise ValueError(f"max_norm={max_norm!r}: a number >= 0")
+        raise ValueError(f"max_norm={max_norm!r}: give a number >= 0")
 
     def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         del params, extra

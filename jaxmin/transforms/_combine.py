@@ -1,4 +1,4 @@
-"""Transformations one after the other, or each on its own part of the parameters; and the move itself."""
+"""Apply transformations one after another, or each to its own part of the parameters; and apply updates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +12,12 @@ from jaxmin.transforms._transformation import Transformation, is_transformation,
 
 
 class Masked(NamedTuple):
-    """Stands where another group's parameters are: a node without leaves, which ``jax.tree.map`` skips."""
+    """Takes the place of another group's parameters: a node without leaves, which ``jax.tree.map`` skips."""
 
 
 class PartitionState(NamedTuple):
+    """The state of :func:`partition`."""
+
     inner_states: dict[Any, PyTree]  # each transformation's state
 
 
@@ -24,10 +26,13 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 
     Args:
       params: a pytree of numbers and arrays.
-      updates: built like params; where it holds None, the leaf of params stays as it is.
+      updates: a pytree like params. A leaf of params does not change if its update is None.
 
     Returns:
       A pytree like params.
+
+    Raises:
+      ValueError: if the structures of params and updates differ.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import apply_updates
@@ -45,14 +50,17 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 
 
 def chain(*transformations: TransformationLike) -> Transformation:
-    """Apply transformations one after the other: each is given the last one's updates for gradients.
+    """Apply transformations one after another: the updates of each are the gradients of the next.
 
     Args:
-      transformations: this package's, Optax's or, as the last one, a method such as ``jaxmin.lbfgs()``.
-        Keyword arguments of ``update`` go to those that take them. Anything else is a TypeError.
+      transformations: those of this package, those of Optax or, as the last one, a method such as
+        ``jaxmin.lbfgs()``. Keyword arguments of ``update`` go to those that accept them.
 
     Returns:
-      A ``Transformation``; its state is the tuple of theirs.
+      A ``Transformation``. Its state is the tuple of their states.
+
+    Raises:
+      TypeError: if one of them is not a transformation.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import chain, clip_by_global_norm, sgd
@@ -83,17 +91,20 @@ def chain(*transformations: TransformationLike) -> Transformation:
 def partition(
     transformations: dict[Any, TransformationLike], labels: PyTree | Callable[[PyTree], PyTree]
 ) -> Transformation:
-    """Apply to each part of the parameters the transformation whose label it bears.
+    """Apply to each part of the parameters the transformation with its label.
 
     Args:
-      transformations: a dictionary from labels to transformations, this package's or Optax's. Keyword
-        arguments of ``update`` go, as they are, to those that take them. Anything else is a TypeError.
-      labels: a pytree of labels built like params, or like their upper part: one label then holds for all
-        below it; or a callable that makes it of params. A tree that does not fit is a TypeError, a label
-        that transformations lacks a ValueError.
+      transformations: a dictionary from labels to transformations of this package or of Optax. Keyword arguments of
+        ``update`` go unchanged to those that accept them.
+      labels: a pytree of labels, built like params or like their upper part, where one label holds for everything
+        below it. Or a callable that returns such a pytree for params.
 
     Returns:
-      A ``Transformation``. Each member sees its own leaves only: those of the others are empty nodes.
+      A ``Transformation``. Each member is given its own leaves only. Empty nodes replace the other leaves.
+
+    Raises:
+      TypeError: if a member is not a transformation; by ``init`` and ``update``, if the labels do not fit params.
+      ValueError: by ``init`` and ``update``, for a label without a transformation.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import apply_updates, partition, sgd
@@ -104,10 +115,10 @@ def partition(
     {'x': 0.5, 'y': 1.5}
 
     References:
-      The function of the same name in Optax; there it is called ``multi_transform`` as well.
+      The function of the same name in Optax, which also has the name ``multi_transform``.
     """
     if not isinstance(transformations, dict):
-        raise TypeError(f"transformations={transformations!r}: a dictionary from labels to transformations")
+        raise TypeError(f"transformations={transformations!r}: give a dictionary from labels to transformations")
     for label, transformation in transformations.items():
         _check_member(f"transformations[{label!r}]", transformation)
     members = dict(transformations)
@@ -154,14 +165,16 @@ multi_transform = partition
 
 
 def _parts(labels: PyTree, tree: PyTree, name: str) -> list[PyTree]:
-    """What stands below each label."""
+    """The part of the tree below each label."""
     above = jax.tree.structure(labels)
     try:
         return above.flatten_up_to(tree)
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: labels do not fit its tree: {above} against {jax.tree.structure(tree)}") from None
+        raise TypeError(
+            f"{name}: labels do not fit its tree; give labels built like {jax.tree.structure(tree)}, not {above}"
+        ) from None
 
 
 def _check_member(name: str, thing: Any) -> None:
     if not is_transformation(thing):
-        raise TypeError(f"{name}={thing!r}: a transformation, with init and update; call the function that builds it")
+        raise TypeError(f"{name}={thing!r}: give a transformation, with init and update; call its builder")

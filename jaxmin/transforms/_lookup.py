@@ -1,4 +1,4 @@
-"""Entries of an optimiser's state, found by name: a value and a gradient, a search's count, an iterate."""
+"""Find entries of an optimiser's state by name: a value and a gradient, the count of a search, an iterate."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -13,26 +13,26 @@ from jaxmin._core.typing import PyTree, Scalar
 
 
 def searches(state: PyTree) -> Any:
-    """The evaluations that nested line searches report for their last update: a count, or None."""
+    """The number of evaluations that nested line searches report for their last update, or None."""
     counts = [node.num_linesearch_steps for node in _records(state) if hasattr(node, "num_linesearch_steps")]
     return sum(counts) if counts else None
 
 
 def value_and_grad_from_state(fun: Callable[..., Any], has_aux: bool = False) -> Callable[..., tuple[Any, PyTree]]:
-    """``jax.value_and_grad`` that takes both from an optimiser's state where it holds them, as Optax's does.
+    """``jax.value_and_grad`` that reads both from an optimiser's state if it holds them, as in Optax.
 
     Args:
       fun: the objective, ``fun(params, *args, **kwargs) -> scalar``.
-      has_aux: fun returns ``(value, aux)``; False by default. No state holds aux, so fun is then evaluated
-        at each call, whatever the state is.
+      has_aux: True if fun returns ``(value, aux)``; False by default. No state holds aux, so fun is then evaluated at
+        each call.
 
     Returns:
-      ``f(params, *args, state, **kwargs) -> (value, grad)``, or ``((value, aux), grad)``. ``state`` is
-      searched for one record (a NamedTuple or a dataclass) with a scalar ``value`` and a ``grad`` built like
-      params. Where that value is finite both are taken from it; else fun is evaluated.
+      ``f(params, *args, state, **kwargs) -> (value, grad)``, or ``((value, aux), grad)``. It looks in ``state`` for a
+      record (a NamedTuple or a dataclass) with a scalar ``value`` and a ``grad`` built like params. If that value is
+      finite, it returns both from there; otherwise it evaluates fun.
 
     Raises:
-      ValueError: when called with a state that holds no such record.
+      ValueError: by the returned function, if the state holds no such record.
 
     >>> from typing import Any, NamedTuple
     >>> import jax.numpy as jnp, jaxmin
@@ -68,7 +68,7 @@ def value_and_grad_from_state(fun: Callable[..., Any], has_aux: bool = False) ->
 def iterate(state: PyTree) -> Iterate:
     """The last accepted point, with f and the gradient there, in the state of a jaxmin method.
 
-    In a hand-written loop the parameters are the next trial of a line search; the answer is
+    In a loop written by hand the parameters are the next trial of a line search. The result of the loop is
     ``iterate(state).x``.
 
     Args:
@@ -94,11 +94,11 @@ def iterate(state: PyTree) -> Iterate:
     for node in _records(state):
         if isinstance(getattr(node, "iterate", None), Iterate):
             return node.iterate
-    raise ValueError("state: it holds no iterate; it is not the state of a jaxmin method")
+    raise ValueError("state: it holds no iterate; give the state of a jaxmin method")
 
 
 def reuse(known: PyTree, evaluate: Callable[[], PyTree]) -> tuple[PyTree, Scalar]:
-    """(value, grad) as known where the value is finite, else as evaluated; and whether it was evaluated."""
+    """(value, grad): the known one if its value is finite, else an evaluated one; and whether it was evaluated."""
     wanted = jax.eval_shape(evaluate)
     known = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), known, wanted)
     missing = ~jnp.isfinite(known[0])
@@ -106,9 +106,9 @@ def reuse(known: PyTree, evaluate: Callable[[], PyTree]) -> tuple[PyTree, Scalar
 
 
 def stored(state: PyTree, params: PyTree) -> tuple[jax.Array, PyTree] | None:
-    """(value, grad) at params as the last link of a chain holds them, or None; decided on shapes alone.
+    """(value, grad) at params from the last link of a chain, or None. The choice depends on shapes only.
 
-    The value of an earlier link may belong to another point, since later links have moved it.
+    The value of an earlier link may belong to another point, since later links have changed the step.
     """
     for node in _records(state, last_link=True):
         if _holds(node, params):

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmin._cache.builder import builder
 
-# A learning rate as a function of the iteration index; and all that a learning rate may be.
+# A learning rate as a function of the iteration index, and every form that a learning rate may have.
 Schedule = Callable[[Any], Any]
 Rate = float | jax.Array | Schedule
 
@@ -20,10 +20,13 @@ def constant(step_size: float | jax.Array) -> Schedule:
     """The same rate at every iteration.
 
     Args:
-      step_size: the rate, a number or a traced scalar; anything else is a TypeError.
+      step_size: the rate, a number or a traced scalar.
 
     Returns:
-      A schedule.
+      A schedule: a function of the iteration index.
+
+    Raises:
+      TypeError: if step_size is neither a number nor a traced scalar.
 
     >>> from jaxmin.transforms import constant
     >>> constant(0.5)(7)
@@ -37,15 +40,19 @@ def constant(step_size: float | jax.Array) -> Schedule:
 
 @builder
 def exponential_decay(step_size: float | jax.Array, decay_steps: float, decay_rate: float) -> Schedule:
-    """The rate falls by the same factor over any ``decay_steps`` iterations: step_size decay_rate^(i / decay_steps).
+    """The rate changes by the factor decay_rate in decay_steps iterations: step_size decay_rate^(i / decay_steps).
 
     Args:
       step_size: the rate at i = 0, a number or a traced scalar.
-      decay_steps: iterations, > 0; else a ValueError.
-      decay_rate: the factor, > 0; else a ValueError.
+      decay_steps: a number of iterations, > 0.
+      decay_rate: the factor, > 0.
 
     Returns:
-      A schedule.
+      A schedule: a function of the iteration index.
+
+    Raises:
+      ValueError: if decay_steps or decay_rate is not > 0.
+      TypeError: for an argument of another type.
 
     >>> from jaxmin.transforms import exponential_decay
     >>> exponential_decay(1.0, 10, 0.5)(20)
@@ -56,7 +63,7 @@ def exponential_decay(step_size: float | jax.Array, decay_steps: float, decay_ra
     """
     _check_steps(decay_steps)
     if not decay_rate > 0:
-        raise ValueError(f"decay_rate={decay_rate!r}: a factor > 0")
+        raise ValueError(f"decay_rate={decay_rate!r}: give a factor > 0")
     return lambda i: step_size * decay_rate ** (i / decay_steps)
 
 
@@ -68,23 +75,27 @@ def inverse_time_decay(
 
     Args:
       step_size: the rate at i = 0, a number or a traced scalar.
-      decay_steps: iterations, > 0; else a ValueError.
-      decay_rate: >= 0; else a ValueError.
-      staircase: True takes the whole part of i / decay_steps, so that the rate falls in jumps. Default False.
+      decay_steps: a number of iterations, > 0.
+      decay_rate: the decrease of 1 / rate in decay_steps iterations, relative to 1 / step_size, >= 0.
+      staircase: True uses the integer part of i / decay_steps, so that the rate falls in jumps; False by default.
 
     Returns:
-      A schedule.
+      A schedule: a function of the iteration index.
+
+    Raises:
+      ValueError: if decay_steps is not > 0, or decay_rate is negative.
+      TypeError: for an argument of another type.
 
     >>> from jaxmin.transforms import inverse_time_decay
     >>> inverse_time_decay(1.0, 10, 1.0)(10)
     0.5
 
     References:
-      H. Robbins and S. Monro, Ann. Math. Statist. 22 (1951), 400-407, eq. (6), (26).
+      H. Robbins and S. Monro, Ann. Math. Statist. 22 (1951), 400-407, eqs. (6), (26).
     """
     _check_steps(decay_steps)
     if not decay_rate >= 0:
-        raise ValueError(f"decay_rate={decay_rate!r}: a number >= 0")
+        raise ValueError(f"decay_rate={decay_rate!r}: give a number >= 0")
     if staircase:
         return lambda i: step_size / (1 + decay_rate * jnp.floor(i / decay_steps))
     return lambda i: step_size / (1 + decay_rate * i / decay_steps)
@@ -98,12 +109,16 @@ def polynomial_decay(
 
     Args:
       step_size: the rate at i = 0, a number or a traced scalar.
-      decay_steps: iterations, > 0; else a ValueError.
+      decay_steps: a number of iterations, > 0.
       final_step_size: the rate from i = decay_steps on, a number or a traced scalar.
-      power: >= 0, 1.0 by default; else a ValueError.
+      power: the exponent, >= 0; 1.0 by default.
 
     Returns:
-      A schedule.
+      A schedule: a function of the iteration index.
+
+    Raises:
+      ValueError: if decay_steps is not > 0, or power is negative.
+      TypeError: for an argument of another type.
 
     >>> from jaxmin.transforms import polynomial_decay
     >>> print(polynomial_decay(1.0, 10, 0.0, power=2.0)(5), polynomial_decay(1.0, 10, 0.5)(15))
@@ -114,7 +129,7 @@ def polynomial_decay(
     """
     _check_steps(decay_steps)
     if not power >= 0:
-        raise ValueError(f"power={power!r}: a number >= 0")
+        raise ValueError(f"power={power!r}: give a number >= 0")
 
     def schedule(i: Any) -> Any:
         rest = (1 - jnp.minimum(i, decay_steps) / decay_steps) ** power
@@ -130,11 +145,14 @@ def piecewise_constant(
 
     Args:
       boundaries: iteration indices, a sequence of n numbers.
-      values: the rates, a sequence of n + 1 numbers. A ValueError where one of the two is not a sequence or
-        their lengths do not fit, a TypeError where they do not hold numbers known while compiling.
+      values: the rates, a sequence of n + 1 numbers.
 
     Returns:
-      A schedule.
+      A schedule: a function of the iteration index.
+
+    Raises:
+      ValueError: if one of the two is not a sequence, or their lengths do not fit.
+      TypeError: if they do not hold numbers, or are traced.
 
     >>> from jaxmin.transforms import piecewise_constant
     >>> schedule = piecewise_constant([5, 10], [1.0, 0.5, 0.1])
@@ -142,17 +160,17 @@ def piecewise_constant(
     1.0 0.5
 
     References:
-      A. Krizhevsky, I. Sutskever and G. E. Hinton, NIPS 2012, Section 5: the rate is divided by 10 now and then.
+      A. Krizhevsky, I. Sutskever and G. E. Hinton, NIPS 2012, Section 5: divided by 10 when progress stops.
     """
     given = f"boundaries={boundaries!r}, values={values!r}"
     try:
         ends, rates = np.asarray(boundaries, float), np.asarray(values, float)
     except (TypeError, ValueError):
-        raise TypeError(f"{given}: two sequences of numbers, known while compiling (not traced)") from None
+        raise TypeError(f"{given}: give two sequences of numbers that are known while compiling (not traced)") from None
     if not ends.ndim == rates.ndim == 1:
-        raise ValueError(f"{given}: two sequences of numbers")
+        raise ValueError(f"{given}: give two sequences of numbers")
     if len(ends) != len(rates) - 1:
-        raise ValueError(f"{given}: one boundary fewer than values is needed")
+        raise ValueError(f"{given}: give one boundary fewer than values")
     return _piecewise_constant(tuple(ends.tolist()), tuple(rates.tolist()))
 
 
@@ -163,13 +181,16 @@ def _piecewise_constant(boundaries: tuple[float, ...], values: tuple[float, ...]
 
 @builder
 def make_schedule(learning_rate: Rate) -> Schedule:
-    """The schedule that a rate stands for: a schedule is itself, a number is the same at every iteration.
+    """Turn a rate into a schedule: a schedule is returned unchanged, a number is used at every iteration.
 
     Args:
-      learning_rate: a number, a traced scalar, or a callable of the iteration index; anything else is a TypeError.
+      learning_rate: a number, a traced scalar, or a callable of the iteration index.
 
     Returns:
-      A schedule.
+      A schedule: a function of the iteration index.
+
+    Raises:
+      TypeError: for a learning_rate of another type.
 
     >>> from jaxmin.transforms import make_schedule
     >>> make_schedule(0.5)(3), make_schedule(lambda i: 1 / (1 + i))(3)
@@ -183,4 +204,4 @@ def make_schedule(learning_rate: Rate) -> Schedule:
 
 def _check_steps(decay_steps: float) -> None:
     if not decay_steps > 0:
-        raise ValueError(f"decay_steps={decay_steps!r}: a number of iterations > 0")
+        raise ValueError(f"decay_steps={decay_steps!r}: give a number of iterations > 0")

@@ -1,4 +1,4 @@
-"""The type of a transformation, and the common part of the optimizers: a formula for one leaf, applied to all."""
+"""The type of a transformation, and what the optimizers share: a formula for one leaf is applied to all leaves."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from jaxmin.transforms._schedules import make_schedule
 
 
 class Transformation(NamedTuple):
-    """Gradients in, updates out, in Optax's protocol: the next point is ``params + updates``.
+    """Optax's protocol: gradients in, updates out. The next point is ``params + updates``.
 
     ``init(params) -> state``, a pytree of arrays.
     ``update(grads, state, params=None, **extra) -> (updates, state)``; unused arguments are ignored.
@@ -39,7 +39,7 @@ def is_transformation(thing: Any) -> bool:
 
 
 def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that an update takes; its first three parameters are given by position."""
+    """The keyword arguments that an update accepts; its first three parameters are passed by position."""
     parameters = list(inspect.signature(update).parameters.values())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return extra
@@ -50,18 +50,18 @@ def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
 def leafwise(
     State: Any, learning_rate: Any, start: Callable[[jax.Array], tuple[Any, ...]], step: Callable[..., tuple[Any, ...]]
 ) -> Transformation:
-    """The transformation that treats every leaf by one formula.
+    """The transformation that applies one formula to every leaf.
 
     Args:
       State: a NamedTuple: the number of updates made, then fields built like params. The first of these
         holds one array for each leaf.
       learning_rate: a number, a traced scalar or a schedule.
       start: ``start(x) -> fields`` of a leaf x.
-      step: ``step(eta, t, g, *fields) -> (update, *fields)``; eta is the rate at the iteration t - 1,
-        and t counts from 1. Both are scalars of the dtype in which sums over g accumulate.
+      step: ``step(eta, t, g, *fields) -> (update, *fields)``; eta is the rate at the iteration t - 1, and t counts
+        from 1. Both are scalars of the dtype in which sums over g accumulate.
 
     Returns:
-      A ``Transformation`` whose state keeps its dtypes, and whose updates have those of the gradients.
+      A ``Transformation``. Its state has constant dtypes, and its updates have the dtypes of the gradients.
     """
     schedule = make_schedule(learning_rate)
 
@@ -89,12 +89,12 @@ def leafwise(
 
 
 def _by_field(tree: PyTreeDef, rows: Sequence[Sequence[Any]], count: int) -> list[PyTree]:
-    """Of one row of fields a leaf, the fields, each built like the tree."""
+    """Turn rows, one per leaf, into fields, each with the structure of the tree."""
     return [tree.unflatten([row[number] for row in rows]) for number in range(count)]
 
 
 def inexact_dtype(x: Any) -> np.dtype:
-    """The dtype of x, or the default float where that is an integer's."""
+    """The dtype of x, or the default float dtype if x is an integer."""
     dtype = jnp.result_type(x)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
 
@@ -120,20 +120,20 @@ def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def check_averages(**rates: float) -> None:
-    """Raise unless each rate lies in [0, 1), as the weight of the past in a moving average."""
+    """Raise unless each rate, the weight of the old value in a moving average, lies in [0, 1)."""
     for name, rate in rates.items():
         if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate!r}: the part that an average keeps lies in [0, 1)")
+            raise ValueError(f"{name}={rate!r}: give a number in [0, 1)")
 
 
 def check_eps(eps: float) -> None:
     """Raise unless eps may be added to a denominator."""
     if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps={eps!r}: a finite number >= 0")
+        raise ValueError(f"eps={eps!r}: give a finite number >= 0")
 
 
 def check_mass(**masses: float) -> None:
-    """Raise unless each is a finite number, of either sign: negative momentum has its uses in games."""
+    """Raise unless each is finite. Either sign is allowed: negative momentum is useful in games."""
     for name, mass in masses.items():
         if not abs(mass) < float("inf"):
-            raise ValueError(f"{name}={mass!r}: a finite number")
+            raise ValueError(f"{name}={mass!r}: give a finite number")

@@ -1,4 +1,4 @@
-"""Optimizers as triples of functions, as in ``jax.example_libraries.optimizers``, as transformations."""
+"""Make transformations of optimizers that are triples of functions, as in ``jax.example_libraries.optimizers``."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from jaxmin.transforms._transformation import Transformation
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("i", "arrays"), meta_fields=("rest",))
 @dataclasses.dataclass(frozen=True)
 class TripleState:
-    """A triple's state: its arrays, and separately all else (structures, Python numbers)."""
+    """The state of a triple: its arrays, and separately everything else (structures, Python numbers)."""
 
     i: jax.Array  # [] int32: updates made
     arrays: list[jax.Array]
@@ -33,16 +33,20 @@ def _is_value(leaf: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def from_triple(triple: Triple) -> Transformation:
-    """A triple (init, update, get_params) as a transformation.
+    """Make a transformation of a triple (init, update, get_params).
 
     Args:
       triple: ``init(params) -> state``, ``update(i, grads, state) -> state`` with the iteration index i
-        from 0, ``get_params(state) -> params``: what ``jax.example_libraries.optimizers`` makes, its
-        decorator ``@optimizer`` too. Anything else is a TypeError.
+        from 0, ``get_params(state) -> params``. ``jax.example_libraries.optimizers`` and its decorator
+        ``@optimizer`` make such triples.
 
     Returns:
-      A ``Transformation``. Python numbers in the triple's state that no update changes stay Python
-      numbers, so that a state with shapes in it can be traced.
+      A ``Transformation``. Python numbers in the triple's state stay Python numbers if no update changes them, so that
+      a state that contains shapes can be traced.
+
+    Raises:
+      TypeError: if triple does not consist of three functions; by ``init``, if update changes the structure of the
+        state.
 
     >>> import jax.numpy as jnp
     >>> from jax.example_libraries import optimizers
@@ -51,9 +55,12 @@ def from_triple(triple: Triple) -> Transformation:
     >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))
     >>> print(updates)
     [-1.  2.]
+
+    References:
+      The module ``jax.example_libraries.optimizers`` of JAX.
     """
     if not is_triple(triple):
-        raise TypeError(f"triple={triple!r}: three functions, (init, update, get_params)")
+        raise TypeError(f"triple={triple!r}: give three functions, (init, update, get_params)")
     triple_init, triple_update, get_params = triple
 
     def init(params: PyTree) -> TripleState:
@@ -64,7 +71,9 @@ def from_triple(triple: Triple) -> Transformation:
             after = jax.eval_shape(lambda start: update(params, start, params)[1], start)
             if jax.tree.structure(after) == jax.tree.structure(start):
                 return start
-        raise TypeError(f"triple={triple!r}: update returns a state built otherwise than init's")
+        raise TypeError(
+            f"triple={triple!r}: update changes the structure of the state; return one built like that of init"
+        )
 
     def update(grads: PyTree, state: TripleState, params: PyTree = None, **extra: Any) -> tuple[PyTree, TripleState]:
         del extra

@@ -1,4 +1,4 @@
-"""AdaGrad: each coordinate's rate falls with the gradients that it has seen."""
+"""AdaGrad: the rate of a coordinate falls as its squared gradients add up."""
 
 from typing import Any, NamedTuple
 
@@ -30,16 +30,19 @@ def adagrad(learning_rate: Rate, momentum: float = 0.9) -> Transformation:
     .. math:: G_t = G_{t-1} + |g_t|^2, \qquad m_t = \beta m_{t-1} + (1 - \beta) g_t / \sqrt{G_t},
               \qquad x_{t+1} = x_t - \eta_t m_t
 
-    with 0 / 0 = 0. The paper's update (1) in its diagonal form is that of :math:`\beta = 0`.
+    with 0 / 0 = 0. :math:`\beta = 0` is the paper's update (1) in its diagonal form.
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      momentum: :math:`\beta`, the part of the average that an iteration keeps, in [0, 1), 0.9 by default;
-        else a ValueError.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      momentum: :math:`\beta`, the weight of the old average in the new one, in [0, 1), 0.9 by default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import adagrad

@@ -33,15 +33,18 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1
     .. math:: x_t = x_{t-1} - \alpha_t \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
 
     Args:
-      learning_rate: :math:`\alpha`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      b1: :math:`\beta_1`, the part of the first moment that an iteration keeps, in [0, 1), 0.9 by default.
-      b2: :math:`\beta_2`, that of the second, in [0, 1), 0.999 by default.
-      eps: :math:`\epsilon`, added to the denominator, >= 0, 1e-8 by default. Out of their ranges, the three
-        are ValueErrors.
+      learning_rate: :math:`\alpha`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      b1: :math:`\beta_1`, the weight of the old first moment in the new one, in [0, 1), 0.9 by default.
+      b2: :math:`\beta_2`, the same for the second moment, in [0, 1), 0.999 by default.
+      eps: :math:`\epsilon`, added to the denominator, >= 0, 1e-8 by default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import adam

@@ -25,7 +25,7 @@ class AdamaxState(NamedTuple):
 
 @builder
 def adamax(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transformation:
-    r"""Divide the mean gradient by the largest one, of which older ones count exponentially less.
+    r"""Divide the mean gradient by the largest gradient, where older gradients have exponentially less weight.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad u_t = \max(\beta_2 u_{t-1}, |g_t|),
 
@@ -34,15 +34,18 @@ def adamax(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps: float =
     The paper has no :math:`\epsilon`.
 
     Args:
-      learning_rate: :math:`\alpha`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      b1: :math:`\beta_1`, the part of the first moment that an iteration keeps, in [0, 1), 0.9 by default.
-      b2: :math:`\beta_2`, that of the norm, in [0, 1), 0.999 by default.
-      eps: :math:`\epsilon`, added to the denominator, >= 0, 1e-8 by default. Out of their ranges, the three
-        are ValueErrors.
+      learning_rate: :math:`\alpha`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      b1: :math:`\beta_1`, the weight of the old first moment in the new one, in [0, 1), 0.9 by default.
+      b2: :math:`\beta_2`, the same for the norm, in [0, 1), 0.999 by default.
+      eps: :math:`\epsilon`, added to the denominator, >= 0, 1e-8 by default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import adamax

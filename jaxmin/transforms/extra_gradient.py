@@ -14,25 +14,28 @@ from jaxmin.transforms._transformation import Transformation, inexact_dtype, zer
 
 class ExtraGradientState(NamedTuple):
     k: Any  # [] int32: updates made; odd at the half-way point
-    x: Any  # like params: where the pair began
+    x: Any  # like params: the point at which the pair began
 
 
 @builder
 def extra_gradient(learning_rate: Rate) -> Transformation:
-    r"""Look ahead along the gradient, then step from where one was by the gradient found there.
+    r"""Look ahead along the gradient, then step from the original point along the gradient found there.
 
     .. math:: x_{k+1/2} = x_k - \eta_k F(x_k), \qquad x_{k+1} = x_k - \eta_k F(x_{k+1/2})
 
-    Updates come in pairs, one for each gradient. With a positive rate on one group of parameters and a
-    negative one on the other, through :func:`partition`, this finds saddle points, where plain descent and
-    ascent circle outwards.
+    Updates come in pairs, one for each gradient. Through :func:`partition`, give one group of parameters a positive
+    rate and the other a negative one. The method then finds saddle points, where plain descent and
+    ascent spiral outwards.
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the number
-        of pairs before). Negative climbs. Anything else is a TypeError. No default.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the number
+        of pairs before). A negative one ascends. No default.
 
     Returns:
-      A ``Transformation``. Its ``update`` needs ``params``, without which it raises a TypeError.
+      A ``Transformation``. Its ``update`` needs ``params``.
+
+    Raises:
+      TypeError: for a rate of another type, and by ``update`` without ``params``.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxmin.transforms import apply_updates, extra_gradient, partition
@@ -57,7 +60,9 @@ def extra_gradient(learning_rate: Rate) -> Transformation:
     def update(grads, state, params=None, **extra):
         del extra
         if params is None:
-            raise TypeError("params=None: extra_gradient returns to the point where a pair began; give it params")
+            raise TypeError(
+                "params=None: extra_gradient needs params to return to the start of a pair; give (grads, state, params)"
+            )
         check_tree("grads", grads, params)
         begins = state.k % 2 == 0
         x = jax.tree.map(lambda p, saved: jnp.where(begins, p, saved).astype(saved.dtype), params, state.x)

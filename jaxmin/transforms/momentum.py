@@ -14,17 +14,21 @@ class MomentumState(NamedTuple):
 
 @builder
 def momentum(learning_rate: Rate, mass: float) -> Transformation:
-    r"""Go down a velocity, which forgets its past and adds the gradient.
+    r"""Move along a velocity: a sum of the gradients, with exponentially less weight for older ones.
 
     .. math:: v_{k+1} = \mu v_k + g_k, \qquad x_{k+1} = x_k - \eta_k v_{k+1}
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      mass: :math:`\mu`, the part of the velocity that is kept: a finite number, else a ValueError. No default.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      mass: :math:`\mu`, the fraction of the velocity that remains: a finite number. No default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import momentum

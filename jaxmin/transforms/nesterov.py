@@ -14,20 +14,24 @@ class NesterovState(NamedTuple):
 
 @builder
 def nesterov(learning_rate: Rate, mass: float) -> Transformation:
-    r"""Go down the velocity that the next iteration would have if the gradient stayed.
+    r"""Move along the velocity that the next iteration would have if the gradient stayed the same.
 
     .. math:: v_{k+1} = \mu v_k + g_k, \qquad x_{k+1} = x_k - \eta_k (\mu v_{k+1} + g_k)
 
-    This is Nesterov's method in the point at which the gradient is taken: [2, eq. (3), (4)], shifted by
+    This is Nesterov's method [1] with x as the point at which the gradient is evaluated: [2, eqs. (3), (4)], shifted by
     half an iteration.
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      mass: :math:`\mu`, the part of the velocity that is kept: a finite number, else a ValueError. No default.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      mass: :math:`\mu`, the fraction of the velocity that remains: a finite number. No default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import nesterov

@@ -30,14 +30,17 @@ def rmsprop(learning_rate: Rate, gamma: float = 0.9, eps: float = 1e-8) -> Trans
               x_{t+1} = x_t - \eta_t g_t / \sqrt{n_t + \epsilon}
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      gamma: :math:`\gamma`, the part of the average that an iteration keeps, in [0, 1), 0.9 by default;
-        else a ValueError.
-      eps: :math:`\epsilon`, added under the root, >= 0, 1e-8 by default; else a ValueError.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      gamma: :math:`\gamma`, the weight of the old average in the new one, in [0, 1), 0.9 by default.
+      eps: :math:`\epsilon`, added under the root, >= 0, 1e-8 by default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import rmsprop
@@ -47,8 +50,8 @@ def rmsprop(learning_rate: Rate, gamma: float = 0.9, eps: float = 1e-8) -> Trans
     [-1.  1.]
 
     References:
-      T. Tieleman and G. Hinton, Neural Networks for Machine Learning, Lecture 6.5, Coursera, 2012;
-      A. Graves, arXiv:1308.0850 (2013), eq. (38), (40), without the mean gradient.
+      T. Tieleman and G. Hinton, Neural Networks for Machine Learning, Lecture 6.5, Coursera, 2012.
+      A. Graves, arXiv:1308.0850 (2013), eqs. (38), (40), without the mean gradient.
     """
     check_averages(gamma=gamma)
     check_eps(eps)

@@ -29,22 +29,24 @@ class RMSPropMomentumState(NamedTuple):
 def rmsprop_momentum(
     learning_rate: Rate, gamma: float = 0.9, eps: float = 1e-8, momentum: float = 0.9
 ) -> Transformation:
-    r"""Add up steps of RMSProp, each of which is forgotten little by little.
+    r"""Add up steps of RMSProp, with exponentially less weight for older steps.
 
     .. math:: n_t = \gamma n_{t-1} + (1 - \gamma) |g_t|^2, \qquad
               \Delta_t = \beta \Delta_{t-1} + \eta_t g_t / \sqrt{n_t + \epsilon}, \qquad x_{t+1} = x_t - \Delta_t
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      gamma: :math:`\gamma`, the part of the average that an iteration keeps, in [0, 1), 0.9 by default;
-        else a ValueError.
-      eps: :math:`\epsilon`, added under the root, >= 0, 1e-8 by default; else a ValueError.
-      momentum: :math:`\beta`, the part of the last step that is kept: a finite number, 0.9 by default;
-        else a ValueError.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      gamma: :math:`\gamma`, the weight of the old average in the new one, in [0, 1), 0.9 by default.
+      eps: :math:`\epsilon`, added under the root, >= 0, 1e-8 by default.
+      momentum: :math:`\beta`, the fraction of the last step that remains: a finite number, 0.9 by default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import rmsprop_momentum
@@ -54,7 +56,7 @@ def rmsprop_momentum(
     [-1.  1.]
 
     References:
-      A. Graves, arXiv:1308.0850 (2013), eq. (38), (40) to (42), without the mean gradient.
+      A. Graves, arXiv:1308.0850 (2013), eqs. (38), (40) to (42), without the mean gradient.
     """
     check_averages(gamma=gamma)
     check_eps(eps)

@@ -18,11 +18,14 @@ def sgd(learning_rate: Rate) -> Transformation:
     .. math:: x_{k+1} = x_k - \eta_k g_k
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import sgd

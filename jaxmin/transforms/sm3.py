@@ -1,4 +1,4 @@
-"""SM3: AdaGrad in the memory of one number a row and a column."""
+"""SM3: AdaGrad with the memory of one number per row and per column."""
 
 from functools import reduce
 from typing import Any, NamedTuple
@@ -32,16 +32,19 @@ def sm3(learning_rate: Rate, momentum: float = 0.9) -> Transformation:
               \mu_t(r) = \max_{i \in r} \nu_t(i), \qquad
               m_t = \beta m_{t-1} + (1 - \beta) g_t / \sqrt{\nu_t}, \qquad x_{t+1} = x_t - \eta_t m_t
 
-    with 0 / 0 = 0, where the sets r are the slices of an array along each axis: an m by n matrix has m + n.
+    with 0 / 0 = 0, where the sets r are the slices of an array along each axis: m + n sets for an m by n matrix.
 
     Args:
-      learning_rate: :math:`\eta`, the step: a number, a traced scalar, or a schedule (a callable of the iteration
-        index, from 0). Anything else is a TypeError. No default.
-      momentum: :math:`\beta`, the part of the average that an iteration keeps, in [0, 1), 0.9 by default;
-        else a ValueError.
+      learning_rate: :math:`\eta`, the step length: a number, a traced scalar, or a schedule (a callable of the
+        iteration index, from 0). No default.
+      momentum: :math:`\beta`, the weight of the old average in the new one, in [0, 1), 0.9 by default.
 
     Returns:
       A ``Transformation``.
+
+    Raises:
+      ValueError: for a constant out of its range.
+      TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp
     >>> from jaxmin.transforms import sm3
