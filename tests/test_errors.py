@@ -269,7 +269,7 @@ def test_option_of_another_method():
 
 
 def test_option_of_the_method_beside_a_built_method():
-    words = ("options: unknown 'maxcor'; this method is already built", "to the method. The choices are diff, disp")
+    words = ("options: unknown 'maxcor'; this method is already built", "to its builder. The choices are diff, disp")
     refused(ValueError, words, method=jaxmin.lbfgs(), options={"maxcor": 5})
 
 

@@ -275,7 +275,7 @@ class Solver:
         with np.load(path) as file:
             found = [file[f"arr_{number}"] for number in range(len(file.files))]
         if len(found) != len(like):
-            raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, and this solver's has {len(like)}")
+            raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, where this solver's has {len(like)}")
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
 
     def _part(self, name: str, call: Call, watcher: Watcher | None = None) -> Any:
