@@ -1,9 +1,9 @@
-"""A function as a key, where all that it can see is known never to change: a trace of it may then be kept.
+"""A function as a key, where all that it can see is known never to change: a trace of it may then be cached.
 
 A trace may not outlive a change in what was traced. ``jax.jit`` trusts its caller there; a person who
-rebinds ``y`` in a notebook and calls again expects the new one. So a trace is kept only for a plain
+rebinds ``y`` in a notebook and calls again expects the new one. So a trace is cached only for a plain
 function whose code does and names nothing but what is listed here: immutable values, functions alike, and
-members of a few libraries that give the same for the same arguments. Whatever is not known to be so is not kept;
+members of a few libraries that give the same for the same arguments. Whatever is not known to be so is not cached;
 that costs a trace, never a compilation.
 """
 
@@ -18,6 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 
+
+def _words(text):
+    return frozenset(text.split())
+
+
 # Exactly these: a class made from them may hold more than the value.
 _VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 _JITTED = type(jax.jit(lambda: None))
@@ -27,45 +32,38 @@ _PURE = frozenset(
 )
 _READS = frozenset(("load", "loadtxt", "genfromtxt", "fromfile", "memmap", "live_arrays"))
 # NumPy holds files and random states too: of it, its ufuncs, its scalar types and these.
-_NUMPY = frozenset((
-    "array", "asarray", "arange", "linspace", "logspace", "geomspace", "zeros", "ones", "full", "eye",
-    "identity", "diag", "tri", "tril", "triu", "dtype", "finfo", "iinfo", "sum", "prod", "mean", "std", "var",
-    "min", "max", "amin", "amax", "dot", "vdot", "inner", "outer", "matmul", "einsum", "cumsum", "cumprod",
-    "shape", "size", "ndim", "reshape", "ravel", "transpose", "concatenate", "stack", "vstack", "hstack",
-    "tile", "repeat", "meshgrid", "where", "clip", "round", "isscalar", "result_type",
-))  # fmt: skip
-_BUILTINS = frozenset((
-    "abs", "all", "any", "bool", "bytes", "callable", "complex", "dict", "divmod", "enumerate", "filter",
-    "float", "frozenset", "hasattr", "hash", "int", "isinstance", "issubclass", "len", "list", "map", "max",
-    "min", "pow", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "type", "zip",
-    "Exception", "ValueError", "TypeError", "AssertionError", "NotImplementedError",
-))  # fmt: skip
+_NUMPY = _words("""
+    array asarray arange linspace logspace geomspace zeros ones full eye identity diag tri tril triu dtype finfo
+    iinfo sum prod mean std var min max amin amax dot vdot inner outer matmul einsum cumsum cumprod shape size
+    ndim reshape ravel transpose concatenate stack vstack hstack tile repeat meshgrid where clip round isscalar
+    result_type
+""")
+_BUILTINS = _words("""
+    abs all any bool bytes callable complex dict divmod enumerate filter float frozenset hasattr hash int
+    isinstance issubclass len list map max min pow range reversed round set slice sorted str sum tuple type zip
+    Exception ValueError TypeError AssertionError NotImplementedError
+""")
 # What code may do: the operations of CPython 3.11 to 3.14 that change nothing that outlives a call. Code with any other
 # operation, from a later Python for example, may change.
 _GLOBALS, _CELLS, _MEMBERS = "LOAD_GLOBAL", "LOAD_DEREF", ("LOAD_ATTR", "LOAD_METHOD")
-_OPERATIONS = frozenset((
-    "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_ATTR", "LOAD_METHOD", "BEFORE_WITH", "BINARY_OP", "BINARY_SLICE",
-    "BINARY_SUBSCR", "BUILD_CONST_KEY_MAP", "BUILD_LIST", "BUILD_MAP", "BUILD_SET", "BUILD_SLICE",
-    "BUILD_STRING", "BUILD_TUPLE", "CALL", "CALL_FUNCTION_EX", "CALL_INTRINSIC_1", "CALL_KW", "CHECK_EXC_MATCH",
-    "CLEANUP_THROW", "COMPARE_OP", "CONTAINS_OP", "CONVERT_VALUE", "COPY", "COPY_FREE_VARS", "DELETE_DEREF",
-    "DELETE_FAST", "DELETE_SUBSCR", "DICT_MERGE", "DICT_UPDATE", "END_FOR", "END_SEND", "EXTENDED_ARG",
-    "FORMAT_SIMPLE", "FORMAT_VALUE", "FORMAT_WITH_SPEC", "FOR_ITER", "GET_ITER", "GET_LEN",
-    "GET_YIELD_FROM_ITER", "IS_OP", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_FORWARD",
-    "JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP", "KW_NAMES", "LIST_APPEND", "LIST_EXTEND", "LIST_TO_TUPLE",
-    "LOAD_ASSERTION_ERROR", "LOAD_CLOSURE", "LOAD_COMMON_CONSTANT", "LOAD_CONST", "LOAD_FAST",
-    "LOAD_FAST_AND_CLEAR", "LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW", "LOAD_FAST_CHECK",
-    "LOAD_FAST_LOAD_FAST", "LOAD_SMALL_INT", "LOAD_SPECIAL", "MAKE_CELL", "MAKE_FUNCTION", "MAP_ADD",
-    "MATCH_KEYS", "MATCH_MAPPING", "MATCH_SEQUENCE", "NOP", "NOT_TAKEN", "POP_EXCEPT", "POP_ITER",
-    "POP_JUMP_BACKWARD_IF_FALSE", "POP_JUMP_BACKWARD_IF_NONE", "POP_JUMP_BACKWARD_IF_NOT_NONE",
-    "POP_JUMP_BACKWARD_IF_TRUE", "POP_JUMP_FORWARD_IF_FALSE", "POP_JUMP_FORWARD_IF_NONE",
-    "POP_JUMP_FORWARD_IF_NOT_NONE", "POP_JUMP_FORWARD_IF_TRUE", "POP_JUMP_IF_FALSE", "POP_JUMP_IF_NONE",
-    "POP_JUMP_IF_NOT_NONE", "POP_JUMP_IF_TRUE", "POP_TOP", "PRECALL", "PUSH_EXC_INFO", "PUSH_NULL",
-    "RAISE_VARARGS", "RERAISE", "RESUME", "RETURN_CONST", "RETURN_GENERATOR", "RETURN_VALUE", "SEND", "SET_ADD",
-    "SET_FUNCTION_ATTRIBUTE", "SET_UPDATE", "STORE_DEREF", "STORE_FAST", "STORE_FAST_LOAD_FAST",
-    "STORE_FAST_MAYBE_NULL", "STORE_FAST_STORE_FAST", "STORE_SLICE", "STORE_SUBSCR", "SWAP", "TO_BOOL",
-    "UNARY_INVERT", "UNARY_NEGATIVE", "UNARY_NOT", "UNARY_POSITIVE", "UNPACK_EX", "UNPACK_SEQUENCE",
-    "WITH_EXCEPT_START", "YIELD_VALUE",
-))  # fmt: skip
+_OPERATIONS = _words("""
+    LOAD_GLOBAL LOAD_DEREF LOAD_ATTR LOAD_METHOD
+    BEFORE_WITH BINARY_OP BINARY_SLICE BINARY_SUBSCR BUILD_CONST_KEY_MAP BUILD_LIST BUILD_MAP BUILD_SET BUILD_SLICE
+    BUILD_STRING BUILD_TUPLE CALL CALL_FUNCTION_EX CALL_INTRINSIC_1 CALL_KW CHECK_EXC_MATCH CLEANUP_THROW COMPARE_OP
+    CONTAINS_OP CONVERT_VALUE COPY COPY_FREE_VARS DELETE_DEREF DELETE_FAST DELETE_SUBSCR DICT_MERGE DICT_UPDATE END_FOR
+    END_SEND EXTENDED_ARG FORMAT_SIMPLE FORMAT_VALUE FORMAT_WITH_SPEC FOR_ITER GET_ITER GET_LEN GET_YIELD_FROM_ITER
+    IS_OP JUMP_BACKWARD JUMP_BACKWARD_NO_INTERRUPT JUMP_FORWARD JUMP_IF_FALSE_OR_POP JUMP_IF_TRUE_OR_POP KW_NAMES
+    LIST_APPEND LIST_EXTEND LIST_TO_TUPLE LOAD_ASSERTION_ERROR LOAD_CLOSURE LOAD_COMMON_CONSTANT LOAD_CONST LOAD_FAST
+    LOAD_FAST_AND_CLEAR LOAD_FAST_BORROW LOAD_FAST_BORROW_LOAD_FAST_BORROW LOAD_FAST_CHECK LOAD_FAST_LOAD_FAST
+    LOAD_SMALL_INT LOAD_SPECIAL MAKE_CELL MAKE_FUNCTION MAP_ADD MATCH_KEYS MATCH_MAPPING MATCH_SEQUENCE NOP NOT_TAKEN
+    POP_EXCEPT POP_ITER POP_JUMP_BACKWARD_IF_FALSE POP_JUMP_BACKWARD_IF_NONE POP_JUMP_BACKWARD_IF_NOT_NONE
+    POP_JUMP_BACKWARD_IF_TRUE POP_JUMP_FORWARD_IF_FALSE POP_JUMP_FORWARD_IF_NONE POP_JUMP_FORWARD_IF_NOT_NONE
+    POP_JUMP_FORWARD_IF_TRUE POP_JUMP_IF_FALSE POP_JUMP_IF_NONE POP_JUMP_IF_NOT_NONE POP_JUMP_IF_TRUE POP_TOP PRECALL
+    PUSH_EXC_INFO PUSH_NULL RAISE_VARARGS RERAISE RESUME RETURN_CONST RETURN_GENERATOR RETURN_VALUE SEND SET_ADD
+    SET_FUNCTION_ATTRIBUTE SET_UPDATE STORE_DEREF STORE_FAST STORE_FAST_LOAD_FAST STORE_FAST_MAYBE_NULL
+    STORE_FAST_STORE_FAST STORE_SLICE STORE_SUBSCR SWAP TO_BOOL UNARY_INVERT UNARY_NEGATIVE UNARY_NOT UNARY_POSITIVE
+    UNPACK_EX UNPACK_SEQUENCE WITH_EXCEPT_START YIELD_VALUE
+""")
 
 
 class WeaklySame:

@@ -115,8 +115,8 @@ def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
     """What a solve is fed beside x0 and its limits."""
     number = None if watcher is None else np.int32(watcher.number)
     extras = Extras(number, None if traced is None else traced.constants, curvature)
-    constants, second_constants, fixed, arrays = problem.inputs()
-    return Inputs(constants, second_constants, fixed, arrays, extras, box)
+    trace = problem.trace
+    return Inputs(trace.constants, trace.second_constants, problem.fixed, problem.arrays, extras, box)
 
 
 def _key(problem, method, watcher, traced, history=0, keep_x=False):
@@ -156,6 +156,7 @@ def _jitted(function):
     def solve(*arguments):
         return function(*arguments)
 
+    solve.__name__ = getattr(function, "__name__", "solve")  # which logs and profiles show
     return jax.jit(solve)
 
 
@@ -250,11 +251,11 @@ def _parts_on_leaves(key):
     return parts._replace(begin=begin, end=lambda carry: _leaves(key.variables, parts.end(carry)))
 
 
-def _on_leaves(solve, variables):
-    def on_leaves(leaves, inputs, limits):
-        return _leaves(variables, solve(variables.ravel(leaves), inputs, limits))
+def _on_leaves(on_vector, variables):
+    def solve(leaves, inputs, limits):
+        return _leaves(variables, on_vector(variables.ravel(leaves), inputs, limits))
 
-    return on_leaves
+    return solve
 
 
 def _leaves(variables, solution):

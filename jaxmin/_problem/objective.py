@@ -50,10 +50,6 @@ class Problem(NamedTuple):
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
         return frozenset({"grad", "hv", "H", "box", "xtol", "ended"})
 
-    def inputs(self) -> tuple[Any, ...]:
-        """The inputs of the compiled solve other than the leaves of x0."""
-        return self.trace.constants, self.trace.second_constants, self.fixed, self.arrays
-
 
 def build(
     fun: Callable[..., Any], x0: PyTree, args: Any, jac: Callable[..., Any] | bool | None, has_aux: bool,
@@ -126,8 +122,8 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
-    known = signed(closed, *jax.tree.leaves(inputs))
-    trace = Trace(known.signature, known.constants, known.with_rules, shapes[0].dtype, aux_box[-1])
+    signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
+    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1])
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
 
 
