@@ -20,8 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import versions
 
-import jaxmin
-
 METHODS = ("lbfgs", "bfgs", "trust_ncg", "newton_cg", "nelder_mead")
 BATCHED = ("lbfgs", "bfgs")
 KEY = ("method", "n", "lanes", "dtype")
@@ -113,6 +111,8 @@ def _work(instruction, table):
 
 
 def measure(options):
+    import jaxmin  # here: the process that compares needs none
+
     jax.config.update("jax_enable_x64", options.dtype == "float64")
     # What comes out of a persistent cache need not have its text.
     jax.config.update("jax_enable_compilation_cache", False)
