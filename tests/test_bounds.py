@@ -504,7 +504,8 @@ def test_transformations_that_search_are_refused(name):
 def test_a_method_that_knows_no_box_is_refused():
     lbfgs = jaxmin.lbfgs()
     unaware = lbfgs._replace(
-        update=lambda grad, state, params, *, value: lbfgs.update(grad, state, params, value=value)
+        update=lambda grad, state, params, *, value: lbfgs.update(grad, state, params, value=value),
+        wants=frozenset({"grad"}),
     )
     assert minimize(squares, [5.0, 5.0], method=unaware).success
     with pytest.raises(ValueError, match=r"bounds: .*'box'"):
