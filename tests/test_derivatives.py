@@ -1,6 +1,7 @@
 """Derivatives of a solution agree with closed forms and finite differences, and are NaN where there are none."""
 
 import functools
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ from problems import FEATURES, LABELS, rosenbrock
 
 from jaxmin import Bounds, minimize
 from jaxmin._cache.registry import entries
-from jaxmin._core.box import Box
+from jaxmin._core.box import Box, Unbounded
 from jaxmin._driver.implicit import _DENSE_MAX, implicit
 from jaxmin._driver.loop import Limits
 from jaxmin._driver.solution import Solution
@@ -338,23 +339,30 @@ def test_a_solve_that_failed_has_no_derivative(name):
     assert np.isfinite(x_dot).all() if status == 0 else np.isnan(x_dot).all()
 
 
+class Given(NamedTuple):
+    """The inputs of a solve, as far as its derivatives go by them."""
+
+    t: Any
+    box: Any
+
+
 @pytest.mark.parametrize("bounded", (False, True))
 @pytest.mark.parametrize("n", (3, 150))
 def test_what_rounding_stopped_has_a_derivative_near_a_minimum_and_none_far_away(n, bounded):
     """The solve is made up: none is known that rounding stops so far away."""
     f = lambda x, t: 1 + jnp.sum(jnp.log(jnp.cosh(x - t)))
-    evaluate = lambda x, inputs: (*jax.value_and_grad(f)(x, inputs[0]), ())
-    box = Box(jnp.full(n, -9.0), jnp.full(n, 9.0)) if bounded else None
+    evaluate = lambda x, inputs: (*jax.value_and_grad(f)(x, inputs.t), ())
+    box = Box(jnp.full(n, -9.0), jnp.full(n, 9.0)) if bounded else Unbounded()
 
     @functools.partial(jax.jit, static_argnums=0)
     def slope(derivative, status, distance):
         def solve(x0, inputs, limits):
-            x = x0 + inputs[0] + distance
+            x = x0 + inputs.t + distance
             f, g, _ = evaluate(x, inputs)
             return Solution(x, f, g, (), status, None)
 
         limits = Limits(1e-5, -1.0, -1.0, 100, 100)
-        return derivative(lambda t: implicit(solve, evaluate)(jnp.zeros(n), (t, box), limits).x)(0.7)
+        return derivative(lambda t: implicit(solve, evaluate)(jnp.zeros(n), Given(t, box), limits).x)(0.7)
 
     for derivative in (jax.jacfwd, jax.jacrev):
         assert_close(slope(derivative, 2, 1e-3), np.ones(n), rtol=1e-5)

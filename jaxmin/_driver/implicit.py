@@ -68,10 +68,9 @@ def implicit(solve, evaluate, call=_at_once):
         known = all(map(_is_known, jax.tree.leaves(arguments)))
         moving = [leaf for leaf, h in zip(dots, has) if h]
         x_dot, f_dot, aux_dot = (call if known else _at_once)(change, *arguments, moving)
-        aux_dot = iter(aux_dot)
-        nowhere = jax.tree.map(_no_tangent, solution)
-        aux_dot = [next(aux_dot) if _is_inexact(leaf) else none for leaf, none in zip(solution.aux, nowhere.aux)]
-        return solution, nowhere._replace(x=x_dot, f=f_dot, aux=aux_dot)
+        moves = iter(aux_dot)
+        aux_dot = jax.tree.map(lambda leaf: next(moves) if _is_inexact(leaf) else _no_tangent(leaf), solution.aux)
+        return solution, jax.tree.map(_no_tangent, solution)._replace(x=x_dot, f=f_dot, aux=aux_dot)
 
     return solved
 
@@ -114,7 +113,7 @@ def _change(evaluate, inputs, inputs_dot, gtol, solution):
     f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
     f_dot = (f_dot + f_bounds) * valid
     aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
-    return x_dot, f_dot.astype(solution.f.dtype), [leaf for leaf in aux_dot if _is_inexact(leaf)]
+    return x_dot, f_dot.astype(solution.f.dtype), [leaf for leaf in jax.tree.leaves(aux_dot) if _is_inexact(leaf)]
 
 
 def _is_at_minimum(solution, newton):
