@@ -44,12 +44,6 @@ def test_every_file_is_in_a_wing_or_public():
 WORDS = re.compile(
     r"\b(told|seldom|nobody|anew|lest|whoever|trips?|for ever|that one|of which|of what|(?-i:is none))\b", re.IGNORECASE
 )
-# Not yet rewritten: folders and files, to be emptied.
-TO_FOLLOW = (
-    "_api/batched.py", "_api/minimize_many.py",
-    "_cache/computation.py", "_cache/lru.py", "_cache/purity.py", "_cache/rules.py", "_cache/traces.py",
-    "_driver/batch.py", "_driver/compiled.py", "_driver/implicit.py", "_driver/lanes.py", "_driver/solution.py",
-)  # fmt: skip
 TEXT = {"COMMENT", "STRING", "FSTRING_MIDDLE"}
 BETWEEN = {"NL", "FSTRING_START", "FSTRING_END"}
 
@@ -75,12 +69,7 @@ def unplain(source):
 
 def test_the_source_keeps_to_plain_words():
     files = [file.relative_to(PACKAGE).as_posix() for file in sorted(PACKAGE.rglob("*.py"))]
-    wrong = [
-        f"{file}:{line}"
-        for file in files
-        if not file.startswith(TO_FOLLOW)
-        for line in unplain((PACKAGE / file).read_text("utf-8"))
-    ]
+    wrong = [f"{file}:{line}" for file in files for line in unplain((PACKAGE / file).read_text("utf-8"))]
     assert not wrong, "\n".join(wrong)
 
 

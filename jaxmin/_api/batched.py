@@ -1,4 +1,4 @@
-"""What many problems are given: pytrees of which some arrays have a row for each problem."""
+"""The arguments of many problems: pytrees in which some arrays have a row for each problem."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jaxmin._problem.objective import as_argument
 
 
 class Rows(NamedTuple):
-    """A pytree of which some leaves have a leading axis of problems."""
+    """A pytree in which some leaves have a leading axis of problems."""
 
     tree: Any
     leaves: list
@@ -156,7 +156,7 @@ def _rows_of_bounds(bounds, x0):
 
 
 def fed(call, given, method, linesearch, best_of):
-    """What the solves are fed, of what the user gave and the ``Call`` of the first problem: a ``Fed``."""
+    """The inputs of the solves, a ``Fed``, from the user's arguments and the ``Call`` of the first problem."""
     problem = call.problem
     leaves, fixed = list(problem.leaves), list(problem.fixed)
     rows_of_leaves, rows_of_fixed = [0] * len(leaves), [0] * len(fixed)

@@ -26,14 +26,14 @@ from jaxmin._driver.lanes import Plan, worker
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem.bounds import BoundsLike
 
-# On a CPU a trip of 256 lanes costs least for each of them, or nearly so; other devices want more to do.
+# On a CPU a step of 256 lanes costs least for each lane, or nearly so; other devices need more lanes.
 _LANES_MAX = {"cpu": 256}
 _LANES_MAX_ELSEWHERE = 8192
 # Arrays in host memory go to the devices in chunks of so many bytes.
 _CHUNK_BYTES = 2**28
 # A bar moves about so often.
 _BAR_STEPS = 100
-_NO_DERIVATIVES = "minimize_many has no derivatives: vmap(minimize) has them, and begun at its x makes one evaluation"
+_NO_DERIVATIVES = "minimize_many is not differentiable. Use vmap(minimize) started at res.x: it needs one evaluation."
 
 
 def minimize_many(
@@ -75,8 +75,8 @@ def minimize_many(
         row a problem.
       tol, options: those of ``minimize``; a tolerance or a limit may be an array [problems]. ``disp`` prints one
         line at the end. A callback is not offered.
-      best_of: every so many consecutive starts belong to one problem, whose arguments, bounds and tolerances have
-        one row, and the best result comes back: the least f among the successes, else among the finite; 1.
+      best_of: the number of consecutive starts per problem; 1 by default. Arguments, bounds and tolerances have one row
+        per problem. The result is the success with the least f, or else the finite result with the least f.
       hess_inv: True keeps ``hess_inv`` in the result; False by default, since it costs memory for every problem.
       lanes: how many problems each device solves at a time; by default 4 sqrt(problems), a multiple of 8, at most
         256 on a CPU and 8,192 elsewhere.
@@ -87,8 +87,8 @@ def minimize_many(
         chunks of a hundredth at most.
 
     Returns:
-      An :class:`~jaxmin.OptimizeResult`, each array with a leading axis [problems], in their order. It has no
-      derivatives: ``vmap(minimize)`` has them, and begun at ``res.x`` makes one evaluation.
+      An :class:`~jaxmin.OptimizeResult`, each array with a leading axis [problems], in their order. It is
+      not differentiable: ``vmap(minimize)`` is, and started at ``res.x`` it needs one evaluation.
 
     Raises:
       ValueError, TypeError: for an argument that cannot be right, naming it and the choices.
@@ -149,10 +149,10 @@ def minimize_many(
     program = compiled.many(call.problem, call.method, worker, plan, **call.history)
     if is_traced:
         program = refused(program, _NO_DERIVATIVES)
-    work = _Work(program, plan, feed, devices, starts, best_of)
-    solved, trips = work.at_once() if in_order else work.in_chunks(chunk, progress)
+    work = _Schedule(program, plan, feed, devices, starts, best_of)
+    solved, steps = work.at_once() if in_order else work.in_chunks(chunk, progress)
     if disp:
-        _report(solved[2].others, lanes * len(devices), trips)
+        _report(solved[2].others, lanes * len(devices), steps)
     return _as_result(call, feed.fixed, solved, best_of)
 
 
@@ -177,7 +177,7 @@ def _check_closed_over(trace):
 
 
 def _chunk(feed, starts, lanes, progress):
-    """How many starts go to the devices at a time, where nobody says."""
+    """How many starts go to the devices at a time by default."""
     if any(isinstance(leaf, jax.Array) for leaf in feed.problems):
         chunk = starts  # it is there already, or part of it
     else:
@@ -186,7 +186,7 @@ def _chunk(feed, starts, lanes, progress):
     return min(chunk, max(lanes, math.ceil(starts / _BAR_STEPS))) if progress else chunk
 
 
-class _Work(NamedTuple):
+class _Schedule(NamedTuple):
     """The problems and the program that works through them."""
 
     program: Any
@@ -197,16 +197,16 @@ class _Work(NamedTuple):
     best_of: int
 
     def at_once(self):
-        """The results as they come off the devices, in order; and the trips of the device that made the most."""
-        _, _, rows, trips = self._send(None, 0, self.starts, self.starts)
+        """The results as they come off the devices, in order; and the steps of the device that made the most."""
+        _, _, rows, steps = self._send(None, 0, self.starts, self.starts)
         if jax.tree.leaves(rows)[0].shape[0] > self.starts:  # a slice of all is a copy
             rows = jax.tree.map(lambda leaf: leaf[: self.starts], rows)
-        return rows, trips
+        return rows, steps
 
     def in_chunks(self, chunk, progress):
         """The same, in host memory, from chunks that follow each other without a pause."""
         bar = Bar() if progress else None
-        out, ended, trips, lanes, sent = None, np.zeros(self.starts, bool), 0, None, []
+        out, ended, steps, lanes, sent = None, np.zeros(self.starts, bool), 0, None, []
         for begin in range(0, self.starts, chunk):
             lanes, *found = self._send(lanes, begin, min(begin + chunk, self.starts), chunk)
             sent.append(found)
@@ -217,12 +217,12 @@ class _Work(NamedTuple):
                 here = numbers[numbers >= 0]
                 for all_rows, some in zip(jax.tree.leaves(out), jax.tree.leaves(rows)):
                     all_rows[here] = some[numbers >= 0]
-                ended[here], trips = True, trips + more
+                ended[here], steps = True, steps + more
                 if bar is not None:
                     counts = out[2].others
                     nit, nfev = (np.where(ended, count, 0) for count in (counts.nit, counts.nfev))
                     bar.show(ended, ended, None, None, nit, nfev)
-        return out, trips
+        return out, steps
 
     def _send(self, lanes, begin, end, size):
         """Hand the program the starts from begin to end, in arrays for so many as size."""
@@ -268,10 +268,10 @@ def _best(xp, f, status):
     return xp.argmin(xp.where(among, f, xp.inf), axis=1)
 
 
-def _report(counts, lanes, trips):
+def _report(counts, lanes, steps):
     evaluations = int(np.sum(counts.nfev)) + (0 if counts.nhev is None else int(np.sum(counts.nhev)))
-    trips = int(np.max(trips))
+    steps = int(np.max(steps))
     print(
-        f"{counts.nfev.size} starts on {lanes} lanes: {evaluations} evaluations in {trips} trips, "
-        f"occupancy {evaluations / (trips * lanes):.3f}"
+        f"{counts.nfev.size} starts on {lanes} lanes: {evaluations} evaluations in {steps} steps, "
+        f"occupancy {evaluations / (steps * lanes):.3f}"
     )

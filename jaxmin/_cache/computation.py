@@ -27,7 +27,7 @@ class Computation:
 
     @property
     def outputs(self):
-        """Shapes and dtypes of what it returns."""
+        """The shapes and dtypes of its outputs."""
         return [v.aval for v in self.jaxpr.outvars]
 
     def __call__(self, *arrays):

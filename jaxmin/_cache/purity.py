@@ -26,7 +26,7 @@ def _words(text):
 # Exactly these: a class made from them may hold more than the value.
 _VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 _JITTED = type(jax.jit(lambda: None))
-# Libraries of which every function gives the same for the same arguments, but for what reads files.
+# Libraries whose functions give the same for the same arguments, except those that read files.
 _PURE = frozenset(
     ("jax", "jaxlib", "jaxmin", "math", "cmath", "operator", "_operator", "functools", "_functools", "itertools")
 )
@@ -86,11 +86,11 @@ class WeaklySame:
 
 
 class Mutable(Exception):
-    """Something that can change, or of which it is not known that it cannot."""
+    """Something that can change, or may change for all that is known."""
 
 
 def key(value, seen=()):
-    """A hashable key, equal only for what traces alike; raises ``Mutable`` where there is none."""
+    """A hashable key, equal only for what traces alike; raises ``Mutable`` where no key would be safe."""
     if (known := plain(value)) is not None:
         return known
     if isinstance(value, jax.core.Tracer):

@@ -78,10 +78,10 @@ def _new_context():
     return jax.tree_util.Partial(lambda: None)  # another one each time that this is traced
 
 
-# Settings that change what a trace does, but not by what JAX knows a trace again.
+# Settings that change a trace, but are not part of the key by which JAX caches it.
 _SETTINGS = ("jax_debug_nans", "jax_debug_infs", "jax_enable_custom_prng", "jax_default_prng_impl")
 
 
 def _context():
-    """All that a trace depends on beside the function and its arguments: JAX traces anew where any of it differs."""
+    """All that a trace depends on besides the function and its arguments: JAX traces again where any of it differs."""
     return _new_context.eval_shape().func, tuple(getattr(jax.config, name) for name in _SETTINGS)

@@ -11,16 +11,16 @@ from jaxmin._core.status import Status
 # What the lanes of a block carry, in bytes: a larger block waits for memory. A smaller one pays more for each kernel,
 # so that blocks of few lanes are larger, up to what the second level of a cache holds.
 _BLOCK, _BLOCK_MAX, _FEW_LANES = 2**18, 2**20, 96
-# Of lanes so large that fewer fit no cache is of use, and products with what they share are faster for all at once.
+# Do not block when fewer than this many lanes fit in the cache: one large product over shared data is then faster.
 _LEAST_LANES = 4
 
 
 def in_batches(solve, parts):
     """``solve``, whose batches under ``vmap`` are solved another way.
 
-    JAX's own way selects all that a lane carries at every trip. Here the loop is one of lanes, which keep no more
-    than their results. On a CPU it goes through the batch block by block. Then fewer lanes wait for the slowest of
-    theirs as well. Where there are several devices, which may share a batch, it stays one.
+    JAX's own rule selects all that a lane carries at every step. Here each lane selects only its result. On a CPU the
+    loop goes through the batch block by block, so that fewer lanes wait for the slowest lane of their block. With
+    several devices, which may share a batch, there is one block.
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
@@ -41,7 +41,7 @@ def in_batches(solve, parts):
             lanes = _rows(split, (x0, inputs, limits))
             begin = lambda x0, inputs: strongly_typed(parts.begin(x0, inputs))
             carry = jax.vmap(begin, (over_x0, over_inputs), axis_size=lanes)(x0, inputs)
-            step = jax.vmap(parts.trip, (0, over_inputs, over_limits))
+            step = jax.vmap(parts.step, (0, over_inputs, over_limits))
             running = lambda carry: jnp.any(carry.status == Status.RUNNING)
             carry = lax.while_loop(running, lambda carry: step(carry, inputs, limits), carry)
             return jax.vmap(parts.end)(carry)
@@ -56,7 +56,7 @@ def in_batches(solve, parts):
 
 
 def strongly_typed(carry):
-    """The carry as it is after a trip: no Python number in it leaves its type to others."""
+    """The carry as it is after a step: no leaf is weakly typed."""
     return jax.tree.map(lambda u: lax.convert_element_type(u, u.dtype), carry)
 
 
@@ -69,7 +69,7 @@ def _in_blocks(solve, split, size, each, cut):
     """``solve``, of a batch of this size, given a part of it at a time.
 
     Args:
-      solve: a function of arguments of which some leaves have rows.
+      solve: a function of arguments in which some leaves have rows.
       split: of each leaf, whether it has.
       size: how many rows.
       each: what is carried for a row, in bytes.

@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
 
 
 class SolveKey(NamedTuple):
-    """All that the program of a solve depends on, beside the shapes of what it is fed."""
+    """All that the program of a solve depends on, besides the shapes of its inputs."""
 
     signature: Signature  # of fun
     variables: Variables
@@ -70,7 +70,7 @@ class Parts(NamedTuple):
     run: Any  # (carry, inputs, limits, steps) -> ``Carry``
     end: Any  # carry -> ``Solution``
     evaluate: Any = None  # (x, inputs) -> (value, grad, aux)
-    trip: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
+    step: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
 
 
 def solve(
@@ -103,7 +103,7 @@ def stepwise(part, problem, method, watcher=None, traced=None, **history):
 
 
 def many(problem, method, make, plan, **history):
-    """``make(plan, begin, trip, end)`` compiled, with the ``Parts`` that begin with and give leaves.
+    """``make(plan, begin, step, end)`` compiled, with the ``Parts`` that begin with and give leaves.
 
     Args:
       make: gives a function of arrays; itself and the plan hashable.
@@ -179,8 +179,8 @@ def _found(function, *arguments):
 def _with_derivatives(key, diff, unrolled, with_rules, arguments):
     """The solve where its arguments are traced, and a derivative may be taken of it.
 
-    Its program is one without derivative rules. Those of the solution are made of fun with its rules, here and each
-    time anew: so none of them is out of date.
+    Its program has no derivative rules. The rules of the solution are made from fun with its own rules, at each call:
+    so they are never out of date.
     """
     if _is_new(key.method) or unrolled is not None:
         exactly = _solved(key, unrolled, with_rules)
@@ -225,7 +225,7 @@ def _part(key, name):
 
 def _many(key, make, plan):
     parts = _parts_on_leaves(key)
-    return make(plan, parts.begin, parts.trip, parts.end)
+    return make(plan, parts.begin, parts.step, parts.end)
 
 
 def _whole(key, parts, unrolled):
@@ -350,7 +350,7 @@ def _parts(key, with_rules=None):
         others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record)
         return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
 
-    def trip(carry, inputs, limits):
+    def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)
 
-    return Parts(begin, run, end, evaluate, trip)
+    return Parts(begin, run, end, evaluate, step)

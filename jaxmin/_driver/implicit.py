@@ -128,7 +128,7 @@ def _is_at_minimum(solution, newton):
 
 
 def _is_known(leaf):
-    """Whether it is an array, or a batch of them under ``vmap``: nothing of which a derivative is taken."""
+    """Whether it is an array, or a batch of arrays under ``vmap``: no derivative is taken with respect to it."""
     while type(leaf).__name__ == "BatchTracer":
         leaf = leaf.val
     return not isinstance(leaf, jax.core.Tracer)
@@ -220,7 +220,7 @@ def _no_tangent(leaf):
 
 _MODES = {
     "implicit": implicit,
-    "unroll": lambda solve, evaluate, call=None: solve,  # its trips have derivatives of their own
+    "unroll": lambda solve, evaluate, call=None: solve,  # its steps have derivatives of their own
     "none": lambda solve, evaluate, call=None: refused(
         solve, "options['diff']='none': the solution has no derivatives; 'implicit' gives them"
     ),

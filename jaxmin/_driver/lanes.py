@@ -10,15 +10,14 @@ from jax.sharding import PartitionSpec
 from jaxmin._core.status import Status
 from jaxmin._driver.solution import bounded
 
-# A lane in so many may wait for the others to end before all that have ended are given new problems: handing over
-# costs about as much as a trip.
+# Refill when 1/16 of the lanes are idle: a refill costs about as much as a step.
 _WAITING = 16
 
 
 class Plan(NamedTuple):
     """What is known of the work before it is traced."""
 
-    tree: Any  # of what a solve is fed: (leaves of x0, inputs, limits)
+    tree: Any  # of the inputs of a solve: (leaves of x0, inputs, limits)
     every: tuple  # of its leaves: how many problems in a row share a row of that array; 0: all share the array
     variables: Any  # the ``Variables`` of x0
     lanes: int
@@ -28,14 +27,14 @@ class Plan(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """The lanes between two trips; each leaf has the leading axis [lanes]."""
+    """The lanes between two steps; each leaf has the leading axis [lanes]."""
 
     carry: Any  # the ``Carry`` of each solve
-    fed: Any  # what differs between problems of what it is fed
+    fed: Any  # the inputs that differ between problems
     number: Any  # [lanes] int32: which problem it is; -1 for none
 
 
-class Work(NamedTuple):
+class Progress(NamedTuple):
     """All that changes while problems are handed out."""
 
     lanes: Lanes
@@ -43,22 +42,22 @@ class Work(NamedTuple):
     numbers: Any  # [rows] int32: whose row it is; -1 for none yet
     rows: Any  # the results: each leaf [rows, ...]
     ended: Any  # [] int32: solves that have ended
-    trips: Any  # [] int32
+    steps: Any  # [] int32
 
 
-def worker(plan, begin, trip, end):
+def worker(plan, begin, step_of_lane, end):
     """The function that works through problems.
 
     Args:
       plan: a ``Plan``.
       begin: (leaves, inputs) -> ``Carry``.
-      trip: (carry, inputs, limits) -> ``Carry``, which leaves one that has ended as it is.
+      step_of_lane: (carry, inputs, limits) -> ``Carry``, which leaves one that has ended as it is.
       end: carry -> (leaves of x, those of the gradient, ``Solution``).
 
     Returns:
-      (lanes, problems, shared, first, count, last) -> (lanes, numbers, rows, trips): from ``Lanes``, or None, and
-      ``count`` problems, of which the first has the number ``first``, to the lanes with what is still on them, the
-      results by number, and how many trips were made. Where ``last`` is true, nothing is left on the lanes.
+      (lanes, problems, shared, first, count, last) -> (lanes, numbers, rows, steps): from ``Lanes``, or None, and
+      ``count`` problems, numbered from ``first``, to the lanes with what is still on them, the results by number, and
+      how many steps were made. Where ``last`` is true, nothing is left on the lanes.
     """
 
     def joined(fed, shared):
@@ -69,7 +68,7 @@ def worker(plan, begin, trip, end):
         capacity = _count(plan, problems)
         on_lanes = lambda function: jax.vmap(lambda carry, fed: function(carry, *joined(fed, shared)))
         start = jax.vmap(lambda fed: begin(*joined(fed, shared)[:2]))
-        step = on_lanes(lambda carry, leaves, *fed: trip(carry, *fed))
+        step = on_lanes(lambda carry, leaves, *fed: step_of_lane(carry, *fed))
         finish = on_lanes(lambda carry, leaves, inputs, limits: _result(plan, end(carry), inputs.box))
 
         def take(index):
@@ -83,7 +82,7 @@ def worker(plan, begin, trip, end):
         rows = jax.eval_shape(finish, lanes.carry, lanes.fed)
         rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape[1:]), leaf.dtype), rows)
         zero = jnp.zeros((), jnp.int32)
-        state = Work(lanes, zero, jnp.full(capacity, -1, jnp.int32), rows, zero, zero)
+        state = Progress(lanes, zero, jnp.full(capacity, -1, jnp.int32), rows, zero, zero)
 
         def hand_over(state):
             carry, fed, number = state.lanes
@@ -113,27 +112,27 @@ def worker(plan, begin, trip, end):
             fed = state.lanes.fed
             patience = jnp.where((state.taken < count) | ~last, plan.lanes // _WAITING, plan.lanes - 1)
             goes_on = lambda both: jnp.sum(both[0].status != Status.RUNNING) <= patience
-            carry, trips = lax.while_loop(
-                goes_on, lambda both: (step(both[0], fed), both[1] + 1), (state.lanes.carry, state.trips)
+            carry, steps = lax.while_loop(
+                goes_on, lambda both: (step(both[0], fed), both[1] + 1), (state.lanes.carry, state.steps)
             )
-            return state._replace(lanes=state.lanes._replace(carry=carry), trips=trips)
+            return state._replace(lanes=state.lanes._replace(carry=carry), steps=steps)
 
         def goes_on(state):
             return (state.taken < count) | (last & jnp.any(state.lanes.number >= 0))
 
         state = lax.while_loop(goes_on, round_of, state)
-        return state.lanes, state.numbers, state.rows, state.trips
+        return state.lanes, state.numbers, state.rows, state.steps
 
     return work if plan.mesh is None else _on_devices(work, plan.mesh)
 
 
 def _on_devices(work, mesh):
-    """The same, problems and lanes split between the devices; each of them has its own first, count and trips."""
+    """The same, problems and lanes split between the devices; each of them has its own first, count and steps."""
     split, whole = PartitionSpec(*mesh.axis_names), PartitionSpec()
 
     def on_one(lanes, problems, shared, first, count, last):
-        lanes, numbers, rows, trips = work(lanes, problems, shared, first[0], count[0], last)
-        return lanes, numbers, rows, trips[None]
+        lanes, numbers, rows, steps = work(lanes, problems, shared, first[0], count[0], last)
+        return lanes, numbers, rows, steps[None]
 
     specs = split, split, whole, split, split, whole
     return jax.shard_map(on_one, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
