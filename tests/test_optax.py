@@ -256,7 +256,7 @@ def test_iterate_of_a_state_without_one_says_so():
 REFUSED = {
     "params of its own": (
         TypeError,
-        ("method", "x0's arrays as params"),
+        ("method", "the arrays of x0 as params"),
         {"method": optax.lookahead(optax.sgd(0.1), 5, 0.5)},
     ),
     "gradients of its own": (

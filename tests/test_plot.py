@@ -66,7 +66,7 @@ def test_a_method_without_gradient_has_no_panel_for_it():
     ],
 )
 def test_the_path_of_two_variables(x0, fun):
-    x0 = x0 if isinstance(x0, list) else {"u": jnp.array(-1.2), "v": jnp.array([1.0])}
+    x0 = x0 if isinstance(x0, tuple) else {"u": jnp.array(-1.2), "v": jnp.array([1.0])}
     res = solved(x0=x0, fun=lambda x: fun(x, 1.0), history_x=True)
     axes = plot([res, res], fun=fun, args=(2.0,)).axes[-1]
     path = np.concatenate([np.reshape(u, (200, -1)) for u in jax.tree.leaves(res.history.x)], axis=1)
