@@ -501,6 +501,36 @@ def test_an_unrolled_solve_has_a_derivative_by_the_learning_rate_that_matches_di
     np.testing.assert_allclose(jax.jit(jax.grad(f))(0.1), difference, rtol=1e-7)
 
 
+@jax.custom_jvp
+def half_square(x):
+    return 0.5 * x**2
+
+
+half_square.defjvp(lambda primals, tangents: (half_square(*primals), 2 * primals[0] * tangents[0]))  # twice its slope
+
+
+def test_an_unrolled_solve_by_the_learning_rate_goes_by_the_rules_of_fun():
+    def after_two_steps(rate):  # x <- (1 - 2 rate) x, by the rule
+        options = {"learning_rate": rate, "diff": "unroll", "maxfun": 3, "gtol": -1}
+        return minimize(lambda x: half_square(x), 1.0, method="sgd", options=options).x
+
+    assert float(after_two_steps(0.1)) == pytest.approx(0.64)
+    for transform in (lambda f: f, jax.jit):
+        assert float(transform(jax.grad(after_two_steps))(0.1)) == pytest.approx(-4 * 0.8)
+
+
+@pytest.mark.parametrize("diff", ("implicit", "none"))
+def test_the_learning_rate_has_no_influence_on_where_a_minimum_is(diff):
+    def solution(rate):
+        return minimize(lambda x: (x - 1) ** 2, 0.0, method="sgd", options={"learning_rate": rate, "diff": diff}).x
+
+    if diff == "implicit":
+        assert jax.grad(solution)(0.1) == jax.jacfwd(solution)(0.1) == 0
+    else:
+        with pytest.raises(NotImplementedError, match="'none'"):
+            jax.grad(solution)(0.1)
+
+
 def test_an_unrolled_solve_ends_where_the_same_solve_ends():
     run = lambda diff: minimize(
         rosenbrock,

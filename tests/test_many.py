@@ -251,6 +251,12 @@ def test_a_second_call_compiles_nothing():
     assert not programs
 
 
+@pytest.mark.parametrize("options", ({"Warm_Start": 3}, {"Flat": False}))
+def test_options_are_known_in_any_case(options):
+    with pytest.raises(ValueError, match="not offered for many problems"):
+        minimize_many(valley, STARTS, (SHIFTS,), options=options)
+
+
 def test_report_and_bar(capsys):
     minimize_many(valley, STARTS, (SHIFTS,), lanes=4, options={"disp": True})
     line = capsys.readouterr().out

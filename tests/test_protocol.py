@@ -191,6 +191,45 @@ def test_a_state_without_a_field_is_refused_by_name():
         jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=method)
 
 
+@pytest.mark.parametrize("wants", ({"grad"}, "grad", frozenset({1})), ids=str)
+def test_wants_that_are_no_frozenset_of_names_are_refused(wants):
+    with pytest.raises(TypeError, match=r"method: its wants are .*frozenset"):
+        jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=jaxmin.lbfgs()._replace(wants=wants))
+
+
+@pytest.mark.parametrize(
+    ("wants", "field"), [({"grad", "hv"}, "'stays' and no 'along'"), ({"grad", "H"}, "'stays'"), (set(), "'spread'")]
+)
+def test_a_state_without_what_its_wants_need_is_refused_by_name(wants, field):
+    plain = jaxmin.bfgs()
+    short = plain._replace(wants=frozenset(wants), init=lambda x: Short(x, *plain.init(x)[2:6]))
+    with pytest.raises(TypeError, match=f"has no {field}"):
+        jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=short)
+
+
+class Short(NamedTuple):
+    """A state with what every method has, and no more."""
+
+    trial: Any
+    iterate: Any
+    accepted: Any
+    nit: Any
+    status: Any
+
+
+@pytest.mark.parametrize("by_hand", ({}, {"hess": jax.hessian(rosenbrock)}), ids=("automatic", "hess"))
+def test_a_method_may_want_products_and_the_matrix(by_hand):
+    """The two agree, whoever gives them."""
+    plain = jaxmin.trust_ncg()
+
+    def update(grad, state, params, /, *, value, hv, H, **_):
+        return plain.update(grad, state, params, value=value, hv=(hv + H @ state.along) / 2)
+
+    both = plain._replace(update=update, wants=frozenset({"grad", "hv", "H"}))
+    res = jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=both, **by_hand)
+    assert res.success and res.nhev == jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=plain, **by_hand).nhev
+
+
 def test_every_wanted_name_is_in_the_table():
     for name, entry in entries("methods").items():
         assert entry.build().wants <= PROVIDERS.keys() | SETTINGS, name

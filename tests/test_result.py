@@ -607,7 +607,9 @@ def test_operator_of_a_batch_says_how_to_take_a_lane(method, lanes):
     H = batched(jnp.broadcast_to(jnp.array(START), (*lanes, 2))).hess_inv
     v = {"p": jnp.ones(2)}
     for use in (H.todense, H.diagonal, lambda: H @ v, lambda: H.dot(v), lambda: H.matvec(v), lambda: np.asarray(H)):
-        with pytest.raises(ValueError, match=r"a batch of operators; write jax\.vmap\(lambda H: H\.todense\(\)\)\(res\.hess_inv\)"):
+        with pytest.raises(
+            ValueError, match=r"a batch of operators; write jax\.vmap\(lambda H: H\.todense\(\)\)\(res\.hess_inv\)"
+        ):
             use()
     matrices = lambda H: H.todense()
     for _ in lanes:

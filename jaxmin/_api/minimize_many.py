@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin._api.batched import fed, given
 from jaxmin._api.minimize import MethodLike
-from jaxmin._api.options import history_length, resolve_auto
+from jaxmin._api.options import history_length, named, resolve_auto
 from jaxmin._api.prepare import prepare, result_of
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import those_with_curvature
@@ -107,7 +107,7 @@ def minimize_many(
             raise ValueError(f"{name}={count!r}: a whole number, at least 1")
     if as_model(x0, None) is not None:
         raise TypeError("x0: an NNX module; give its parameters, with a leading axis, and merge them in fun")
-    options = dict(options or {})
+    options = named(options)
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
     method = resolve_auto(method, hess, hessp, bounds is not None)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache.registry import Entry, find
-from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerVariable
+from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerVariable, check_method
 from jaxmin._core.pytree import is_count
 from jaxmin._core.variables import Variables
 from jaxmin._driver.stopping import Limits
@@ -122,6 +122,12 @@ def _split(options: Mapping[Any, Any], spellings: Mapping[str, str]) -> tuple[di
     return known, others
 
 
+def named(options: Mapping[Any, Any] | None) -> dict[Any, Any]:
+    """The options, those of the table under their names there."""
+    given, others = _split(options or {}, _SPELLINGS)
+    return given | others
+
+
 def is_limit(name: Any) -> bool:
     """Whether the option is a tolerance or a limit of the solve."""
     return _SPELLINGS.get(str(name).lower()) in _LIMITS
@@ -221,6 +227,7 @@ def _choose_method(method: Any, linesearch: Any, options: dict[Any, Any], bounde
     if isinstance(method, Direction):
         raise TypeError("method: this is a Direction; give jaxmin.descend(direction, linesearch)")
     if isinstance(method, Method):
+        check_method(method)
         if linesearch is not None:
             raise ValueError("linesearch: this method is already built; give the search to its builder")
         _reject(options, (), built=True)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._api.minimize import MethodLike
+from jaxmin._api.options import named
 from jaxmin._api.prepare import Call, prepare
 from jaxmin._core.protocol import LineSearch
 from jaxmin._core.pytree import Static, any_traced, is_array, is_count, is_number, partition
@@ -297,7 +298,7 @@ class Solver:
             jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
             for leaf, weak in zip(state.args, structure.weak)
         ]
-        settings = self._settings | {"options": {**(self._settings.get("options") or {})}}
+        settings = self._settings | {"options": named(self._settings.get("options"))}
         settings["options"].pop("warm_start", None)
         settings["options"]["flat"] = structure.variables.flat
         call = prepare(self._fun, x0, structure.args.combine(like), **settings)

@@ -1,6 +1,7 @@
 """The compiled programs used last: as many as a process has room for."""
 
 import functools
+import math
 import pathlib
 
 import jax
@@ -38,12 +39,19 @@ def _make_room():
 
 def _maps():
     """How many this process has; 0 where there is no such number."""
-    return _MAPS.read_bytes().count(b"\n") if _MAPS.exists() else 0
+    try:
+        return _MAPS.read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 @functools.cache
 def _most():
-    return int(_LIMIT.read_text()) // 4
+    """How many this process may have before programs are dropped; no limit where Linux does not say."""
+    try:
+        return int(_LIMIT.read_text()) // 4
+    except (OSError, ValueError):
+        return math.inf
 
 
 def _count(event, *_, **__):

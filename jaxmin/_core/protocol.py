@@ -148,13 +148,27 @@ class Method(NamedTuple):
     defaults: Defaults = Defaults()
 
 
-def check_state(state: Any) -> None:
-    """Raise unless a method's state has the fields that the loop reads."""
+def check_method(method: Method) -> None:
+    """Raise unless ``wants`` is a frozenset of names."""
+    wants = method.wants
+    if not isinstance(wants, frozenset) or not all(isinstance(name, str) for name in wants):
+        raise TypeError(f"method: its wants are {wants!r}; give a frozenset of names, such as frozenset({{'grad'}})")
+
+
+def check_state(state: Any, wants: frozenset[str]) -> None:
+    """Raise unless a method's state has the fields that the loop reads, by what the method wants."""
     missing = [name for name in _OF_STATE if name not in getattr(state, "_fields", ())]
+    more = {
+        "stays": wants & {"hv", "H", "jacobian", "lagrangian_hessian"},
+        "along": wants & {"hv"},
+        "multipliers": wants & {"lagrangian_hessian"},
+        "spread": "grad" not in wants,
+    }
+    missing += [name for name, read in more.items() if read and not hasattr(state, name)]
     if missing:
         raise TypeError(
             f"method: its state, a {type(state).__name__}, has no {' and no '.join(map(repr, missing))}; the state is "
-            f"a NamedTuple with the fields {', '.join(_OF_STATE)}"
+            f"a NamedTuple with the fields {', '.join((*_OF_STATE, *(name for name, read in more.items() if read)))}"
         )
 
 

@@ -92,7 +92,7 @@ def solve(
     with_rules = problem.trace.with_rules
     if with_rules is None and not _is_new(method):
         return compiled(_differentiable, key, diff, unrolled)(*arguments)
-    if any_traced(arguments):
+    if _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
         return _with_derivatives(key, diff, unrolled, with_rules, arguments)
     return compiled(_solved, key, unrolled)(*arguments)
 
@@ -177,7 +177,7 @@ def _found(function, *arguments):
 
 
 def _with_derivatives(key, diff, unrolled, with_rules, arguments):
-    """The solve where its arguments are traced, and a derivative may be taken of it.
+    """The solve where its arguments, or what its method closes over, may be traced, and a derivative be taken of it.
 
     Its program has no derivative rules. The rules of the solution are made from fun with its own rules, at each call:
     so they are never out of date.
@@ -186,7 +186,8 @@ def _with_derivatives(key, diff, unrolled, with_rules, arguments):
         exactly = _solved(key, unrolled, with_rules)
         constants, program, exact = _found(exactly, *arguments)
         if unrolled is not None:
-            return program(constants, *arguments) if exact else exactly(*arguments)
+            in_line = not exact and any_traced((constants, arguments))
+            return exactly(*arguments) if in_line else program(constants, *arguments)
     else:
         constants, known = (), compiled(_solved, key, unrolled)
         program = lambda constants, *arguments: known(*arguments)

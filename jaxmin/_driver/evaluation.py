@@ -166,7 +166,6 @@ def _by_hand(
     evaluation: Evaluation, names: list[str], carry: Any, x: Vector
 ) -> tuple[Found, dict[str, Any], CachedHessian | None]:
     """:func:`evaluate` with the user's ``hess`` or ``hessp``."""
-    (name,) = names
     state, cached = carry.state, carry.cache
 
     def known() -> Found:
@@ -180,14 +179,13 @@ def _by_hand(
         due = state.stays & (cached.nit != state.nit)
         H = lax.cond(due, lambda: hessian(x), lambda: cached.H)
         cached = CachedHessian(H, jnp.where(due, state.nit, cached.nit))
-        wanted = H if name == "H" else jnp.matmul(H, state.along, precision=lax.Precision.HIGHEST)
-        return found, {name: wanted}, cached
+        of_matrix = {"H": lambda: H, "hv": lambda: jnp.matmul(H, state.along, precision=lax.Precision.HIGHEST)}
+        return found, {name: of_matrix[name]() for name in names}, cached
     assert product is not None
     at = At(evaluation, x, state, found, lambda v: (product(x, v), None))
-    if name == "H":
-        return found, {name: _hessian(at)}, None
-    hv = lax.cond(state.stays, lambda: _product(at), lambda: jax.tree.map(jnp.zeros_like, x))
-    return found, {name: hv}, None
+    nothing = lambda: jax.tree.map(jnp.zeros_like, x)
+    of_product = {"H": lambda: _hessian(at), "hv": lambda: lax.cond(state.stays, lambda: _product(at), nothing)}
+    return found, {name: of_product[name]() for name in names}, None
 
 
 def _at_stays(at: At, matrix: Callable[[], jax.Array]) -> jax.Array:

@@ -58,7 +58,7 @@ def begin(
       keep_x: whether to record their points too.
     """
     state = method.init(x0)
-    check_state(state)
+    check_state(state, method.wants)
     zero = jnp.zeros((), jnp.int32)
     carry = Carry(state, aux0, zero, jnp.full((), Status.RUNNING, jnp.int32))
     record = ring.empty(history, state.iterate.f.dtype, x0 if keep_x else None) if history else None
