@@ -125,3 +125,21 @@ def test_a_converter_may_give_what_can_be_compared():
 
     assert made(np.ones(2)) is made([1, 1]) is made(points=(1.0, 1.0))
     assert calls == [(1.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"tol": ("gtool",)},
+        {"limits": {"maxit": 3}},
+        {"spellings": {"m": "memroy"}},
+        {"converters": {"lnesearch": search()}},
+    ],
+    ids=lambda declared: next(iter(declared)),
+)
+def test_a_declaration_that_names_nothing_is_refused_at_once(declared):
+    (what,) = declared
+    with pytest.raises(ValueError, match=f"steepest: {what} names .*the choices are '"):
+
+        @builder(**declared)
+        def steepest(memory: int = 3, linesearch: LineSearch | None = None) -> Method: ...

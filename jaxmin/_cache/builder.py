@@ -82,7 +82,8 @@ def builder(
 
     Returns:
       The wrapped function; or a decorator, if called with keywords only. The wrapped function raises a TypeError or a
-      ValueError for an unknown parameter, or for a constant that is not of its kind.
+      ValueError for an unknown parameter, or for a constant that is not of its kind. The decorator raises a ValueError
+      for a declaration that names no parameter or no limit.
 
     >>> from jaxmin.extend import LineSearch, Method, builder, search
     >>> @builder(aliases=("sd",), converters={"linesearch": search()})
@@ -97,8 +98,23 @@ def builder(
     return _wrapped(build, declared)
 
 
+def _check_declared(name: str, signature: inspect.Signature, declared: Declaration) -> None:
+    """Raise for a declaration that names a parameter or a limit that does not exist."""
+    tol, limits = declared.defaults or Defaults()
+    for what, names, known in (
+        ("spellings", declared.spellings.values(), tuple(signature.parameters)),
+        ("converters", declared.converters, tuple(signature.parameters)),
+        ("tol", tol, ("gtol", "ftol", "xtol")),
+        ("limits", [limit for limit, _ in limits], ("gtol", "ftol", "xtol", "maxiter", "maxfun")),
+    ):
+        for given in names:
+            if given not in known:
+                raise ValueError(f"{name}: {what} names {given!r}; the choices are {', '.join(map(repr, known))}")
+
+
 def _wrapped(build: Callable[..., Any], declared: Declaration) -> Any:
-    signature = inspect.signature(build)
+    signature = inspect.signature(build, eval_str=True)
+    _check_declared(build.__name__, signature, declared)
     cached = _built_once(build, declared.defaults)
 
     @functools.wraps(build)
