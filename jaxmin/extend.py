@@ -17,6 +17,9 @@ name               what it is
 ``search``         for a parameter ``linesearch``: a converter of names and searches
 ``builder``        a decorator that checks constants and declares names
 ``vector``         operations on an array, or on a pytree of arrays
+``Dense``          an inverse Hessian as a matrix, for ``Method.inverse_hessian``
+``Compact``        the same as the last pairs of an L-BFGS matrix
+``Unlimited``      the same as the L-BFGS matrix of all pairs, for few variables
 =================  =====================================================================
 
 The pages "Writing a method" and "Writing a line search" use nothing else.
@@ -25,12 +28,13 @@ The pages "Writing a method" and "Writing a line search" use nothing else.
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector
 from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.inverse_hessian import Compact, Dense, Unlimited
 from jaxmin._core.protocol import Defaults, Direction, Iterate, LineSearch, Method, PerVariable, Start
 from jaxmin._core.status import Status
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
 __all__ = [
-    "Box", "Defaults", "Direction", "Iterate", "LineSearch", "Method", "PerVariable", "Start", "Status", "Unbounded",
-    "builder", "descend", "search", "vector",
+    "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "LineSearch", "Method", "PerVariable", "Start",
+    "Status", "Unbounded", "Unlimited", "builder", "descend", "search", "vector",
 ]  # fmt: skip
