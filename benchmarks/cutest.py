@@ -30,12 +30,12 @@ from jax import lax
 import jaxmin
 
 LIMITS = peers.Limits(gtol=1e-5, maxiter=5_000, maxfun=15_000)
-TRIPS = 50_000  # evaluations and Hessian-vector products together
+STEPS = 50_000  # evaluations and Hessian-vector products together
 SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relative to max(1, |f|)
 LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")
-# Cost, the least of it that is told apart, its name. A solve runs once: shorter times are noise.
+# Cost, the least difference of it that counts, its name. A solve runs once: shorter times are noise.
 PROFILES = (("nfev", 1, "evaluations"), ("run", 1e-3, "time without compilation (at least 1 ms)"))
 PER_CPU_SECOND = 20  # seconds on the wall after which a worker that should use the processor counts as hung
 
@@ -247,9 +247,9 @@ def attempt(problem, judge, build, clock):
     answer = tell(found)
     number = lambda value: None if value is None else int(value)
     verdict, nfev, nhev = judge.verdict(answer.x), number(answer.nfev), number(answer.nhev)
-    if (nfev or 0) + (nhev or 0) > TRIPS:  # as if it had been stopped there
+    if (nfev or 0) + (nhev or 0) > STEPS:  # as if it had been stopped there
         verdict["solved"] = False
-        answer = answer._replace(claim=False, message=f"more than {TRIPS} trips; {answer.message}")
+        answer = answer._replace(claim=False, message=f"more than {STEPS} steps; {answer.message}")
     return {
         **verdict,
         "nfev": nfev, "nit": number(answer.nit), "nhev": nhev,
@@ -290,7 +290,7 @@ def serve(pipe, options):
 
 
 class Worker:
-    """A process that is kept for many problems, and replaced when one of them hangs it or kills it."""
+    """A process that serves many problems, and replaced when one of them hangs it or kills it."""
 
     def __init__(self, options):
         self.options, self.process = options, None

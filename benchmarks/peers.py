@@ -153,21 +153,21 @@ def scipy_lbfgsb(fun, x0, args, limits):
     return run
 
 
-def bare(trips):
-    """Not a solver: value and gradient ``trips`` times in one compiled loop, each at a point made from the last."""
+def bare(steps):
+    """Not a solver: value and gradient ``steps`` times in one compiled loop, each at a point made from the last."""
 
     def build(fun, x0, args, limits):
-        def loop(x0, args, trips, zero):
-            def trip(_, carry):
+        def loop(x0, args, steps, zero):
+            def step(_, carry):
                 x, total = carry
                 value, grad = jax.value_and_grad(fun)(x, *args)
                 return x - zero * grad, total + value
 
-            return lax.fori_loop(0, trips, trip, (x0, jnp.zeros((), x0.dtype)))
+            return lax.fori_loop(0, steps, step, (x0, jnp.zeros((), x0.dtype)))
 
-        inputs = x0, args, jnp.asarray(trips), jnp.zeros((), x0.dtype)
+        inputs = x0, args, jnp.asarray(steps), jnp.zeros((), x0.dtype)
         program = jax.jit(loop).lower(*inputs).compile()
-        return lambda: Found(program(*inputs)[0], trips, trips)
+        return lambda: Found(program(*inputs)[0], steps, steps)
 
     return build
 

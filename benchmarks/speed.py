@@ -231,7 +231,7 @@ def main(argv=None):
     print(", ".join(f"{name} {version}" for name, version in setting["versions"].items()))
     print("one thread: " + ", ".join(f"{name}={value}" for name, value in setting["threads"].items()))
     print(f"{options.clock} clock, the least of {options.repeats} samples, {options.compiles} for compile time\n")
-    jax.jit(lambda x: x + 1).lower(jnp.ones(3)).compile()  # the back end's own start is nobody's compile time
+    jax.jit(lambda x: x + 1).lower(jnp.ones(3)).compile()  # the start of the back end is not compile time
 
     tables = {}
     for name in options.problems:

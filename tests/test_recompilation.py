@@ -1,9 +1,9 @@
-"""Objectives through other libraries, and through derivative rules made anew at each trace: compiled once."""
+"""Objectives through other libraries, and through derivative rules that are new at each trace: compiled once."""
 
 import jax
 import jax.numpy as jnp
 import pytest
-from test_compilation import compilations, unlike
+from helpers import compilations, unlike
 
 from jaxmin import minimize
 
