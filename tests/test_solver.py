@@ -119,7 +119,7 @@ def test_lanes_of_a_batch_step_alone(method):
     batch = jax.vmap(lambda x0: minimize(valley, x0, (1.0,), **solver._settings))(starts)
     assert identical(jax.vmap(solver.result)(states), batch)
     assert states.x.shape == (4, 4) and len(set(batch.nit.tolist())) > 1
-    with pytest.raises(ValueError, match=r"a batch of shape \(4,\); jax.vmap"):
+    with pytest.raises(ValueError, match=r"a batch of shape \(4,\); use jax\.vmap"):
         solver.step(states)
 
 
