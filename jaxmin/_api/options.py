@@ -258,7 +258,7 @@ def _choose_transformation(entry: Entry, linesearch: Any, options: dict[Any, Any
     transformation = entry.build(**constants)
     if clip is not None:
         transformation = chain(clip_by_global_norm(clip), transformation)
-    return foreign(transformation, kept=cacheable, **found)
+    return foreign(transformation, cacheable=cacheable, **found)
 
 
 def _constants(

@@ -65,7 +65,7 @@ def _key(static, x_static, inputs, settings):
 
 def _shape_key(leaf):
     if isinstance(leaf, jax.core.Tracer):
-        raise purity.Mutable  # inside an outer trace, which is kept as a whole
+        raise purity.Mutable  # inside an outer trace, which is cached as a whole
     weak = is_number(leaf) and not isinstance(leaf, np.generic)
     if weak:
         return (type(leaf),)

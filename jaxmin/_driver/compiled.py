@@ -131,7 +131,7 @@ def _key(problem, method, watcher, traced, history=0, keep_x=False):
 
 def _is_new(method):
     """Whether it may do something else, or the same as another, than its identity says."""
-    return isinstance(method, Foreign) and not method.kept
+    return isinstance(method, Foreign) and not method.cacheable
 
 
 # ---- programs

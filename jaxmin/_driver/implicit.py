@@ -11,8 +11,8 @@ from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.status import SUCCESSES, Status
 
-# Up to so many variables the Hessian is formed and factorised; more, and leaves kept apart, are left to conjugate
-# gradients.
+# Up to so many variables the Hessian is formed and factorised. Conjugate gradients do for more, and for leaves that
+# are not joined.
 _DENSE_MAX = 100
 _STEPS_MAX = 10_000  # of conjugate gradients
 # Statuses that are no success, but whose point is a minimum as far as the tolerances, or the dtype, can tell.

@@ -34,7 +34,7 @@ class Foreign(NamedTuple):
 
     transformation: TransformationLike
     linesearch: LineSearch | None = None
-    kept: bool = False  # equal behaviour implies the same object, so identity is a valid cache key
+    cacheable: bool = False  # equal behaviour implies the same object, so identity is a valid cache key
     wants = frozenset({"grad", "box"})  # type: ignore[misc]  # the loop projects its points
     trees = True  # type: ignore[misc]
 
