@@ -356,3 +356,17 @@ def test_constant_that_would_have_to_be_traced_is_refused_by_name(option):
 def test_derivative_of_a_solve_is_right(jacobian):
     derivative = jacobian(lambda a: minimize(lambda x: jnp.sum((x - a) ** 2), X0).x)(3.0)
     np.testing.assert_allclose(derivative, [1, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((jaxmin.transforms.sgd(0.1), 3), "linesearch=3"),
+        ((jnp.sum, jaxmin.wolfe()), "direction=.*: give a Direction"),
+    ],
+    ids=("linesearch", "direction"),
+)
+def test_parts_of_a_descent_are_checked(parts, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        jaxmin.descend(*parts)
+    assert jaxmin.descend(jaxmin.transforms.sgd(0.1), "wolfe").wants >= {"grad"}

@@ -11,6 +11,8 @@ from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
+from jaxmin._core.typing import TransformationLike
+from jaxmin.linesearches import search
 from jaxmin.methods._noise_floor import Doubt, Floor, Progress, Verdict, floor_after, judge, unit
 
 
@@ -104,7 +106,9 @@ class NextSearch(NamedTuple):
     verdict: Verdict
 
 
-def descend(direction, linesearch, first_step="unit"):
+def descend(
+    direction: Direction | TransformationLike, linesearch: LineSearch | str | None, first_step: str = "unit"
+) -> Method:
     """Make a method: at each iterate a direction, and along it a line search, with one trial per update.
 
     The steepest descent replaces a direction that does not lead downhill. It also replaces, once, a direction along
@@ -120,7 +124,7 @@ def descend(direction, linesearch, first_step="unit"):
       direction: a ``Direction``, or any Optax-style transformation (gradient in, update out). Inside ``minimize`` it is
         given x as one flat vector. Pass a transformation that needs the user's tree to ``minimize`` as ``method``,
         together with ``linesearch``.
-      linesearch: a ``LineSearch``.
+      linesearch: a ``LineSearch``, or a search's name; None is "backtracking".
       first_step: the first step length of a search. "unit" (default) is 1, for directions with a natural length
         (quasi-Newton). "decrease" is the length that would repeat the decrease of the last iteration
         [1, eq. (3.60)], for directions without one.
@@ -129,7 +133,8 @@ def descend(direction, linesearch, first_step="unit"):
       A ``Method``.
 
     Raises:
-      ValueError: if ``first_step`` is neither "unit" nor "decrease".
+      ValueError: if ``first_step`` is neither "unit" nor "decrease", or ``linesearch`` is not a search or its name.
+      TypeError: if ``direction`` has no ``init`` and ``update``.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> from jaxmin.transforms import momentum
@@ -145,8 +150,15 @@ def descend(direction, linesearch, first_step="unit"):
     if first_step not in ("unit", "decrease"):
         raise ValueError(f"first_step={first_step!r}: give 'unit' or 'decrease'")
     if not isinstance(direction, Direction):
-        direction = _from_transformation(direction)
-    parts = Parts(direction, linesearch, first_step)
+        if not (hasattr(direction, "init") and hasattr(direction, "update")):
+            raise TypeError(f"direction={direction!r}: give a Direction, or an object with init and update")
+        return descend(_from_transformation(direction), linesearch, first_step)
+    return _method(Parts(direction, search()(linesearch), first_step))
+
+
+def _method(parts: Parts) -> Method:
+    """The ``Method`` of a descent."""
+    direction: Any = parts.direction
 
     def init(params):
         return _before_x0(parts, params)
