@@ -13,11 +13,10 @@ from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
-from jaxmin._core.protocol import Method
+from jaxmin._core.protocol import SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
-from jaxmin._driver.evaluation import SECOND_ORDER
 from jaxmin._driver.implicit import check_mode
 from jaxmin._driver.solution import bounded
 from jaxmin._driver.stopping import Limits

@@ -7,6 +7,8 @@ import jax
 
 # What a method needs besides the value, by default.
 GRADIENT = frozenset({"grad"})
+# The second derivatives of f, which a user may give by hand.
+SECOND_ORDER = frozenset({"hv", "H"})
 # The fields of every state of a method.
 _OF_STATE = ("trial", "iterate", "nit", "status", "accepted")
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 
 
@@ -104,8 +105,6 @@ PROVIDERS = {
 }
 # Names that the loop itself provides, without an evaluation.
 SETTINGS = frozenset({"box", "xtol", "ended"})
-# Derivatives that a user may give by hand.
-SECOND_ORDER = frozenset({"hv", "H"})
 
 
 def counters(wants: frozenset[str]) -> set[str]:

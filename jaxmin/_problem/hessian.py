@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.pytree import Static
 from jaxmin._core.typing import PyTree
 
@@ -29,7 +30,7 @@ def used(
     wants: frozenset[str], method: Any, hess: Derivative | None, hessp: Derivative | None
 ) -> tuple[Derivative | None, Derivative | None]:
     """(hess, hessp) with only the function that the method uses; SciPy's warning if it uses neither."""
-    if not wants & {"hv", "H"}:
+    if not wants & SECOND_ORDER:
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
                 text = f"Method {method} does not use Hessian information ({name})."
