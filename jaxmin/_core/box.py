@@ -147,6 +147,19 @@ class Unbounded(NamedTuple):
         return jnp.zeros((), bool)
 
 
+class Sizes(NamedTuple):
+    """The infinity norms at a point."""
+
+    x: Scalar  # []
+    g: Scalar  # [] of the gradient
+    projected: Scalar  # [] of the projected gradient, which the stopping test compares with gtol
+
+
+def sizes(x: Vector, g: Vector, box: Box | Unbounded) -> Sizes:
+    """The :class:`Sizes` at x."""
+    return Sizes(*vec.measure(largest=(x, g, box.projected(x, g))))
+
+
 def gradient_norm(x: Vector, g: Vector | None, box: Box | Unbounded = Unbounded()) -> Scalar | MaybeNone:
     """The infinity norm of the projected gradient, which the stopping test compares with gtol; None without g."""
     return None if g is None else vec.max_abs(box.projected(x, g))

@@ -26,8 +26,8 @@ class Pair(NamedTuple):
 def pair_between(previous: Iterate, x: Vector, g: Vector) -> Pair:
     r"""The pair from the previous iterate to x; ``curved`` where :math:`s^T y > \epsilon |s^T g|`."""
     s, y = vec.sub(x, previous.x), vec.sub(g, previous.g)
-    sy, yy = vec.dot(s, y), vec.dot(y, y)
-    curved = (sy > jnp.finfo(sy.dtype).eps * jnp.abs(vec.dot(previous.g, s))) & (yy < jnp.inf)
+    sy, yy, sg = vec.measure((s, y), (y, y), (previous.g, s))
+    curved = (sy > jnp.finfo(sy.dtype).eps * jnp.abs(sg)) & (yy < jnp.inf)
     # Safe denominators: 1 where the pair is rejected.
     return Pair(s, y, jnp.where(curved, sy, 1), jnp.where(curved, yy, 1), curved)
 

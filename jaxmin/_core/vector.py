@@ -3,9 +3,10 @@
 Inner products are real. They accumulate in float32 or wider, never in TF32 or bfloat16.
 """
 
+import functools
 import math
-from functools import reduce
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmin._core.typing import PyTree, Scalar, Vector
 
+Pairs: TypeAlias = Sequence[tuple[Vector, Vector]]
 _HIGHEST = lax.Precision.HIGHEST
 # A history of at most this many numbers is written by a masked copy. XLA fuses the copy, and it stays a copy under
 # vmap. A longer history is written in place: a masked copy would cost a pass over all of it.
 _MASKED_WRITE_MAX = 2**14
+# From this length on a sum has four partial sums: an addition waits for the one before it.
+_LONG, _PARTIAL_SUMS = 32, 4
+# From this length on it has parts, too, on which several threads can work.
+_VERY_LONG, _PARTS = 2**16, 16
 
 
 def scalar_dtype(x: Vector) -> np.dtype:
@@ -34,6 +40,87 @@ def size(x: Vector) -> int:
 
 def dot(a: Vector, b: Vector) -> Scalar:
     """The real inner product a . b."""
+    return measure((a, b))[0]
+
+
+def measure(*pairs: tuple[Vector, Vector], largest: Sequence[Vector] = ()) -> list[Scalar]:
+    """The inner product a . b of each pair, then the infinity norm of each vector in ``largest``.
+
+    On a CPU flat vectors of one length are read in one pass, by one kernel.
+    """
+    vectors = [*(u for pair in pairs for u in pair), *largest]
+    if not (jax.default_backend() == "cpu" and all(_is_flat(u) and u.shape == vectors[0].shape for u in vectors)):
+        return _one_by_one(pairs, largest)
+    distinct = {id(u): u for u in largest}
+    products, norms = _at_once(list(pairs), list(distinct.values()))
+    known = dict(zip(distinct, norms, strict=True))
+    return products + [known[id(u)] for u in largest]
+
+
+def _is_flat(u: Vector) -> bool:
+    return isinstance(u, jax.Array) and u.ndim == 1 and not jnp.iscomplexobj(u) and not typed_sharding(u)
+
+
+def _one_by_one(pairs: Pairs, largest: Sequence[Vector]) -> list[Scalar]:
+    return [_dot(*pair) for pair in pairs] + [_max_abs(u) for u in largest]
+
+
+@jax.custom_jvp
+def _at_once(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
+    """The inner products and the infinity norms, in one pass over the vectors."""
+    return _unless_batched(pairs, largest)
+
+
+@_at_once.defjvp
+def _derivative_at_once(primals: Any, tangents: Any) -> Any:
+    # JAX's own rule for a reduction of several numbers builds a tree of concatenations.
+    return _at_once(*primals), jax.jvp(_apart, primals, tangents)[1]
+
+
+@jax.custom_batching.custom_vmap
+def _unless_batched(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
+    wide = [(u.astype(scalar_dtype(u)), v.astype(scalar_dtype(u))) for u, v in pairs]
+    sums = [u * v for u, v in wide]
+    # On a CPU, XLA's maximum of some thousand numbers ignores NaN (openxla/xla#21461), so infinity stands for NaN.
+    maxima = [jnp.where(jnp.isfinite(u), jnp.abs(u), jnp.inf).astype(scalar_dtype(u)) for u in largest]
+    totals = _reduced(sums + maxima, [lax.add] * len(sums) + [lax.max] * len(maxima))
+    return totals[: len(sums)], [jnp.where(u < jnp.inf, u, jnp.nan) for u in totals[len(sums) :]]
+
+
+@_unless_batched.def_vmap
+def _of_a_batch(size: int, split: Any, pairs: Pairs, largest: Sequence[jax.Array]) -> Any:
+    # Each kernel has the work of many lanes, so that it does not pay to join them.
+    axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(split))
+    out = jax.vmap(_apart, axes, axis_size=size)(pairs, largest)
+    return out, jax.tree.map(lambda _: True, out)
+
+
+def _apart(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
+    return _one_by_one(pairs, ()), _one_by_one((), largest)
+
+
+def _reduced(terms: Sequence[jax.Array], joins: Sequence[Callable[..., Scalar]]) -> list[Scalar]:
+    """Each of the vectors reduced by its function, from 0 on: one kernel."""
+    n = terms[0].size
+    columns = _PARTIAL_SUMS if n >= _LONG else 1
+    parts = _PARTS if n >= _VERY_LONG else 1
+    whole = n - n % (columns * parts)
+    # Element i belongs to column i % columns, so that all columns of a row lie side by side in memory.
+    split = [u[:whole].reshape(parts, -1, columns)[:, :, k] for u in terms for k in range(columns)]
+    of_column = [join for join in joins for _ in range(columns)]
+    zeros = [jnp.zeros((), u.dtype) for u in split]
+    found = lax.reduce(
+        split, zeros, lambda u, v: [join(a, b) for join, a, b in zip(of_column, u, v, strict=True)], (1,)
+    )
+    totals = []
+    for k, (term, join) in enumerate(zip(terms, joins, strict=True)):
+        total = functools.reduce(join, found[k * columns : (k + 1) * columns])
+        total = total[0] if parts == 1 else lax.reduce(total, jnp.zeros((), total.dtype), join, (0,))
+        totals.append(functools.reduce(join, [term[i] for i in range(whole, n)], total))
+    return totals
+
+
+def _dot(a: Vector, b: Vector) -> Scalar:
     dtype = scalar_dtype(a)
 
     def one(u: jax.Array, v: jax.Array) -> Scalar:
@@ -41,7 +128,7 @@ def dot(a: Vector, b: Vector) -> Scalar:
         return jnp.real(_contracted(u.conj(), v, u.ndim)).astype(dtype)
 
     parts = jax.tree.leaves(jax.tree.map(one, a, b))
-    return reduce(jnp.add, parts, jnp.zeros((), dtype))
+    return functools.reduce(jnp.add, parts, jnp.zeros((), dtype))
 
 
 def _contracted(u: jax.Array, v: jax.Array, axes: int) -> jax.Array:
@@ -61,18 +148,27 @@ def typed_sharding(u: jax.Array) -> bool:
 
 def max_abs(a: Vector) -> Scalar:
     """The infinity norm; NaN where any element is NaN or infinite."""
+    return measure(largest=(a,))[0]
+
+
+def _max_abs(a: Vector) -> Scalar:
     dtype = scalar_dtype(a)
     # On a CPU, XLA's maximum of some thousand numbers ignores NaN (openxla/xla#21461), so infinity stands for NaN.
     parts = [jnp.max(jnp.where(jnp.isfinite(u), jnp.abs(u), jnp.inf), initial=0) for u in jax.tree.leaves(a)]
-    largest = reduce(jnp.maximum, [part.astype(dtype) for part in parts], jnp.zeros((), dtype))
+    largest = functools.reduce(jnp.maximum, [part.astype(dtype) for part in parts], jnp.zeros((), dtype))
     return jnp.where(largest < jnp.inf, largest, jnp.nan)
 
 
 def norm(a: Vector) -> Scalar:
     """The 2-norm; where its squares overflow or vanish, its upper bound sqrt(n) max|a|."""
-    square = dot(a, a)
+    square, largest = measure((a, a), largest=(a,))
+    return norm_from(square, largest, size(a))
+
+
+def norm_from(square: Scalar, largest: Scalar, n: int) -> Scalar:
+    """:func:`norm` of a vector of n numbers, from its square and its infinity norm."""
     usable = (square > 0) & (square < jnp.inf)
-    return jnp.where(usable, jnp.sqrt(square), math.sqrt(size(a)) * max_abs(a))
+    return jnp.where(usable, jnp.sqrt(square), math.sqrt(n) * largest)
 
 
 def axpy(t: Any, d: Vector, x: Vector) -> Vector:
@@ -139,7 +235,7 @@ def rows_dot(history: Vector, v: Vector) -> jax.Array:
         wide = jnp.result_type(h, dtype)
         return jnp.real(_contracted(h.astype(wide).conj(), u.astype(wide), u.ndim)).astype(dtype)
 
-    return reduce(jnp.add, jax.tree.leaves(jax.tree.map(one, history, v)))
+    return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(one, history, v)))
 
 
 def rows_sum(coefficients: jax.Array, history: Vector) -> Vector:

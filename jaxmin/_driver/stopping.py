@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Box, Unbounded, gradient_norm
+from jaxmin._core.box import Box, Sizes, Unbounded, sizes
 from jaxmin._core.status import Status
 from jaxmin._core.typing import MaybeNone, Scalar
 
@@ -30,8 +30,7 @@ class Tested(NamedTuple):
     after: Any  # the method's state after the step
     nfev: Scalar  # [] int32, evaluations so far
     limits: Limits
-    box: Box | Unbounded
-    gnorm: Scalar | MaybeNone  # [] the norm that is compared with gtol; None for a method without a gradient
+    sizes: Sizes | MaybeNone  # after the step; None for a method without a gradient
 
     @property
     def moved(self) -> jax.Array:
@@ -78,7 +77,7 @@ class Stopping(NamedTuple):
 def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded) -> Tested:
     """The ``Tested`` of a step."""
     x, _, g = after.iterate
-    return Tested(before, after, nfev, limits, box, gradient_norm(x, g, box))
+    return Tested(before, after, nfev, limits, None if g is None else sizes(x, g, box))
 
 
 def of_method(wants: frozenset[str]) -> Stopping:
@@ -88,12 +87,12 @@ def of_method(wants: frozenset[str]) -> Stopping:
 
 def stationary(t: Tested) -> Scalar:
     """The gradient is small."""
-    return t.gnorm <= t.limits.gtol
+    return t.sizes.projected <= t.limits.gtol
 
 
 def _is_finite(t: Tested) -> Scalar:
     _, f, g = t.after.iterate
-    return jnp.isfinite(f) if g is None else jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
+    return jnp.isfinite(f) if g is None else jnp.isfinite(f) & jnp.isfinite(t.sizes.g)
 
 
 def _is_flat(t: Tested) -> Scalar:
@@ -118,8 +117,8 @@ def _is_at_floor(t: Tested) -> Scalar:
 
     The relative gradient does not depend on the units of x and f.
     """
-    x, f, _ = t.after.iterate
-    relative = t.gnorm * jnp.maximum(vec.max_abs(x), 1) / jnp.maximum(jnp.abs(f), 1)
+    f = t.after.iterate.f
+    relative = t.sizes.projected * jnp.maximum(t.sizes.x, 1) / jnp.maximum(jnp.abs(f), 1)
     return (t.after.status == Status.PRECISION_LOSS) & (relative <= t.limits.gtol)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import cond_in_batch
-from jaxmin._core.box import Unbounded
+from jaxmin._core.box import Unbounded, sizes
 from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
@@ -215,8 +215,7 @@ def _searched(parts, state, given):
     """Pass the trial to the search."""
     last, (x, f, g, _, box, ulp, going, at_x0) = state.iterate, given
     searching = going & state.direction.ready if parts.products else going
-    predicted = vec.dot(last.g, vec.sub(x, last.x))
-    slope = vec.dot(g, box.moving(x, state.d))
+    predicted, slope = vec.measure((last.g, vec.sub(x, last.x)), (g, box.moving(x, state.d)))
     start = Start(last.f, state.slope0, state.floor.noise.hides(last.f, ulp), jnp.inf)
     search = parts.linesearch.step(state.search, start, f, slope, predicted)
     accepted = at_x0 | (searching & search.done)
@@ -279,14 +278,14 @@ def _first_trial(parts, state, given, outcome, heading):
 def _state_after(parts, state, given, outcome, heading, t):
     """The state after the step, with the next trial."""
     box, ulp, iterate = given.box, given.ulp, outcome.iterate
-    gnorm = vec.max_abs(box.projected(iterate.x, iterate.g))
-    floor, doubtful = _floor_after(state, given, outcome, heading, gnorm, t)
+    size = sizes(iterate.x, iterate.g, box)
+    floor, doubtful = _floor_after(state, given, outcome, heading, size, t)
     d = vec.where(heading.usable, heading.d, state.d)
     usual = NextSearch(d, heading.slope0, jnp.zeros((), bool), Verdict.none(floor))
     # The direction must be replaced if it failed or if there is no progress.
     on = cond_in_batch(
         given.going & (heading.steepest | doubtful),
-        lambda: _replaced(state, outcome, heading, floor, ulp, gnorm, d),
+        lambda: _replaced(state, outcome, heading, floor, ulp, size.projected, d),
         lambda: usual,
     )
     floor = on.verdict.on(floor)
@@ -310,7 +309,7 @@ def _state_after(parts, state, given, outcome, heading, t):
     )
 
 
-def _floor_after(state, given, outcome, heading, gnorm, t):
+def _floor_after(state, given, outcome, heading, size, t):
     """The noise floor after the step, and whether it is time to judge."""
     step = Progress(
         at_x0=given.at_x0,
@@ -319,8 +318,8 @@ def _floor_after(state, given, outcome, heading, gnorm, t):
         f0=state.iterate.f,
         f=given.f,
         falls=outcome.slope < 0.5 * state.slope0,
-        gnorm=gnorm,
-        xnorm=vec.max_abs(outcome.iterate.x),
+        gnorm=size.projected,
+        xnorm=size.x,
         expected=jnp.abs(heading.slope0),
         natural=t,
     )

@@ -57,8 +57,8 @@ def start(x, radius):
 
 def to_edge(z, d, radius):
     """The tau >= 0 with |z + tau d| = Delta, for z inside."""
-    dd, zd = vec.dot(d, d), vec.dot(z, d)
-    gap = jnp.maximum(radius**2 - vec.dot(z, z), 0)
+    dd, zd, zz = vec.measure((d, d), (z, d), (z, z))
+    gap = jnp.maximum(radius**2 - zz, 0)
     return gap / (zd + jnp.sqrt(zd**2 + dd * gap))
 
 
@@ -121,17 +121,19 @@ def _agreement(state, trial, f, ulp):
     last, noise, at_x0 = state.iterate, state.noise, state.nit < 0
     x, _, g, Hs = trial
     s = vec.sub(x, last.x)
-    length = vec.norm(s)
-    predicted = -(vec.dot(last.g, s) + vec.dot(s, Hs) / 2)
+    products = (last.g, s), (s, Hs), (g, s), (s, s), (x, x)
+    gs_last, sHs, gs, ss, xx, s_max, x_max, g_max = vec.measure(*products, largest=(s, x, g))
+    length = vec.norm_from(ss, s_max, vec.size(s))
+    predicted = -(gs_last + sHs / 2)
     doubt = noise._replace(seen=0).hides(last.f, ulp)  # ``seen`` counts below, where the slopes agree
     # Within the noise of f the slopes at both ends give the decrease, by the trapezoid rule.
-    by_slopes = -(vec.dot(last.g, s) + vec.dot(g, s)) / 2
+    by_slopes = -(gs_last + gs) / 2
     hidden = (jnp.abs(f - last.f) <= doubt) & (predicted <= doubt)
     # If slopes and model agree and f does not, the noise of f is larger than its last place. A step that is short
     # compared with x shows how large.
-    finite = jnp.isfinite(f) & jnp.isfinite(vec.max_abs(g))
+    finite = jnp.isfinite(f) & jnp.isfinite(g_max)
     agree = jnp.abs(by_slopes - predicted) <= _AGREE * predicted
-    short = length <= jnp.sqrt(ulp) * vec.norm(x)
+    short = length <= jnp.sqrt(ulp) * vec.norm_from(xx, x_max, vec.size(x))
     strays = jnp.where(~at_x0 & finite & agree & short, jnp.abs(last.f - f - by_slopes), 0)
     seen = jnp.maximum(noise.seen, strays)
     widest = jnp.maximum(jnp.sqrt(ulp) * jnp.abs(noise.f_lowest), 2 * seen)

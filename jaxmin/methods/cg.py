@@ -62,11 +62,11 @@ def cg(eta: float = 0.4, linesearch: LineSearch | str | None = None) -> Method:
     def update(g, state, x, *, previous, accepted, restart):
         d, age = state
         y = vec.sub(g, previous.g)
-        dy = vec.dot(d, y)
+        dy, yg, yy, dg, dg_last, dd = vec.measure((d, y), (y, g), (y, y), (d, g), (d, previous.g), (d, d))
         restart = restart | (dy <= 0) | (age >= max(vec.size(x), 2))
         safe = jnp.where(restart, 1, dy)
-        beta = vec.dot(y, g) / safe - 2 * vec.dot(y, y) / safe * (vec.dot(d, g) / safe)
-        least = eta * vec.dot(d, previous.g) / jnp.where(restart, 1, vec.dot(d, d))
+        beta = yg / safe - 2 * yy / safe * (dg / safe)
+        least = eta * dg_last / jnp.where(restart, 1, dd)
         beta = jnp.where(restart, 0, jnp.maximum(beta, least))
         new = CGState(vec.axpy(beta, d, vec.scale(-1, g)), jnp.where(restart, 1, age + 1))
         return new.d, vec.where(accepted, new, state)

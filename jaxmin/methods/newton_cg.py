@@ -109,7 +109,7 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
     def _conjugate_gradient(state, Hd, gnorm):
         """One iteration of conjugate gradients for H z = -g [1, Algorithm 7.1]."""
         d, r, inner = state.along, state.r, state.inner + 1
-        rr, dHd = vec.dot(r, r), vec.dot(d, Hd)
+        rr, dHd = vec.measure((r, r), (d, Hd))
         convex = dHd > 0
         far = jnp.maximum(vec.norm(state.z), state.reach)
         far = jnp.where(far > 0, far, 1)

@@ -131,7 +131,8 @@ def trust_ncg(
         x, _, g = state.iterate
         free = box.free(x, g)
         g, Hd_free = box.only(free, g), box.only(free, Hd)
-        rr, dHd, gnorm = vec.dot(r, r), vec.dot(d, Hd), vec.norm(g)
+        rr, dHd, gg, g_max = vec.measure((r, r), (d, Hd), (g, g), largest=(g,))
+        gnorm = vec.norm_from(gg, g_max, vec.size(g))
         alpha = gnorm * rr / dHd
         inside = vec.axpy(alpha, d, z)
         leaves = ~(dHd > 0) | ~(vec.norm(inside) < state.radius)

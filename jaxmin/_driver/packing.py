@@ -1,0 +1,89 @@
+"""A loop whose numbers travel together: its floats as one array, its integers as another."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxmin._core import vector as vec
+from jaxmin._core.typing import Scalar
+
+C = TypeVar("C")
+# Vectors of at most this many numbers travel as the rows of one array,
+_SHORT = 64
+# unless it were the only array of more bytes than this. XLA runs a loop without one as a plain sequence of kernels.
+_SMALL = 512
+
+
+class Group(NamedTuple):
+    """Leaves of one shape that travel as the rows of one array."""
+
+    members: list[int]  # which leaves of the carry
+    dtype: Any  # of the array
+
+
+def while_loop(goes_on: Callable[[C], Scalar], step: Callable[[C], C], carry: C) -> C:
+    """``lax.while_loop(goes_on, step, carry)`` with fewer kernels on a CPU; not for a batch.
+
+    XLA makes one kernel of each number that a loop carries, and copies each number once a step. Each kernel computes
+    again all that its number depends on. The numbers of one array share a kernel, which computes this once. So do short
+    vectors. Under ``vmap`` the work would grow as the square of the number of leaves.
+
+    Args:
+      goes_on: [] bool, from the carry.
+      step: the next carry, from the carry.
+      carry: a pytree of arrays. Floats travel in the widest of their dtypes, bools as int32; long vectors and arrays of
+        other dtypes travel as they are.
+    """
+    leaves, tree = jax.tree.flatten(carry)
+    groups = _groups(leaves)
+    alone = sorted({*range(len(leaves))} - {i for group in groups for i in group.members})
+
+    def pack(carry: C) -> tuple[list[jax.Array], list[jax.Array]]:
+        new = jax.tree.leaves(carry)
+        rows = [[new[i].astype(group.dtype) for i in group.members] for group in groups]
+        return [new[i] for i in alone], list(map(_stacked, rows))
+
+    def unpack(packed: tuple[list[jax.Array], list[jax.Array]]) -> C:
+        found = dict(zip(alone, packed[0]))
+        for group, rows in zip(groups, packed[1]):
+            found |= {i: lax.index_in_dim(rows, k, keepdims=False) for k, i in enumerate(group.members)}
+        return tree.unflatten(found[i].astype(leaf.dtype) for i, leaf in enumerate(leaves))
+
+    return unpack(lax.while_loop(lambda p: goes_on(unpack(p)), lambda p: pack(step(unpack(p))), pack(carry)))
+
+
+def _groups(leaves: Sequence[jax.Array]) -> list[Group]:
+    """The groups of two leaves or more."""
+    found: dict[Any, list[int]] = {}
+    all_small = all(leaf.size * leaf.dtype.itemsize <= _SMALL for leaf in leaves)
+    for i, leaf in enumerate(leaves):
+        is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+        if leaf.ndim == 0 and (is_float or leaf.dtype in (jnp.bool_, jnp.int32)):
+            found.setdefault(float if is_float else int, []).append(i)
+        elif leaf.ndim == 1 and is_float and leaf.size <= _SHORT and not vec.typed_sharding(leaf):
+            found.setdefault((leaf.dtype, leaf.size), []).append(i)
+    groups = []
+    for kind, members in found.items():
+        dtype = jnp.int32 if kind is int else jnp.result_type(*(leaves[i].dtype for i in members))
+        small = len(members) * leaves[members[0]].size * jnp.dtype(dtype).itemsize <= _SMALL
+        if len(members) > 1 and (small or not all_small):
+            groups.append(Group(members, dtype))
+    return groups
+
+
+def _stacked(rows: Sequence[jax.Array]) -> jax.Array:
+    """The rows as one array.
+
+    A chain of selects becomes one kernel. A concatenation would not: XLA does not fuse it with the rows. The masks are
+    constants, since XLA would make a kernel of each mask that it computes.
+    """
+    shape = (len(rows), *rows[0].shape)
+    out = jnp.broadcast_to(rows[0], shape)
+    for k, row in enumerate(rows[1:], 1):
+        here = (np.arange(len(rows)) == k).reshape(-1, *[1] * row.ndim)
+        out = jnp.where(np.broadcast_to(here, shape), row, out)
+    return out
