@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ ENOUGH = 6  # digits that count as agreement; NIST certifies eleven
 # The options for every data set. A residual is a difference, so rounding changes the objective by more than its own
 # last digit. Gradients much below this gtol are noise.
 OPTIONS = {"gtol": 5e-9, "maxiter": 5_000, "maxfun": 10_000}
+CACHE_HELP = "where compiled programs are kept for the next run (default: %(default)s; '' for nowhere)"
 CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
 
 MODELS: dict[str, Callable[[Any, Any], jax.Array]] = {
@@ -160,6 +162,14 @@ def show_batch(name: str, n: int, seed: int = 0) -> None:
     print(f"  compile {to_compile:.2f} s, run {1e3 * to_run:.1f} ms, {1e6 * to_run / n:.1f} us a fit\n")
 
 
+def keep_programs(folder: str) -> None:
+    """Let JAX keep what it compiles for the next process, unless a folder is set or the name is empty."""
+    if folder and not getattr(jax.config, "jax_compilation_cache_dir", None):
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+        # By default JAX keeps only what took longer than a second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
@@ -168,8 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--problems", nargs="+", default=nist.NAMES, help=listed, **known)
     parser.add_argument("--batch", type=int, default=1000, metavar="N", help="fits at once (default: 1000)")
     parser.add_argument("--batch-problem", default="Misra1a", help="their data set (default: Misra1a)", **known)
+    parser.add_argument("--cache", default="~/.cache/jaxmin", metavar="DIR", help=CACHE_HELP)
     options = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)  # float32 has fewer digits than are certified
+    keep_programs(options.cache)
 
     platform = jax.devices()[0].platform
     print(f"NIST StRD regressions by jaxmin.minimize in float64 on {platform}, from both official starts")

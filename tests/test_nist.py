@@ -1,5 +1,6 @@
 """The certified regressions in the package are fitted to their certified values, and `python -m jaxmin` runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -104,10 +105,13 @@ def test_eight_of_the_ten_fits_are_the_certified_ones(fits):
     assert sum(agreed) >= 8
 
 
-def test_command_line():
+def test_command_line(tmp_path):
     command = [sys.executable, "-m", "jaxmin", "--problems", "Misra1a", "BoxBOD", "--batch", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    command += ["--cache", str(tmp_path / "programs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
+    assert any((tmp_path / "programs").iterdir())  # for the next run
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 100
     assert "Misra1a: 14 observations, 2 parameters, lower difficulty" in lines

@@ -84,6 +84,12 @@ def test_derivatives_are_those_of_the_plain_formulas(n):
     np.testing.assert_allclose(batch[1], jax.grad(plain)(y, x, z), rtol=1e-12, atol=1e-13)
 
 
+def test_dot_is_linear():
+    x, y, _ = vectors(45)
+    (back,) = jax.linear_transpose(lambda u: vec.dot(y, u), x)(2.0)
+    np.testing.assert_allclose(back, 2 * y)
+
+
 def test_one_pass_is_one_kernel():
     """On a CPU: the reduction is one operation of the program, whatever is measured."""
     program = jax.jit(measured).lower(*vectors(100)).compile().as_text()

@@ -39,14 +39,22 @@ def size(x: Vector) -> int:
 
 
 def dot(a: Vector, b: Vector) -> Scalar:
-    """The real inner product a . b."""
-    return measure((a, b))[0]
+    """The real inner product a . b; linear in each, so that it has derivatives of every kind."""
+    dtype = scalar_dtype(a)
+
+    def one(u: jax.Array, v: jax.Array) -> Scalar:
+        u, v = u.astype(jnp.result_type(u, dtype)), v.astype(jnp.result_type(v, dtype))
+        return jnp.real(_contracted(u.conj(), v, u.ndim)).astype(dtype)
+
+    parts = jax.tree.leaves(jax.tree.map(one, a, b))
+    return functools.reduce(jnp.add, parts, jnp.zeros((), dtype))
 
 
 def measure(*pairs: tuple[Vector, Vector], largest: Sequence[Vector] = ()) -> list[Scalar]:
     """The inner product a . b of each pair, then the infinity norm of each vector in ``largest``.
 
-    On a CPU flat vectors of one length are read in one pass, by one kernel.
+    On a CPU flat vectors of one length are read in one pass, by one kernel: faster than :func:`dot`. Its derivatives
+    are exact, but a function of it that is linear cannot be transposed.
     """
     vectors = [*(u for pair in pairs for u in pair), *largest]
     if not (jax.default_backend() == "cpu" and all(_is_flat(u) and u.shape == vectors[0].shape for u in vectors)):
@@ -62,7 +70,7 @@ def _is_flat(u: Vector) -> bool:
 
 
 def _one_by_one(pairs: Pairs, largest: Sequence[Vector]) -> list[Scalar]:
-    return [_dot(*pair) for pair in pairs] + [_max_abs(u) for u in largest]
+    return [dot(*pair) for pair in pairs] + [_max_abs(u) for u in largest]
 
 
 @jax.custom_jvp
@@ -99,36 +107,29 @@ def _apart(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], li
     return _one_by_one(pairs, ()), _one_by_one((), largest)
 
 
+@functools.cache
+def _joined(joins: tuple[Callable[..., Scalar], ...]) -> Callable[..., list[Scalar]]:
+    """The function that joins several pairs of numbers; always the same object, so that programs compare."""
+    return lambda u, v: [join(a, b) for join, a, b in zip(joins, u, v, strict=True)]
+
+
 def _reduced(terms: Sequence[jax.Array], joins: Sequence[Callable[..., Scalar]]) -> list[Scalar]:
     """Each of the vectors reduced by its function, from 0 on: one kernel."""
     n = terms[0].size
     columns = _PARTIAL_SUMS if n >= _LONG else 1
-    parts = _PARTS if n >= _VERY_LONG else 1
-    whole = n - n % (columns * parts)
+    rows = n // columns
+    parts = math.gcd(rows, _PARTS) if n >= _VERY_LONG else 1
     # Element i belongs to column i % columns, so that all columns of a row lie side by side in memory.
-    split = [u[:whole].reshape(parts, -1, columns)[:, :, k] for u in terms for k in range(columns)]
+    split = [u[: rows * columns].reshape(parts, -1, columns)[:, :, k] for u in terms for k in range(columns)]
     of_column = [join for join in joins for _ in range(columns)]
     zeros = [jnp.zeros((), u.dtype) for u in split]
-    found = lax.reduce(
-        split, zeros, lambda u, v: [join(a, b) for join, a, b in zip(of_column, u, v, strict=True)], (1,)
-    )
+    found = lax.reduce(split, zeros, _joined(tuple(of_column)), (1,))
     totals = []
     for k, (term, join) in enumerate(zip(terms, joins, strict=True)):
         total = functools.reduce(join, found[k * columns : (k + 1) * columns])
         total = total[0] if parts == 1 else lax.reduce(total, jnp.zeros((), total.dtype), join, (0,))
-        totals.append(functools.reduce(join, [term[i] for i in range(whole, n)], total))
+        totals.append(functools.reduce(join, [term[i] for i in range(rows * columns, n)], total))
     return totals
-
-
-def _dot(a: Vector, b: Vector) -> Scalar:
-    dtype = scalar_dtype(a)
-
-    def one(u: jax.Array, v: jax.Array) -> Scalar:
-        u, v = u.astype(jnp.result_type(u, dtype)), v.astype(jnp.result_type(v, dtype))
-        return jnp.real(_contracted(u.conj(), v, u.ndim)).astype(dtype)
-
-    parts = jax.tree.leaves(jax.tree.map(one, a, b))
-    return functools.reduce(jnp.add, parts, jnp.zeros((), dtype))
 
 
 def _contracted(u: jax.Array, v: jax.Array, axes: int) -> jax.Array:

@@ -12,9 +12,9 @@ from jaxmin._core import vector as vec
 from jaxmin._core.typing import Scalar
 
 C = TypeVar("C")
-# Vectors of at most this many numbers travel as the rows of one array,
+# Vectors of at most this many numbers travel as the rows of one array.
 _SHORT = 64
-# unless it were the only array of more bytes than this. XLA runs a loop without one as a plain sequence of kernels.
+# XLA runs a loop without any array of more bytes than this as a plain sequence of kernels, which is faster.
 _SMALL = 512
 
 
@@ -69,9 +69,10 @@ def _groups(leaves: Sequence[jax.Array]) -> list[Group]:
     groups = []
     for kind, members in found.items():
         dtype = jnp.int32 if kind is int else jnp.result_type(*(leaves[i].dtype for i in members))
-        small = len(members) * leaves[members[0]].size * jnp.dtype(dtype).itemsize <= _SMALL
-        if len(members) > 1 and (small or not all_small):
-            groups.append(Group(members, dtype))
+        row = leaves[members[0]].size * jnp.dtype(dtype).itemsize
+        most = max(1, _SMALL // max(row, 1)) if all_small else len(members)
+        parts = (members[k : k + most] for k in range(0, len(members), most))
+        groups += [Group(part, dtype) for part in parts if len(part) > 1]
     return groups
 
 

@@ -244,7 +244,7 @@ def _headed(parts, state, given, outcome):
     )
     found = going & state.stays & memory.ready if parts.products else accepted
     d = box.only(free, d)
-    slope = vec.dot(g, d)
+    (slope,) = vec.measure((g, d))
     usable = found & (slope < 0) & (slope > -jnp.inf)
     steepest = (found & ~usable) | (failed & ~state.fresh)
     g = box.only(box.free(iterate.x, iterate.g), iterate.g)
@@ -333,7 +333,7 @@ def _replaced(state, outcome, heading, floor, ulp, gnorm, d):
     downhill = vec.where(heading.steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
     # The steepest descent in the units of x: each variable moves in proportion to its size [2, Section 7.1].
     scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
-    slope_scaled = vec.dot(g, scaled)
+    (slope_scaled,) = vec.measure((g, scaled))
     why = Doubt(
         failed=outcome.failed,
         last_resort=state.fresh,

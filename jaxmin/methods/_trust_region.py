@@ -122,12 +122,12 @@ def _agreement(state, trial, f, ulp):
     x, _, g, Hs = trial
     s = vec.sub(x, last.x)
     products = (last.g, s), (s, Hs), (g, s), (s, s), (x, x)
-    gs_last, sHs, gs, ss, xx, s_max, x_max, g_max = vec.measure(*products, largest=(s, x, g))
+    last_gs, s_Hs, gs, ss, xx, s_max, x_max, g_max = vec.measure(*products, largest=(s, x, g))
     length = vec.norm_from(ss, s_max, vec.size(s))
-    predicted = -(gs_last + sHs / 2)
+    predicted = -(last_gs + s_Hs / 2)
     doubt = noise._replace(seen=0).hides(last.f, ulp)  # ``seen`` counts below, where the slopes agree
     # Within the noise of f the slopes at both ends give the decrease, by the trapezoid rule.
-    by_slopes = -(gs_last + gs) / 2
+    by_slopes = -(last_gs + gs) / 2
     hidden = (jnp.abs(f - last.f) <= doubt) & (predicted <= doubt)
     # If slopes and model agree and f does not, the noise of f is larger than its last place. A step that is short
     # compared with x shows how large.

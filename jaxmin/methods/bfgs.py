@@ -69,7 +69,8 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
         Hy = jnp.where(empty, scale * y, Dense(state.H).times(y))
         rho = 1 / sy
         # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T = H + rho (s v^T + v s^T)
-        v = 0.5 * (1 + rho * vec.dot(y, Hy)) * s - Hy
+        (yHy,) = vec.measure((y, Hy))
+        v = 0.5 * (1 + rho * yHy) * s - Hy
         H = jnp.where(store, before + rho * (s[:, None] * v[None, :] + v[:, None] * s[None, :]), state.H)
 
         empty = empty & ~store

@@ -115,7 +115,7 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
         far = jnp.where(far > 0, far, 1)
         z = vec.axpy(jnp.where(convex, gnorm * rr / dHd, far / vec.norm(d)), d, state.z)
         r = vec.axpy(rr / dHd, Hd, r)
-        rr_new, fall = vec.dot(r, r), rr * rr / dHd
+        (rr_new,), fall = vec.measure((r, r)), rr * rr / dHd
         falls = state.falls + fall
         # The residual depends on the units of the variables. If they differ much, it is small long before the step has
         # moved all variables. The decrease of the model does not depend on the units [2].

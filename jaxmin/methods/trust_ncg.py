@@ -139,7 +139,7 @@ def trust_ncg(
         tau = _trust_region.to_edge(z, d, state.radius)
         t = jnp.where(leaves, tau, alpha)
         z, Hz, r = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz), vec.axpy(t / gnorm, Hd_free, r)
-        rr_new = vec.dot(r, r)
+        (rr_new,) = vec.measure((r, r))
         inner = state.inner + 1
         small = jnp.sqrt(rr_new) <= jnp.minimum(0.5, jnp.sqrt(gnorm))
         limit = 20 * vec.size(d) if max_inner is None else max_inner
@@ -161,9 +161,9 @@ def trust_ncg(
     def _bend(state, Hs, box):
         """Make the bent step the next trial if the model falls along it; else begin a shorter step."""
         s, length = state.along, vec.norm(state.z)
-        slope = vec.dot(state.iterate.g, s)
-        falls = (slope < 0) & (slope + vec.dot(s, Hs) / 2 <= _FALLS * slope)
-        nowhere = ~(vec.max_abs(s) > 0)  # judge ends the solve then
+        slope, s_Hs, longest = vec.measure((state.iterate.g, s), (s, Hs), largest=(s,))
+        falls = (slope < 0) & (slope + s_Hs / 2 <= _FALLS * slope)
+        nowhere = ~(longest > 0)  # judge ends the solve then
         taken = state._replace(
             trial=box.clip(vec.add(state.iterate.x, state.z)),
             stays=jnp.zeros((), bool),

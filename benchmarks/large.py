@@ -1,0 +1,106 @@
+"""Large problems: time of an iteration and memory of ``lbfgs``, against the least that its algorithm can do.
+
+    python benchmarks/large.py
+    python benchmarks/large.py --sizes 10000 1000000 --jsonl large.jsonl
+
+The least is one evaluation of f with its gradient, and four products with the histories of m pairs: H g needs two with
+S and two with Y. Memory is what XLA plans for the program (arguments, results and temporary arrays), in vectors like x;
+two histories of 10 pairs are 20. float32, one thread; times are the least of several runs, of processor time.
+"""
+
+import argparse
+import json
+import time
+
+import one_thread  # isort: skip  # noqa: F401
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmin
+
+PAIRS = 10
+COLUMNS = ("n", "bounds", "iteration ms", "least ms", "ratio", "evaluation ms", "product ms", "vectors")
+
+
+def smoothing(x, y):
+    """A robust smoothing spline: about a hundred iterations at every size."""
+    r = x - y
+    return jnp.sum(jnp.sqrt(1 + r * r) - 1) + 20 * jnp.sum((x[1:] - x[:-1]) ** 2)
+
+
+def wave(n):
+    """Noisy data with outliers, which are the start too."""
+    rng = np.random.default_rng(0)
+    noise = 0.3 * rng.standard_normal(n) + 5 * (rng.random(n) < 0.05)
+    return jnp.asarray(np.sin(2 * np.pi * np.arange(n) / 50) + noise, jnp.float32)
+
+
+def least_time(run, repeats):
+    """Seconds of processor time."""
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        begin = time.process_time()
+        jax.block_until_ready(run())
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
+def repeated(step, times):
+    """``step`` (a vector from a vector) so many times, in one program."""
+    return lambda x, *rest: jax.lax.fori_loop(0, times, lambda _, x: step(x, *rest), x)
+
+
+def per_call(step, arguments, repeats, times=20):
+    """Seconds of one step in a loop."""
+    program = jax.jit(repeated(step, times)).lower(*arguments).compile()
+    return least_time(lambda: program(*arguments), repeats) / times
+
+
+def measure(n, bounded, options):
+    y = wave(n)
+    bounds = jaxmin.Bounds(-1.0, 2.0) if bounded else None
+
+    def solve(x0, y, maxiter):
+        limits = {"gtol": 0.0, "maxiter": maxiter}
+        res = jaxmin.minimize(smoothing, x0, (y,), bounds=bounds, options=limits)
+        return res.x, res.fun, res.nit, res.nfev
+
+    program = jax.jit(solve).lower(y, y, 0).compile()
+    few, many = (least_time(lambda k=k: program(y, y, k), options.repeats) for k in (PAIRS, PAIRS + options.iterations))
+    *_, nfev = program(y, y, PAIRS + options.iterations)
+    evaluations = (int(nfev) - int(program(y, y, PAIRS)[3])) / options.iterations
+    iteration = (many - few) / options.iterations
+
+    evaluation = per_call(lambda x, y: x - 1e-3 * jax.grad(smoothing)(x, y), (y, y), options.repeats)
+    rows = jnp.ones((PAIRS, n), jnp.float32) * 1e-3
+    product = per_call(lambda x, rows: x + 1e-6 * (rows @ x)[0], (y, rows), options.repeats)
+    least = evaluations * evaluation + 4 * product
+    plan = program.memory_analysis()
+    bytes_in_all = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+    row = (n, bounded, iteration, least, iteration / least, evaluation, product, bytes_in_all / y.nbytes)
+    return dict(zip(COLUMNS, row, strict=True)) | {"evaluations an iteration": evaluations}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
+    parser.add_argument("--iterations", type=int, default=30, help="that are timed, after the first 10")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--jsonl", metavar="FILE", help="add each row there")
+    options = parser.parse_args()
+    print("".join(f"{name:>15}" for name in COLUMNS))
+    for n in options.sizes:
+        for bounded in (False, True):
+            row = measure(n, bounded, options)
+            values = (row[name] * (1e3 if name.endswith("ms") else 1) for name in COLUMNS)
+            cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+            print("".join(f"{cell:>15}" for cell in cells), flush=True)
+            if options.jsonl:
+                with open(options.jsonl, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
