@@ -9,7 +9,7 @@ from jaxmin._core.batch_cond import cond_in_batch
 
 def root(x, shift):
     """Of |x|; only the thorough way knows of negative x."""
-    return cond_in_batch(x < 0, lambda: jnp.sqrt(jnp.abs(x)) + shift, lambda: jnp.sqrt(x) + shift)
+    return cond_in_batch(x < 0, lambda: jnp.sqrt(jnp.abs(x)) + shift, lambda: jnp.sqrt(x) + shift, 1)
 
 
 def test_alone_in_a_batch_and_in_a_batch_of_batches():
@@ -29,7 +29,7 @@ def test_a_batch_takes_the_thorough_way_as_a_whole_and_only_where_a_lane_needs_i
         jax.debug.callback(lambda: taken.append(True))
         return x
 
-    batch = jax.jit(jax.vmap(lambda x: cond_in_batch(x < 0, lambda: noted(-x), lambda: x)))
+    batch = jax.jit(jax.vmap(lambda x: cond_in_batch(x < 0, lambda: noted(-x), lambda: x, 1)))
     jax.block_until_ready(batch(np.array([1.0, 2.0])))
     jax.effects_barrier()
     assert not taken

@@ -1,4 +1,4 @@
-"""Rare work, skipped in a batch unless some lane needs it."""
+"""Code that is not the same for one solve and for a batch of them."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,50 @@ from jax import lax
 
 from jaxmin._core.typing import PyTree, Scalar
 
+# From this many variables on a branch is cheaper than the passes over vectors that it saves.
+_MANY_VARIABLES = 2**15
 
-def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
+
+def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree], n: int) -> PyTree:
     """``thorough()``, which ``usual()`` equals wherever ``needed`` is false.
 
-    An unbatched solve always runs ``thorough``: for a few scalars that is cheaper than a branch. A batch under ``vmap``
-    branches as a whole, and runs ``thorough`` in the steps in which some lane needs it.
+    A batch under ``vmap`` branches as a whole, and runs ``thorough`` in the steps in which some lane needs it. A solve
+    of many variables branches too. Any other solve always runs ``thorough``: that is cheaper than a branch.
 
     Args:
       needed: [] bool.
       thorough, usual: functions without arguments whose results have the same structure; they close over their inputs.
+      n: the number of variables.
     """
-    return lax.cond(_always_alone(needed), thorough, usual)
+    branches = anywhere if n >= _MANY_VARIABLES else _always_alone
+    return lax.cond(branches(needed), thorough, usual)
+
+
+def unless_batched(alone: Callable[..., PyTree], plain: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """``alone``, which has the results of ``plain`` up to rounding; ``plain`` under ``vmap`` and for derivatives.
+
+    Only a transformation that transposes it fails, such as ``jax.linear_transpose``.
+    """
+
+    @jax.custom_jvp
+    def function(*args: PyTree) -> PyTree:
+        return unbatched(*args)
+
+    @jax.custom_batching.custom_vmap
+    def unbatched(*args: PyTree) -> PyTree:
+        return alone(*args)
+
+    @unbatched.def_vmap
+    def in_batch(size: int, split: list[PyTree], *args: PyTree) -> tuple[PyTree, PyTree]:
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(split))
+        out = jax.vmap(plain, axes, axis_size=size)(*args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    @function.defjvp
+    def derivative(primals: tuple[PyTree, ...], tangents: tuple[PyTree, ...]) -> tuple[PyTree, PyTree]:
+        return function(*primals), jax.jvp(plain, primals, tangents)[1]
+
+    return function
 
 
 def _of_a_batch(alone: Callable[[Scalar], Scalar]) -> Callable[[Scalar], Scalar]:

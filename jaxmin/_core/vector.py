@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxmin._core.batch_cond import unless_batched
 from jaxmin._core.typing import PyTree, Scalar, Vector
 
 Pairs: TypeAlias = Sequence[tuple[Vector, Vector]]
@@ -58,7 +59,8 @@ def measure(*pairs: tuple[Vector, Vector], largest: Sequence[Vector] = ()) -> li
     """
     vectors = [*(u for pair in pairs for u in pair), *largest]
     if not (jax.default_backend() == "cpu" and all(_is_flat(u) and u.shape == vectors[0].shape for u in vectors)):
-        return _one_by_one(pairs, largest)
+        products, norms = _apart(pairs, largest)
+        return products + norms
     distinct = {id(u): u for u in largest}
     products, norms = _at_once(list(pairs), list(distinct.values()))
     known = dict(zip(distinct, norms, strict=True))
@@ -69,24 +71,11 @@ def _is_flat(u: Vector) -> bool:
     return isinstance(u, jax.Array) and u.ndim == 1 and not jnp.iscomplexobj(u) and not typed_sharding(u)
 
 
-def _one_by_one(pairs: Pairs, largest: Sequence[Vector]) -> list[Scalar]:
-    return [dot(*pair) for pair in pairs] + [_max_abs(u) for u in largest]
+def _apart(pairs: Pairs, largest: Sequence[Vector]) -> tuple[list[Scalar], list[Scalar]]:
+    return [dot(*pair) for pair in pairs], [_max_abs(u) for u in largest]
 
 
-@jax.custom_jvp
-def _at_once(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
-    """The inner products and the infinity norms, in one pass over the vectors."""
-    return _unless_batched(pairs, largest)
-
-
-@_at_once.defjvp
-def _derivative_at_once(primals: Any, tangents: Any) -> Any:
-    # JAX's own rule for a reduction of several numbers builds a tree of concatenations.
-    return _at_once(*primals), jax.jvp(_apart, primals, tangents)[1]
-
-
-@jax.custom_batching.custom_vmap
-def _unless_batched(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
+def _in_one_pass(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
     wide = [(u.astype(scalar_dtype(u)), v.astype(scalar_dtype(u))) for u, v in pairs]
     sums = [u * v for u, v in wide]
     # On a CPU, XLA's maximum of some thousand numbers ignores NaN (openxla/xla#21461), so infinity stands for NaN.
@@ -95,16 +84,8 @@ def _unless_batched(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Sc
     return totals[: len(sums)], [jnp.where(u < jnp.inf, u, jnp.nan) for u in totals[len(sums) :]]
 
 
-@_unless_batched.def_vmap
-def _of_a_batch(size: int, split: Any, pairs: Pairs, largest: Sequence[jax.Array]) -> Any:
-    # Each kernel has the work of many lanes, so that it does not pay to join them.
-    axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(split))
-    out = jax.vmap(_apart, axes, axis_size=size)(pairs, largest)
-    return out, jax.tree.map(lambda _: True, out)
-
-
-def _apart(pairs: Pairs, largest: Sequence[jax.Array]) -> tuple[list[Scalar], list[Scalar]]:
-    return _one_by_one(pairs, ()), _one_by_one((), largest)
+# In a batch each kernel has the work of many lanes, so that it does not pay to join them.
+_at_once = unless_batched(_in_one_pass, _apart)
 
 
 @functools.cache
@@ -214,18 +195,24 @@ def write_row(history: Vector, slot: Scalar, row: Vector, when: Scalar) -> Vecto
         hot = jnp.arange(h.shape[0]) == slot
         return jnp.where(hot.reshape(-1, *[1] * r.ndim) & when, r, h)
 
-    def in_place(h: jax.Array, r: jax.Array) -> jax.Array:
-        if r.ndim > 1:
-            # A product treats rows of several axes as a matrix. XLA would then write the row a second time, into a
-            # copy of the whole history. A write in a branch of its own prevents that.
-            return lax.cond(when, lambda: lax.dynamic_update_index_in_dim(h, r, slot, 0), lambda: h)
-        old = lax.dynamic_index_in_dim(h, slot, keepdims=False)
-        return lax.dynamic_update_index_in_dim(h, jnp.where(when, r, old), slot, 0)
-
     def one(h: jax.Array, r: jax.Array) -> jax.Array:
-        return masked(h, r) if h.size <= _MASKED_WRITE_MAX else in_place(h, r)
+        return masked(h, r) if h.size <= _MASKED_WRITE_MAX else _write_in_place(h, slot, r, when)
 
     return jax.tree.map(one, history, row)
+
+
+def _write_in_branch(h: jax.Array, slot: Scalar, r: jax.Array, when: Scalar) -> jax.Array:
+    # In a branch of its own XLA writes the row once: elsewhere it would read it and write it again.
+    return lax.cond(when, lambda: lax.dynamic_update_index_in_dim(h, r, slot, 0), lambda: h)
+
+
+def _write_or_keep(h: jax.Array, slot: Scalar, r: jax.Array, when: Scalar) -> jax.Array:
+    # In a batch a branch would be a select of whole histories.
+    old = lax.dynamic_index_in_dim(h, slot, keepdims=False)
+    return lax.dynamic_update_index_in_dim(h, jnp.where(when, r, old), slot, 0)
+
+
+_write_in_place = unless_batched(_write_in_branch, _write_or_keep)
 
 
 def rows_dot(history: Vector, v: Vector) -> jax.Array:

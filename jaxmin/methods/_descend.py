@@ -287,6 +287,7 @@ def _state_after(parts, state, given, outcome, heading, t):
         given.going & (heading.steepest | doubtful),
         lambda: _replaced(state, outcome, heading, floor, ulp, size.projected, d),
         lambda: usual,
+        vec.size(given.x),
     )
     floor = on.verdict.on(floor)
     ahead = Start(iterate.f, on.slope0, floor.noise.hides(iterate.f, ulp), jnp.inf)
