@@ -1,0 +1,140 @@
+"""How long the first answer takes: compilation against the size of f, of jaxmin and its peers.
+
+    python benchmarks/compile.py
+    python benchmarks/compile.py --functions network scan --solvers "jaxmin lbfgs" "optax lbfgs" --jsonl compile.jsonl
+
+Each solver is traced and compiled from nothing, several times, without a persistent cache; the least processor time
+counts. "over f" is the ratio to f and its gradient alone, compiled the same way; "added" is the difference.
+"""
+
+import argparse
+import json
+import time
+from typing import Any, NamedTuple
+
+import one_thread  # isort: skip  # noqa: F401
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peers
+from jax.flatten_util import ravel_pytree
+
+import jaxmin
+
+FLOOR = "value and gradient"
+COLUMNS = ("function", "solver", "seconds", "over f", "added", "over ours")
+
+
+class Function(NamedTuple):
+    fun: Any
+    x0: Any  # [n]
+
+
+def rosenbrock(n):
+    fun = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    return Function(fun, jnp.where(jnp.arange(n) % 2, 1.0, -1.2))
+
+
+def network():
+    """A residual network of 24 layers of 32 units, on 64 rows."""
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.standard_normal((64, 32)), jnp.float32)
+    flat, unravel = ravel_pytree([jnp.asarray(0.2 * rng.standard_normal((32, 32)), jnp.float32) for _ in range(24)])
+
+    def fun(x):
+        h = rows
+        for W in unravel(x):
+            h = h + jnp.tanh(h @ W)
+        return jnp.mean((h - 1) ** 2)
+
+    return Function(fun, flat)
+
+
+def scan():
+    """200 Euler steps of predator and prey, four parameters."""
+    wanted = jnp.sin(jnp.arange(200.0))[:, None]
+
+    def fun(p):
+        def step(y, _):
+            y = y + 0.02 * jnp.stack([p[0] * y[0] - p[1] * y[0] * y[1], p[3] * y[0] * y[1] - p[2] * y[1]])
+            return y, y
+
+        _, path = jax.lax.scan(step, jnp.ones(2), length=200)
+        return jnp.mean((path - wanted) ** 2)
+
+    return Function(fun, jnp.asarray([1.0, 0.5, 1.0, 0.5]))
+
+
+FUNCTIONS = {
+    "rosenbrock 2": lambda: rosenbrock(2),
+    "rosenbrock 10": lambda: rosenbrock(10),
+    "network": network,
+    "scan": scan,
+}
+
+
+def value_and_gradient(fun, x0, args, limits):
+    return jax.jit(jax.value_and_grad(fun)).lower(x0).compile()
+
+
+@peers.whole
+def bounded(fun, x0, limits):
+    res = jaxmin.minimize(fun, x0, bounds=jaxmin.Bounds(-10.0, 10.0), options=limits._asdict())
+    return peers.Found(res.x, res.nit, res.nfev)
+
+
+SOLVERS = {
+    FLOOR: value_and_gradient,
+    "jaxmin lbfgs": peers.SOLVERS["jaxmin lbfgs"].build,
+    "jaxmin lbfgs, bounds": bounded,
+    "jaxmin bfgs": peers.SOLVERS["jaxmin bfgs"].build,
+    "jaxmin trust_ncg": peers.jaxmin_whole("trust_ncg"),
+    "optax lbfgs": peers.SOLVERS["optax lbfgs"].build,
+    "jaxopt LBFGS": peers.SOLVERS["jaxopt LBFGS"].build,
+    "optimistix LBFGS": peers.SOLVERS["optimistix LBFGS"].build,
+    "optimistix BFGS": peers.SOLVERS["optimistix BFGS"].build,
+}
+FEW_VARIABLES = {"jaxmin bfgs": 1000, "optimistix BFGS": 1000}  # their memory grows as n squared
+
+
+def seconds(build, function, times):
+    """The least processor time of a compilation from nothing."""
+    least = float("inf")
+    for _ in range(times):
+        jax.clear_caches()
+        fresh = lambda x: function.fun(x)
+        begin = time.process_time()
+        build(fresh, function.x0, (), peers.Limits())
+        least = min(least, time.process_time() - begin)
+    return least
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--functions", nargs="+", default=list(FUNCTIONS), choices=FUNCTIONS)
+    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=SOLVERS)
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--jsonl", metavar="FILE", help="add each row there")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.jit(lambda x: x + 1).lower(jnp.ones(3)).compile()  # the start of the back end is not compile time
+    print(f"{COLUMNS[0]:<16}{COLUMNS[1]:<22}" + "".join(f"{name:>11}" for name in COLUMNS[2:]))
+    for name in options.functions:
+        function = FUNCTIONS[name]()
+        found = {}
+        for solver in dict.fromkeys([FLOOR, "jaxmin lbfgs", *options.solvers]):
+            if function.x0.size > FEW_VARIABLES.get(solver, function.x0.size):
+                continue
+            found[solver] = took = seconds(SOLVERS[solver], function, options.times)
+            row = (name, solver, took, took / found[FLOOR], took - found[FLOOR], None)
+            if "jaxmin lbfgs" in found:
+                row = (*row[:-1], took / found["jaxmin lbfgs"])
+            cells = ("" if value is None else f"{value:.2f}" for value in row[2:])
+            print(f"{name:<16}{solver:<22}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+            if options.jsonl:
+                with open(options.jsonl, "a") as file:
+                    file.write(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
