@@ -148,16 +148,19 @@ class Unbounded(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The infinity norms at a point."""
+    """The norms at a point."""
 
-    x: Scalar  # []
-    g: Scalar  # [] of the gradient
-    projected: Scalar  # [] of the projected gradient, which the stopping test compares with gtol
+    x: Scalar  # [] the infinity norm of x
+    g: Scalar  # [] that of the gradient
+    projected: Scalar  # [] that of the projected gradient, which the stopping test compares with gtol
+    free: Scalar  # [] the 2-norm of the gradient over the free variables
 
 
 def sizes(x: Vector, g: Vector, box: Box | Unbounded) -> Sizes:
-    """The :class:`Sizes` at x."""
-    return Sizes(*vec.measure(largest=(x, g, box.projected(x, g))))
+    """The :class:`Sizes` at x, measured in one pass."""
+    free = box.only(box.free(x, g), g)
+    square, of_x, of_g, projected, largest = vec.measure((free, free), largest=(x, g, box.projected(x, g), free))
+    return Sizes(of_x, of_g, projected, vec.norm_from(square, largest, vec.size(g)))
 
 
 def gradient_norm(x: Vector, g: Vector | None, box: Box | Unbounded = Unbounded()) -> Scalar | MaybeNone:

@@ -118,8 +118,9 @@ def _is_at_floor(t: Tested) -> Scalar:
     The relative gradient does not depend on the units of x and f.
     """
     f = t.after.iterate.f
-    relative = t.sizes.projected * jnp.maximum(t.sizes.x, 1) / jnp.maximum(jnp.abs(f), 1)
-    return (t.after.status == Status.PRECISION_LOSS) & (relative <= t.limits.gtol)
+    # Multiplied out: XLA makes a kernel of each division.
+    small = t.sizes.projected * jnp.maximum(t.sizes.x, 1) <= t.limits.gtol * jnp.maximum(jnp.abs(f), 1)
+    return (t.after.status == Status.PRECISION_LOSS) & small
 
 
 def _is_narrow(t: Tested) -> Scalar:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import cond_in_batch
-from jaxmin._core.box import Unbounded, sizes
+from jaxmin._core.box import Sizes, Unbounded, sizes
 from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
 from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
@@ -93,7 +93,7 @@ class Heading(NamedTuple):
     steepest: Any  # [] bool: the steepest descent replaces it
     fresh: Any  # [] bool: the search is along the steepest descent, since another direction failed
     g: Any  # like params: the gradient at the iterate, 0 for variables that are not free
-    norm: Any  # [] the 2-norm of g
+    sizes: Sizes  # at the iterate
     slope0: Any  # [] the slope along the direction of the search
 
 
@@ -248,7 +248,8 @@ def _headed(parts, state, given, outcome):
     usable = found & (slope < 0) & (slope > -jnp.inf)
     steepest = (found & ~usable) | (failed & ~state.fresh)
     g = box.only(box.free(iterate.x, iterate.g), iterate.g)
-    norm = vec.norm(g)
+    size = sizes(iterate.x, iterate.g, box)
+    norm = size.free
     return Heading(
         memory=memory,
         d=d,
@@ -257,7 +258,7 @@ def _headed(parts, state, given, outcome):
         steepest=steepest,
         fresh=~usable & (state.fresh | steepest),
         g=g,
-        norm=norm,
+        sizes=size,
         slope0=jnp.where(usable, slope, jnp.where(steepest, -norm * jnp.minimum(1, norm), state.slope0)),
     )
 
@@ -278,14 +279,13 @@ def _first_trial(parts, state, given, outcome, heading):
 def _state_after(parts, state, given, outcome, heading, t):
     """The state after the step, with the next trial."""
     box, ulp, iterate = given.box, given.ulp, outcome.iterate
-    size = sizes(iterate.x, iterate.g, box)
-    floor, doubtful = _floor_after(state, given, outcome, heading, size, t)
+    floor, doubtful = _floor_after(state, given, outcome, heading, t)
     d = vec.where(heading.usable, heading.d, state.d)
     usual = NextSearch(d, heading.slope0, jnp.zeros((), bool), Verdict.none(floor))
     # The direction must be replaced if it failed or if there is no progress.
     on = cond_in_batch(
         given.going & (heading.steepest | doubtful),
-        lambda: _replaced(state, outcome, heading, floor, ulp, size.projected, d),
+        lambda: _replaced(state, outcome, heading, floor, ulp, d),
         lambda: usual,
         vec.size(given.x),
     )
@@ -310,7 +310,7 @@ def _state_after(parts, state, given, outcome, heading, t):
     )
 
 
-def _floor_after(state, given, outcome, heading, size, t):
+def _floor_after(state, given, outcome, heading, t):
     """The noise floor after the step, and whether it is time to judge."""
     step = Progress(
         at_x0=given.at_x0,
@@ -319,18 +319,18 @@ def _floor_after(state, given, outcome, heading, size, t):
         f0=state.iterate.f,
         f=given.f,
         falls=outcome.slope < 0.5 * state.slope0,
-        gnorm=size.projected,
-        xnorm=size.x,
+        gnorm=heading.sizes.projected,
+        xnorm=heading.sizes.x,
         expected=jnp.abs(heading.slope0),
         natural=t,
     )
     return floor_after(state.floor, given.ulp, step)
 
 
-def _replaced(state, outcome, heading, floor, ulp, gnorm, d):
+def _replaced(state, outcome, heading, floor, ulp, d):
     """Search along the steepest descent if there is no better direction left; or end the solve."""
     x, _, _ = outcome.iterate
-    g, norm, slope0 = heading.g, heading.norm, heading.slope0
+    g, norm, slope0 = heading.g, heading.sizes.free, heading.slope0
     downhill = vec.where(heading.steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
     # The steepest descent in the units of x: each variable moves in proportion to its size [2, Section 7.1].
     scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
@@ -338,7 +338,7 @@ def _replaced(state, outcome, heading, floor, ulp, gnorm, d):
     why = Doubt(
         failed=outcome.failed,
         last_resort=state.fresh,
-        gnorm=gnorm,
+        gnorm=heading.sizes.projected,
         g_lowest=state.floor.noise.g_lowest,
         expected=jnp.abs(slope0),
         promise=jnp.sqrt(-slope_scaled),
