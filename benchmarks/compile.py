@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import peers
+import speed
 from jax.flatten_util import ravel_pytree
 
 import jaxmin
@@ -31,8 +32,8 @@ class Function(NamedTuple):
 
 
 def rosenbrock(n):
-    fun = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-    return Function(fun, jnp.where(jnp.arange(n) % 2, 1.0, -1.2))
+    x0, _ = speed.rosenbrock_start(n)
+    return Function(speed.rosenbrock, jnp.asarray(x0))
 
 
 def network():
@@ -83,30 +84,13 @@ def bounded(fun, x0, limits):
     return peers.Found(res.x, res.nit, res.nfev)
 
 
-SOLVERS = {
-    FLOOR: value_and_gradient,
-    "jaxmin lbfgs": peers.SOLVERS["jaxmin lbfgs"].build,
-    "jaxmin lbfgs, bounds": bounded,
-    "jaxmin bfgs": peers.SOLVERS["jaxmin bfgs"].build,
-    "jaxmin trust_ncg": peers.jaxmin_whole("trust_ncg"),
-    "optax lbfgs": peers.SOLVERS["optax lbfgs"].build,
-    "jaxopt LBFGS": peers.SOLVERS["jaxopt LBFGS"].build,
-    "optimistix LBFGS": peers.SOLVERS["optimistix LBFGS"].build,
-    "optimistix BFGS": peers.SOLVERS["optimistix BFGS"].build,
+OWN = {
+    FLOOR: peers.Solver(value_and_gradient),
+    "jaxmin lbfgs, bounds": peers.Solver(bounded),
+    "jaxmin trust_ncg": peers.Solver(peers.jaxmin_whole("trust_ncg")),
 }
-FEW_VARIABLES = {"jaxmin bfgs": 1000, "optimistix BFGS": 1000}  # their memory grows as n squared
-
-
-def seconds(build, function, times):
-    """The least processor time of a compilation from nothing."""
-    least = float("inf")
-    for _ in range(times):
-        jax.clear_caches()
-        fresh = lambda x: function.fun(x)
-        begin = time.process_time()
-        build(fresh, function.x0, (), peers.Limits())
-        least = min(least, time.process_time() - begin)
-    return least
+COMPILED = ("jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs", "jaxopt LBFGS", "optimistix LBFGS", "optimistix BFGS")
+SOLVERS = OWN | {name: peers.SOLVERS[name] for name in COMPILED}
 
 
 def main():
@@ -123,9 +107,12 @@ def main():
         function = FUNCTIONS[name]()
         found = {}
         for solver in dict.fromkeys([FLOOR, "jaxmin lbfgs", *options.solvers]):
-            if function.x0.size > FEW_VARIABLES.get(solver, function.x0.size):
+            build, most = SOLVERS[solver]
+            fun, x0 = function
+            if x0.size > most:
                 continue
-            found[solver] = took = seconds(SOLVERS[solver], function, options.times)
+            _, took = speed.compiled(build, fun, x0, (), peers.Limits(), options.times, time.process_time)
+            found[solver] = took
             row = (name, solver, took, took / found[FLOOR], took - found[FLOOR], None)
             if "jaxmin lbfgs" in found:
                 row = (*row[:-1], took / found["jaxmin lbfgs"])

@@ -15,7 +15,7 @@ import time
 import one_thread  # isort: skip  # noqa: F401
 import jax
 import jax.numpy as jnp
-import numpy as np
+import speed
 
 import jaxmin
 
@@ -23,28 +23,10 @@ PAIRS = 10
 COLUMNS = ("n", "bounds", "iteration ms", "least ms", "ratio", "evaluation ms", "product ms", "vectors")
 
 
-def smoothing(x, y):
-    """A robust smoothing spline: about a hundred iterations at every size."""
-    r = x - y
-    return jnp.sum(jnp.sqrt(1 + r * r) - 1) + 20 * jnp.sum((x[1:] - x[:-1]) ** 2)
-
-
-def wave(n):
-    """Noisy data with outliers, which are the start too."""
-    rng = np.random.default_rng(0)
-    noise = 0.3 * rng.standard_normal(n) + 5 * (rng.random(n) < 0.05)
-    return jnp.asarray(np.sin(2 * np.pi * np.arange(n) / 50) + noise, jnp.float32)
-
-
 def least_time(run, repeats):
     """Seconds of processor time."""
     jax.block_until_ready(run())
-    times = []
-    for _ in range(repeats):
-        begin = time.process_time()
-        jax.block_until_ready(run())
-        times.append(time.process_time() - begin)
-    return min(times)
+    return min(speed.sample(run, 1, time.process_time) for _ in range(repeats))
 
 
 def repeated(step, times):
@@ -59,21 +41,23 @@ def per_call(step, arguments, repeats, times=20):
 
 
 def measure(n, bounded, options):
-    y = wave(n)
+    y, args = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), speed.smoothing_start(n))
     bounds = jaxmin.Bounds(-1.0, 2.0) if bounded else None
 
-    def solve(x0, y, maxiter):
+    def solve(x0, args, maxiter):
         limits = {"gtol": 0.0, "maxiter": maxiter}
-        res = jaxmin.minimize(smoothing, x0, (y,), bounds=bounds, options=limits)
+        res = jaxmin.minimize(speed.smoothing, x0, args, bounds=bounds, options=limits)
         return res.x, res.fun, res.nit, res.nfev
 
-    program = jax.jit(solve).lower(y, y, 0).compile()
-    few, many = (least_time(lambda k=k: program(y, y, k), options.repeats) for k in (PAIRS, PAIRS + options.iterations))
-    *_, nfev = program(y, y, PAIRS + options.iterations)
-    evaluations = (int(nfev) - int(program(y, y, PAIRS)[3])) / options.iterations
+    program = jax.jit(solve).lower(y, args, 0).compile()
+    few, many = (
+        least_time(lambda k=k: program(y, args, k), options.repeats) for k in (PAIRS, PAIRS + options.iterations)
+    )
+    *_, nfev = program(y, args, PAIRS + options.iterations)
+    evaluations = (int(nfev) - int(program(y, args, PAIRS)[3])) / options.iterations
     iteration = (many - few) / options.iterations
 
-    evaluation = per_call(lambda x, y: x - 1e-3 * jax.grad(smoothing)(x, y), (y, y), options.repeats)
+    evaluation = per_call(lambda x, *args: x - 1e-3 * jax.grad(speed.smoothing)(x, *args), (y, *args), options.repeats)
     rows = jnp.ones((PAIRS, n), jnp.float32) * 1e-3
     product = per_call(lambda x, rows: x + 1e-6 * (rows @ x)[0], (y, rows), options.repeats)
     least = evaluations * evaluation + 4 * product
