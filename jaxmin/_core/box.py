@@ -159,8 +159,8 @@ class Sizes(NamedTuple):
 def sizes(x: Vector, g: Vector, box: Box | Unbounded) -> Sizes:
     """The :class:`Sizes` at x, measured in one pass."""
     free = box.only(box.free(x, g), g)
-    square, of_x, of_g, projected, largest = vec.measure((free, free), largest=(x, g, box.projected(x, g), free))
-    return Sizes(of_x, of_g, projected, vec.norm_from(square, largest, vec.size(g)))
+    of_free, of_x, of_g, projected = vec.measure(norms=(free,), largest=(x, g, box.projected(x, g)))
+    return Sizes(of_x, of_g, projected, of_free)
 
 
 def gradient_norm(x: Vector, g: Vector | None, box: Box | Unbounded = Unbounded()) -> Scalar | MaybeNone:

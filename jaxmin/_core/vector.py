@@ -51,20 +51,25 @@ def dot(a: Vector, b: Vector) -> Scalar:
     return functools.reduce(jnp.add, parts, jnp.zeros((), dtype))
 
 
-def measure(*pairs: tuple[Vector, Vector], largest: Sequence[Vector] = ()) -> list[Scalar]:
-    """The inner product a . b of each pair, then the infinity norm of each vector in ``largest``.
+def measure(
+    *pairs: tuple[Vector, Vector], norms: Sequence[Vector] = (), largest: Sequence[Vector] = ()
+) -> list[Scalar]:
+    """The inner product of each pair, the 2-norm of each of ``norms``, the infinity norm of each of ``largest``.
 
     On a CPU flat vectors of one length are read in one pass, by one kernel: faster than :func:`dot`. Its derivatives
     are exact, but a function of it that is linear cannot be transposed.
     """
+    distinct = {id(u): u for u in (*norms, *largest)}
+    products, maxima = _products_and_maxima([*pairs, *((u, u) for u in norms)], list(distinct.values()))
+    known = dict(zip(distinct, maxima, strict=True))
+    lengths = [_norm(square, known[id(u)], size(u)) for square, u in zip(products[len(pairs) :], norms, strict=True)]
+    return products[: len(pairs)] + lengths + [known[id(u)] for u in largest]
+
+
+def _products_and_maxima(pairs: Pairs, largest: Sequence[Vector]) -> tuple[list[Scalar], list[Scalar]]:
     vectors = [*(u for pair in pairs for u in pair), *largest]
-    if not (jax.default_backend() == "cpu" and all(_is_flat(u) and u.shape == vectors[0].shape for u in vectors)):
-        products, norms = _apart(pairs, largest)
-        return products + norms
-    distinct = {id(u): u for u in largest}
-    products, norms = _at_once(list(pairs), list(distinct.values()))
-    known = dict(zip(distinct, norms, strict=True))
-    return products + [known[id(u)] for u in largest]
+    flat = all(_is_flat(u) and u.shape == vectors[0].shape for u in vectors)
+    return (_at_once if flat and jax.default_backend() == "cpu" else _apart)(pairs, largest)
 
 
 def _is_flat(u: Vector) -> bool:
@@ -143,11 +148,10 @@ def _max_abs(a: Vector) -> Scalar:
 
 def norm(a: Vector) -> Scalar:
     """The 2-norm; where its squares overflow or vanish, its upper bound sqrt(n) max|a|."""
-    square, largest = measure((a, a), largest=(a,))
-    return norm_from(square, largest, size(a))
+    return measure(norms=(a,))[0]
 
 
-def norm_from(square: Scalar, largest: Scalar, n: int) -> Scalar:
+def _norm(square: Scalar, largest: Scalar, n: int) -> Scalar:
     """:func:`norm` of a vector of n numbers, from its square and its infinity norm."""
     usable = (square > 0) & (square < jnp.inf)
     return jnp.where(usable, jnp.sqrt(square), math.sqrt(n) * largest)

@@ -121,9 +121,8 @@ def _agreement(state, trial, f, ulp):
     last, noise, at_x0 = state.iterate, state.noise, state.nit < 0
     x, _, g, Hs = trial
     s = vec.sub(x, last.x)
-    products = (last.g, s), (s, Hs), (g, s), (s, s), (x, x)
-    last_gs, s_Hs, gs, ss, xx, s_max, x_max, g_max = vec.measure(*products, largest=(s, x, g))
-    length = vec.norm_from(ss, s_max, vec.size(s))
+    products = (last.g, s), (s, Hs), (g, s)
+    last_gs, s_Hs, gs, length, x_norm, g_max = vec.measure(*products, norms=(s, x), largest=(g,))
     predicted = -(last_gs + s_Hs / 2)
     doubt = noise._replace(seen=0).hides(last.f, ulp)  # ``seen`` counts below, where the slopes agree
     # Within the noise of f the slopes at both ends give the decrease, by the trapezoid rule.
@@ -133,7 +132,7 @@ def _agreement(state, trial, f, ulp):
     # compared with x shows how large.
     finite = jnp.isfinite(f) & jnp.isfinite(g_max)
     agree = jnp.abs(by_slopes - predicted) <= _AGREE * predicted
-    short = length <= jnp.sqrt(ulp) * vec.norm_from(xx, x_max, vec.size(x))
+    short = length <= jnp.sqrt(ulp) * x_norm
     strays = jnp.where(~at_x0 & finite & agree & short, jnp.abs(last.f - f - by_slopes), 0)
     seen = jnp.maximum(noise.seen, strays)
     widest = jnp.maximum(jnp.sqrt(ulp) * jnp.abs(noise.f_lowest), 2 * seen)

@@ -131,8 +131,7 @@ def trust_ncg(
         x, _, g = state.iterate
         free = box.free(x, g)
         g, Hd_free = box.only(free, g), box.only(free, Hd)
-        rr, dHd, gg, g_max = vec.measure((r, r), (d, Hd), (g, g), largest=(g,))
-        gnorm = vec.norm_from(gg, g_max, vec.size(g))
+        rr, dHd, gnorm = vec.measure((r, r), (d, Hd), norms=(g,))
         alpha = gnorm * rr / dHd
         inside = vec.axpy(alpha, d, z)
         leaves = ~(dHd > 0) | ~(vec.norm(inside) < state.radius)
