@@ -3,12 +3,13 @@
 import argparse
 import statistics
 
-import one_thread  # isort: skip
+import one_thread  # isort: skip  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np
 import peers
-from speed import CLOCKS, environment, rosenbrock, text
+import records
+from speed import CLOCKS, rosenbrock, text
 
 import jaxmin
 
@@ -36,22 +37,11 @@ def on_lanes(method):
 
 
 def of_tfp(name):
-    """TensorFlow Probability's own batches; it tells one number of evaluations for all lanes."""
+    """TensorFlow Probability's own batches."""
 
     def build(x0):
-        from tensorflow_probability.substrates import jax as tfp
-
-        solve = getattr(tfp.optimizer, name)
         value_and_grad = jax.vmap(jax.value_and_grad(rosenbrock))
-
-        def run(x0):
-            end = solve(
-                value_and_grad, x0, tolerance=LIMITS.gtol, x_tolerance=0, f_relative_tolerance=0,
-                max_iterations=LIMITS.maxiter,
-            )  # fmt: skip
-            return peers.Found(end.position, end.num_iterations, end.num_objective_evaluations)
-
-        program = jax.jit(run).lower(x0).compile()
+        program = jax.jit(lambda x0: peers.tfp_found(name, value_and_grad, x0, LIMITS)).lower(x0).compile()
         return lambda: program(x0)
 
     return build
@@ -84,6 +74,7 @@ SOLVERS = {
     "optimistix LBFGS": batched("optimistix LBFGS"),
     "optimistix BFGS": batched("optimistix BFGS"),
     "jaxopt LBFGS": batched("jaxopt LBFGS"),
+    "jax.scipy BFGS": batched("jax.scipy BFGS"),
     "TFP lbfgs": of_tfp("lbfgs_minimize"),
     "TFP bfgs": of_tfp("bfgs_minimize"),
     "scipy L-BFGS-B, a loop": in_turn,
@@ -96,41 +87,54 @@ def sample(run, clock):
     return clock() - begin, found
 
 
-def starts_table(n, names, options):
-    """Random starts of the Rosenbrock chain: every solver compiled, then timed in turn."""
+def starts(n, names, options):
+    """Random starts of the Rosenbrock chain, a record a solver: every solver compiled, then timed in turn."""
     clock = CLOCKS[options.clock]
     x0 = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (options.starts, n)))
-    ready, reasons = {}, {}
+    rows, ready = [], []
     for name in names:
+        record = {"n": n, "starts": options.starts, "solver": name}
+        rows.append(record)
         try:
             run = SOLVERS[name](x0)
             seconds, found = sample(run, clock)  # also compiles what is compiled at its first call
         except Exception as error:
-            reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            record["reason"] = records.reason(error)
             continue
-        if seconds > options.patience:
-            samples, run = [seconds], None
-        else:
-            samples = []
-        ready[name] = run, found, samples
+        slow = seconds > options.patience
+        record |= {"samples": [seconds] if slow else [], **ends(found)}
+        if not slow:
+            ready.append((record, run))
     for _ in range(options.repeats):
-        for run, _, samples in ready.values():
-            if run is not None:
-                samples.append(sample(run, clock)[0])
+        for record, run in ready:
+            record["samples"].append(sample(run, clock)[0])
+    return rows
+
+
+def ends(found):
+    """How the lanes of a batch ended. One number of evaluations for all lanes has no mean."""
+    gnorm = np.abs(jax.vmap(jax.grad(rosenbrock))(jnp.asarray(found.x))).max(axis=1)
+    nfev = np.asarray(found.nfev)
+    return {
+        "stationary": int(np.sum(gnorm <= LIMITS.gtol * (1 + 1e-3))),
+        "nfev mean": float(nfev.mean()) if nfev.ndim else None,
+        "nfev": int(nfev.max()),
+    }
+
+
+def show(n, rows, options):
     print(f"\nRosenbrock chain, n = {n}, {options.starts:,} starts, evaluations a lane")
     print(f"{'solver':<30}{'ms':>9}{'median':>9}{'/ours':>8}{'stationary':>12}{'mean':>8}{'max':>8}")
-    ours = statistics.median(ready[REFERENCE][2]) if REFERENCE in ready else float("nan")
-    for name in names:
-        if name in reasons:
-            print(f"{name:<30}  {reasons[name]}")
+    medians = {row["solver"]: statistics.median(row["samples"]) for row in rows if "samples" in row}
+    ours = medians.get(REFERENCE, float("nan"))
+    for row in rows:
+        name = row["solver"]
+        if "reason" in row:
+            print(f"{name:<30}  {row['reason']}")
             continue
-        _, found, samples = ready[name]
-        gnorm = np.abs(jax.vmap(jax.grad(rosenbrock))(jnp.asarray(found.x))).max(axis=1)
-        there, nfev = int(np.sum(gnorm <= LIMITS.gtol * (1 + 1e-3))), np.asarray(found.nfev)
-        mean = text(nfev.mean()) if nfev.ndim else "-"
         print(
-            f"{name:<30}{text(min(samples), 1e3):>9}{text(statistics.median(samples), 1e3):>9}"
-            f"{text(statistics.median(samples) / ours):>8}{there:>12}{mean:>8}{int(nfev.max()):>8}"
+            f"{name:<30}{text(min(row['samples']), 1e3):>9}{text(medians[name], 1e3):>9}"
+            f"{text(medians[name] / ours):>8}{row['stationary']:>12}{text(row['nfev mean']):>8}{row['nfev']:>8}"
         )
 
 
@@ -139,7 +143,7 @@ def valley(x, steepness):
 
 
 def skewed(options):
-    """Most problems are easy, a few take a hundred times as many evaluations."""
+    """Most problems are easy, a few take a hundred times as many evaluations. A record for each way to solve them."""
     clock, count = CLOCKS[options.clock], options.problems
     rng = np.random.default_rng(1)
     x0 = rng.uniform(-2, 2, (count, 4))
@@ -166,6 +170,7 @@ def skewed(options):
             samples[name].append(sample(run, clock)[0])
     for name, seconds in samples.items():
         print(f"{name:<30}{text(min(seconds), 1e3):>9} ms{text(min(samples['vmap']) / min(seconds)):>8} times as fast")
+    return [{"skewed": count, "solver": name, "samples": seconds} for name, seconds in samples.items()]
 
 
 def parse(argv):
@@ -179,9 +184,9 @@ def parse(argv):
     parser.add_argument("--problems", type=int, default=10_000, help="of the skewed batch; 0: none")
     parser.add_argument("--steepness", type=float, default=4e7, help="of its few hard problems")
     parser.add_argument("--lanes", nargs="+", type=int, default=[16, 64, 0], help="of the skewed batch; 0: the default")
+    records.add_option(parser)
     options = parser.parse_args(argv)
     options.lanes = [lanes or None for lanes in options.lanes]
-    options.dtype, options.gtol, options.compiles = "float64", LIMITS.gtol, 1
     return options
 
 
@@ -189,15 +194,16 @@ def main(argv=None):
     options = parse(argv)
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_enable_compilation_cache", False)
-    setting = environment(options)
-    print(f"float64, gradient to {LIMITS.gtol:g} in the infinity norm; {setting['machine']}")
-    print(", ".join(f"{name} {version}" for name, version in setting["versions"].items()))
-    print("one thread: " + ", ".join(f"{name}={value}" for name, value in one_thread.SETTING.items()))
-    print(f"{options.clock} clock, the least of {options.repeats} samples")
+    setting = records.setting(dtype="float64", gtol=LIMITS.gtol, clock=options.clock, repeats=options.repeats)
+    writer = records.Writer(options.jsonl, setting)
+    records.show(setting)
+    print(f"the least of {options.repeats} samples")
     for n in options.sizes:
-        starts_table(n, options.solvers, options)
+        rows = starts(n, options.solvers, options)
+        writer.write(*rows)
+        show(n, rows, options)
     if options.problems:
-        skewed(options)
+        writer.write(*skewed(options))
     return 0
 
 

@@ -8,7 +8,6 @@ counts. "over f" is the ratio to f and its gradient alone, compiled the same way
 """
 
 import argparse
-import json
 import time
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import peers
+import records
 import speed
 from jax.flatten_util import ravel_pytree
 
@@ -89,8 +89,35 @@ OWN = {
     "jaxmin lbfgs, bounds": peers.Solver(bounded),
     "jaxmin trust_ncg": peers.Solver(peers.jaxmin_whole("trust_ncg")),
 }
-COMPILED = ("jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs", "jaxopt LBFGS", "optimistix LBFGS", "optimistix BFGS")
+COMPILED = (
+    "jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs", "jaxopt LBFGS", "optimistix LBFGS", "optimistix BFGS", "TFP lbfgs",
+    "TFP bfgs", "jax.scipy BFGS",
+)  # fmt: skip
 SOLVERS = OWN | {name: peers.SOLVERS[name] for name in COMPILED}
+
+
+def measure(name, solvers, times):
+    """One record a solver, of the function of that name."""
+    fun, x0 = FUNCTIONS[name]()
+    found = {}
+    for solver in dict.fromkeys([FLOOR, "jaxmin lbfgs", *solvers]):
+        build, most = SOLVERS[solver]
+        if x0.size > most:
+            continue
+        try:
+            _, took = speed.compiled(build, fun, x0, (), peers.Limits(), times, time.process_time)
+        except Exception as error:
+            yield {"function": name, "solver": solver, "reason": records.reason(error)}
+            continue
+        found[solver] = took
+        floor, ours = found[FLOOR], found.get("jaxmin lbfgs")
+        yield dict(zip(COLUMNS, (name, solver, took, took / floor, took - floor, ours and took / ours), strict=True))
+
+
+def show(record):
+    values = (record.get(name) for name in COLUMNS[2:])
+    cells = "".join(f"{'' if value is None else f'{value:.2f}':>11}" for value in values)
+    print(f"{record['function']:<16}{record['solver']:<22}{record.get('reason', cells)}", flush=True)
 
 
 def main():
@@ -98,29 +125,16 @@ def main():
     parser.add_argument("--functions", nargs="+", default=list(FUNCTIONS), choices=FUNCTIONS)
     parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=SOLVERS)
     parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--jsonl", metavar="FILE", help="add each row there")
+    records.add_option(parser)
     options = parser.parse_args()
+    writer = records.Writer(options.jsonl, records.setting(clock="cpu", compiles=options.times))
     jax.config.update("jax_enable_compilation_cache", False)
     jax.jit(lambda x: x + 1).lower(jnp.ones(3)).compile()  # the start of the back end is not compile time
     print(f"{COLUMNS[0]:<16}{COLUMNS[1]:<22}" + "".join(f"{name:>11}" for name in COLUMNS[2:]))
     for name in options.functions:
-        function = FUNCTIONS[name]()
-        found = {}
-        for solver in dict.fromkeys([FLOOR, "jaxmin lbfgs", *options.solvers]):
-            build, most = SOLVERS[solver]
-            fun, x0 = function
-            if x0.size > most:
-                continue
-            _, took = speed.compiled(build, fun, x0, (), peers.Limits(), options.times, time.process_time)
-            found[solver] = took
-            row = (name, solver, took, took / found[FLOOR], took - found[FLOOR], None)
-            if "jaxmin lbfgs" in found:
-                row = (*row[:-1], took / found["jaxmin lbfgs"])
-            cells = ("" if value is None else f"{value:.2f}" for value in row[2:])
-            print(f"{name:<16}{solver:<22}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
-            if options.jsonl:
-                with open(options.jsonl, "a") as file:
-                    file.write(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n")
+        for record in measure(name, options.solvers, options.times):
+            show(record)
+            writer.write(record)
 
 
 if __name__ == "__main__":

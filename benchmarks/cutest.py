@@ -2,14 +2,11 @@
 
 import argparse
 import contextlib
-import importlib.metadata
 import itertools
 import json
 import math
 import multiprocessing
-import os
 import pathlib
-import platform
 import queue
 import signal
 import threading
@@ -23,6 +20,8 @@ import jax.numpy as jnp
 import jaxopt
 import numpy as np
 import peers
+import profiles
+import records
 import scipy.optimize
 from cutest_problems import load, posed, x64
 from jax import lax
@@ -35,8 +34,6 @@ SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relativ
 LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")
-# Cost, the least difference of it that counts, its name. A solve runs once: shorter times are noise.
-PROFILES = (("nfev", 1, "evaluations"), ("run", 1e-3, "time without compilation (at least 1 ms)"))
 PER_CPU_SECOND = 20  # seconds on the wall after which a worker that should use the processor counts as hung
 
 
@@ -164,6 +161,9 @@ PEERS = {
     "jaxopt-lbfgsb": jaxopt_lbfgsb,
     "optimistix-bfgs": peer(peers.optimistix_bfgs),
     "optimistix-lbfgs": peer(peers.optimistix_lbfgs),
+    "tfp-lbfgs": peer(peers.tfp_lbfgs),
+    "tfp-bfgs": peer(peers.tfp_bfgs),
+    "jax-scipy-bfgs": peer(peers.jax_bfgs),
     "scipy-l-bfgs-b": scipy_solver("L-BFGS-B", ftol=0, maxfun=LIMITS.maxfun),
     "scipy-bfgs": scipy_solver("BFGS"),
     "scipy-trust-krylov": scipy_solver("trust-krylov", products=True),
@@ -283,7 +283,7 @@ def serve(pipe, options):
                 signal.setitimer(signal.ITIMER_PROF, patience)
                 record = attempt(problems[name], judge, solver_of(solver), CLOCKS[options.clock])
             except Exception as error:
-                record = {"reason": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+                record = {"reason": records.reason(error)}
                 judged = None
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.send(record)
@@ -330,8 +330,8 @@ class Worker:
 
 
 def run(options):
-    key = lambda record: (record["set"], record["problem"], record["dtype"], record["solver"])
-    done = {key(record) for record in read([options.out])} if options.out.exists() else set()
+    key = lambda record: tuple(record[name] for name in profiles.KEY)
+    done = {key(record) for record in profiles.read([options.out])} if options.out.exists() else set()
     first = Worker(options)
     sizes = first.start()
     unknown = set(options.only or ()) - set(sizes)
@@ -349,49 +349,28 @@ def run(options):
     print(f"{len(chosen)} problems, {len(options.solver)} solvers: {total} to run, {len(done)} in the file", flush=True)
     best, lock, finished = References(), threading.Lock(), itertools.count(1)
 
-    def work(worker, file):
+    def work(worker):
         with contextlib.suppress(queue.Empty):
             while True:
                 about = tasks.get_nowait()
                 record = about | {"solved": False} | worker.record(about["problem"], about["solver"])
                 with lock:
-                    file.write(json.dumps(record) + "\n")
-                    file.flush()
+                    writer.write(record)
                     print(f"[{next(finished)}/{total}] {line(record, best)}", flush=True)
         worker.stop()
 
-    with open(options.out, "a") as file:
-        file.write(json.dumps({"setting": setting(options)}) + "\n")
-        workers = [first] + [Worker(options) for _ in range(options.workers - 1)]
-        threads = [threading.Thread(target=work, args=(worker, file), daemon=True) for worker in workers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-
-def setting(options):
-    versions = {}
-    for name in ("jaxmin", "jax", "jaxlib", "optax", "jaxopt", "optimistix", "scipy", "numpy", "sif2jax"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    return {"machine": machine, "clock": options.clock, "time_limit": options.time_limit, "versions": versions}
+    wanted = ("dtype", "clock", "time_limit")
+    setting = records.setting(gtol=LIMITS.gtol, **{name: getattr(options, name) for name in wanted})
+    writer = records.Writer(options.out, setting, continues=True)
+    workers = [first] + [Worker(options) for _ in range(options.workers - 1)]
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 # Results
-
-
-def read(paths):
-    """The records of result files; of two with the same key the later one."""
-    records = {}
-    for path in paths:
-        with open(path) as file:
-            for text in file:
-                record = json.loads(text)
-                if "problem" in record:
-                    records[tuple(record[name] for name in ("set", "problem", "dtype", "solver"))] = record
-    return list(records.values())
 
 
 class References:
@@ -438,7 +417,7 @@ def line(record, references):
 
 def reference(options):
     references = References()
-    for record in read(options.results):
+    for record in profiles.read(options.results):
         references.add(record)
     references.write()
     for which, table in references.table.items():
@@ -446,11 +425,7 @@ def reference(options):
 
 
 def report(options):
-    records, references = read(options.results), References()
-    groups = {}
-    for record in records:
-        group = groups.setdefault((record["set"], record["dtype"]), {})
-        group.setdefault(record["solver"], {})[record["problem"]] = record
+    groups, references = profiles.groups(profiles.read(options.results)), References()
     for (which, dtype), solvers in groups.items():
         counts(which, dtype, solvers, references)
         pairs(solvers)
@@ -506,13 +481,11 @@ def _median(rows, name):
 def pairs(solvers):
     """Evaluations on the problems that two solvers both solve."""
     for (one, first), (two, second) in itertools.combinations(solvers.items(), 2):
-        solved = lambda name, *tables: all(table[name]["solved"] for table in tables)
-        both = [name for name in first if name in second and solved(name, first, second)]
+        both = profiles.both(first, second)
         if not both:
             continue
-        nfev = lambda table, both=both: np.array([max(table[name]["nfev"], 1) for name in both])
-        mine, theirs = nfev(first), nfev(second)
-        mean = lambda values: math.exp(np.mean(np.log(values)))
+        mine, theirs = (profiles.costs(table, both, profiles.COSTS[0]) for table in (first, second))
+        mean = profiles.mean
         print(
             f"evaluations, geometric mean over the {len(both)} that both solve: {one} {mean(mine):.1f}, "
             f"{two} {mean(theirs):.1f}, ratio {mean(mine / theirs):.3f}"
@@ -536,7 +509,7 @@ def details(solver, table, references):
 
 
 def draw(groups, path):
-    """Dolan-Moré performance profiles: the share of problems solved within a factor of the best solver's cost."""
+    """Performance profiles, one row of two pictures for each set and dtype."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -544,20 +517,8 @@ def draw(groups, path):
 
     figure, axes = pyplot.subplots(len(groups), 2, figsize=(11, 4.2 * len(groups)), squeeze=False)
     for ((which, dtype), solvers), row in zip(groups.items(), axes):
-        problems = sorted(set().union(*solvers.values()))
-        for axis, (cost, grain, label) in zip(row, PROFILES):
-            spent = lambda record, cost=cost: record[cost] if record and record["solved"] else math.inf
-            costs = [[max(spent(table.get(name)), grain) for name in problems] for table in solvers.values()]
-            least = np.min(costs, axis=0)
-            ratios = np.array(costs) / np.where(np.isfinite(least), least, 1)
-            widest = max(2.0, np.max(ratios[np.isfinite(ratios)], initial=1.0))
-            for solver, ratio in zip(solvers, ratios):
-                steps = np.sort(ratio[np.isfinite(ratio)])
-                share = np.arange(1, len(steps) + 1) / len(problems)
-                x, y = np.append(steps, widest), np.append(share, share[-1:] if len(steps) else 0)
-                axis.step(x, y, where="post", label=f"{solver} ({len(steps)})")
-            axis.set(xscale="log", xlim=(1, widest), ylim=(0, 1), xlabel=f"{label}, relative to the best solver")
-            axis.set_ylabel(f"share of {len(problems)} problems")
+        for axis, cost in zip(row, profiles.COSTS):
+            profiles.draw(axis, solvers, cost)
             axis.set_title(f"{which}, {dtype}")
             axis.grid(alpha=0.3)
         row[0].legend(loc="lower right", fontsize="small")

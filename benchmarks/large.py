@@ -9,12 +9,13 @@ two histories of 10 pairs are 20. float32, one thread; times are the least of se
 """
 
 import argparse
-import json
 import time
 
 import one_thread  # isort: skip  # noqa: F401
 import jax
 import jax.numpy as jnp
+import peers
+import records
 import speed
 
 import jaxmin
@@ -61,9 +62,8 @@ def measure(n, bounded, options):
     rows = jnp.ones((PAIRS, n), jnp.float32) * 1e-3
     product = per_call(lambda x, rows: x + 1e-6 * (rows @ x)[0], (y, rows), options.repeats)
     least = evaluations * evaluation + 4 * product
-    plan = program.memory_analysis()
-    bytes_in_all = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    row = (n, bounded, iteration, least, iteration / least, evaluation, product, bytes_in_all / y.nbytes)
+    vectors = peers.planned(program) / y.nbytes
+    row = (n, bounded, iteration, least, iteration / least, evaluation, product, vectors)
     return dict(zip(COLUMNS, row, strict=True)) | {"evaluations an iteration": evaluations}
 
 
@@ -72,8 +72,10 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
     parser.add_argument("--iterations", type=int, default=30, help="that are timed, after the first 10")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--jsonl", metavar="FILE", help="add each row there")
+    records.add_option(parser)
     options = parser.parse_args()
+    setting = records.setting(clock="cpu", dtype="float32", gtol=0.0, repeats=options.repeats)
+    writer = records.Writer(options.jsonl, setting)
     print("".join(f"{name:>15}" for name in COLUMNS))
     for n in options.sizes:
         for bounded in (False, True):
@@ -81,9 +83,7 @@ def main():
             values = (row[name] * (1e3 if name.endswith("ms") else 1) for name in COLUMNS)
             cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
             print("".join(f"{cell:>15}" for cell in cells), flush=True)
-            if options.jsonl:
-                with open(options.jsonl, "a") as file:
-                    file.write(json.dumps(row) + "\n")
+            writer.write(row)
 
 
 if __name__ == "__main__":

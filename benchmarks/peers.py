@@ -3,7 +3,8 @@
 An adapter is ``build(fun, x0, args, limits) -> run``: it compiles what it can, and ``run()`` solves from x0 and
 returns a :class:`Found`. A solve ends where the infinity norm of the gradient is within ``limits.gtol``, or
 after ``limits.maxiter`` iterations or ``limits.maxfun`` evaluations, for every library alike: where a library
-has no such test, its own step is driven by a loop that has.
+has no such test, its own step is driven by a loop that has. JAX's own BFGS and TensorFlow Probability test the
+gradient in this way, but have no limit of evaluations.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import optax
 import optimistix
 import scipy.optimize
 from jax import lax
+from jax.scipy.optimize import minimize as jax_minimize
 
 import jaxmin
 
@@ -34,14 +36,25 @@ class Found(NamedTuple):
 
 
 def whole(solve):
-    """The adapter of ``solve(fun, x0, limits) -> Found``: all of it, from x0 to the result, in one program."""
+    """The adapter of ``solve(fun, x0, limits) -> Found``: all of it, from x0 to the result, in one program.
+
+    ``run.bytes`` is the memory that XLA plans for the program.
+    """
 
     def build(fun, x0, args, limits):
         program = jax.jit(lambda x0, args: solve(lambda x: fun(x, *args), x0, limits)).lower(x0, args).compile()
-        return lambda: program(x0, args)
+        run = lambda: program(x0, args)
+        run.bytes = planned(program)
+        return run
 
     build.solve = solve  # for those who want a batch of them
     return build
+
+
+def planned(program):
+    """Bytes of the arguments, the results and the temporary arrays of a compiled program."""
+    plan = program.memory_analysis()
+    return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
 
 
 def _goes_on(g, nit, nfev, limits):
@@ -135,6 +148,34 @@ optimistix_bfgs = _optimistix(optimistix.BFGS)
 optimistix_lbfgs = _optimistix(optimistix.LBFGS)
 
 
+@whole
+def jax_bfgs(fun, x0, limits):
+    options = {"gtol": limits.gtol, "norm": jnp.inf, "maxiter": limits.maxiter}
+    res = jax_minimize(fun, x0, method="BFGS", options=options)
+    return Found(res.x, res.nit, res.nfev)
+
+
+def tfp_found(name, value_and_grad, x0, limits):
+    """What TensorFlow Probability finds, from one start, or from a batch of them with a batched function.
+
+    It counts an evaluation of a whole batch as one, so a batch has one number of evaluations.
+    """
+    from tensorflow_probability.substrates import jax as tfp  # here: the other solvers do without it
+
+    res = getattr(tfp.optimizer, name)(
+        value_and_grad, x0, tolerance=limits.gtol, x_tolerance=0, f_relative_tolerance=0, max_iterations=limits.maxiter
+    )
+    return Found(res.position, res.num_iterations, res.num_objective_evaluations)
+
+
+def _tfp(name):
+    return whole(lambda fun, x0, limits: tfp_found(name, jax.value_and_grad(fun), x0, limits))
+
+
+tfp_lbfgs = _tfp("lbfgs_minimize")
+tfp_bfgs = _tfp("bfgs_minimize")
+
+
 def scipy_lbfgsb(fun, x0, args, limits):
     """SciPy on the host, value and gradient compiled; the test of f's decrease is off."""
     compiled = jax.jit(jax.value_and_grad(fun))
@@ -185,5 +226,8 @@ SOLVERS = {
     "jaxopt LBFGS": Solver(jaxopt_lbfgs),
     "optimistix LBFGS": Solver(optimistix_lbfgs),
     "optimistix BFGS": Solver(optimistix_bfgs, most=1000),
+    "TFP lbfgs": Solver(tfp_lbfgs),
+    "TFP bfgs": Solver(tfp_bfgs, most=1000),
+    "jax.scipy BFGS": Solver(jax_bfgs, most=1000),
     "scipy L-BFGS-B": Solver(scipy_lbfgsb),
 }

@@ -1,19 +1,17 @@
 """Time to a solution, per iteration and per evaluation, of jaxmin and its peers, on one thread of a CPU."""
 
 import argparse
-import json
 import math
-import os
-import platform
 import statistics
 import time
 from typing import Any, NamedTuple
 
-import one_thread  # isort: skip
+import one_thread  # isort: skip  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np
 import peers
+import records
 
 SAMPLE = 0.02  # seconds: a sample is as many calls as fit into it
 PATIENCE = 2.0  # seconds: a slower solve is run once, and timed in that run
@@ -76,25 +74,27 @@ def sample(run, calls, clock):
     return (clock() - begin) / calls
 
 
-def measure(problem, n, names, options):
+def measure(problem_name, n, names, options):
     """One record a solver: all of them compiled, then timed in turn."""
-    clock = CLOCKS[options.clock]
+    clock, problem = CLOCKS[options.clock], PROBLEMS[problem_name]
     x0, args = problem.start(n)
     x0, args = jax.tree.map(lambda leaf: jnp.asarray(leaf, options.dtype), (x0, args))
     limits = peers.Limits(options.gtol, problem.caps.get(n, options.maxiter))
-    records, ready = [], []
+    rows, ready = [], []
 
     def prepare(name, build):
-        record = {"n": n, "solver": name, "maxiter": limits.maxiter}
-        records.append(record)
+        record = {"problem": problem_name, "n": n, "solver": name, "maxiter": limits.maxiter}
+        rows.append(record)
         try:
             run, record["compile"] = compiled(build, problem.fun, x0, args, limits, options.compiles, clock)
             begin = clock()
             found = jax.block_until_ready(run())
             seconds = clock() - begin
         except Exception as error:
-            record["reason"] = f"{type(error).__name__}: {error}".splitlines()[0]
+            record["reason"] = records.reason(error)
             return None
+        if hasattr(run, "bytes"):
+            record["bytes"] = run.bytes
         record["samples"] = [seconds]
         if seconds <= PATIENCE:
             record["samples"].clear()  # that run was the warm-up
@@ -110,15 +110,15 @@ def measure(problem, n, names, options):
         if found is None:
             continue
         value, grad = jax.value_and_grad(problem.fun)(jnp.asarray(found.x, options.dtype), *args)
-        records[-1] |= {"f": float(value), "gnorm": float(jnp.max(jnp.abs(grad)))}
-        records[-1]["solved"] = records[-1]["gnorm"] <= options.gtol * (1 + 1e-3)
-    counted = [record["nfev"] for record in records if "nfev" in record]
+        rows[-1] |= {"f": float(value), "gnorm": float(jnp.max(jnp.abs(grad)))}
+        rows[-1]["solved"] = rows[-1]["gnorm"] <= options.gtol * (1 + 1e-3)
+    counted = [record["nfev"] for record in rows if "nfev" in record]
     if counted:
         prepare(FLOOR, peers.bare(counted[0]))
     for _ in range(options.repeats):
         for record, run, calls in ready:
             record["samples"].append(sample(run, calls, clock))
-    return records
+    return rows
 
 
 def figures(record):
@@ -152,11 +152,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def show(records):
+def show(rows):
     """Prints the table of one problem at one n."""
     print("".join(f"{name:<{width}}" if not i else f"{name:>{width}}" for i, (name, width) in enumerate(COLUMNS)))
-    ours = next((figures(r) for r in records if r["solver"] == REFERENCE and "samples" in r), None)
-    for record in records:
+    ours = next((figures(r) for r in rows if r["solver"] == REFERENCE and "samples" in r), None)
+    for record in rows:
         if "samples" not in record:
             print(f"{record['solver']:<26}  {record['reason']}")
             continue
@@ -180,29 +180,6 @@ def _limited(record):
     return record["nit"] >= record["maxiter"] or record["nfev"] >= peers.Limits().maxfun
 
 
-def environment(options):
-    import importlib.metadata as metadata
-
-    names = ("jax", "jaxlib", "jaxmin", "optax", "jaxopt", "optimistix", "scipy", "numpy")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "source"
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].platform}",
-        "python": platform.python_version(),
-        "versions": versions,
-        "threads": one_thread.SETTING,
-        "dtype": options.dtype,
-        "gtol": options.gtol,
-        "clock": options.clock,
-        "repeats": options.repeats,
-        "compiles": options.compiles,
-    }
-
-
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     sizes = [2, 10, 100, 1_000, 10_000, 100_000]
@@ -215,7 +192,7 @@ def parse(argv):
     parser.add_argument("--repeats", type=int, default=7, help="samples of each solver, taken in turn")
     parser.add_argument("--compiles", type=int, default=2, help="compilations of each solver, the best counts")
     parser.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: for a machine that others use as well")
-    parser.add_argument("--json", metavar="FILE", help="write every sample there")
+    records.add_option(parser)
     options = parser.parse_args(argv)
     if min(options.repeats, options.compiles, *options.sizes) < 1:
         parser.error("--repeats, --compiles and --sizes: at least 1")
@@ -226,24 +203,20 @@ def main(argv=None):
     options = parse(argv)
     jax.config.update("jax_enable_x64", options.dtype == "float64")
     jax.config.update("jax_enable_compilation_cache", False)
-    setting = environment(options)
-    print(f"{options.dtype}, gradient to {options.gtol:g} in the infinity norm; {setting['machine']}")
-    print(", ".join(f"{name} {version}" for name, version in setting["versions"].items()))
-    print("one thread: " + ", ".join(f"{name}={value}" for name, value in setting["threads"].items()))
-    print(f"{options.clock} clock, the least of {options.repeats} samples, {options.compiles} for compile time\n")
+    wanted = ("dtype", "gtol", "clock", "repeats", "compiles")
+    setting = records.setting(**{name: getattr(options, name) for name in wanted})
+    writer = records.Writer(options.jsonl, setting)
+    records.show(setting)
+    print(f"the least of {options.repeats} samples, {options.compiles} for compile time\n")
     jax.jit(lambda x: x + 1).lower(jnp.ones(3)).compile()  # the start of the back end is not compile time
 
-    tables = {}
     for name in options.problems:
         for n in options.sizes:
             cap = PROBLEMS[name].caps.get(n)
             print(f"{name}, n = {n:,}" + (f", at most {cap} iterations" if cap else ""))
-            records = measure(PROBLEMS[name], n, options.solvers, options)
-            tables.setdefault(name, []).extend(records)
-            show(records)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"setting": setting, "records": tables}, file, indent=1)
+            rows = measure(name, n, options.solvers, options)
+            writer.write(*rows)
+            show(rows)
     return 0
 
 

@@ -19,6 +19,8 @@ import sys
 import tarfile
 import tempfile
 
+import records
+
 HERE = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -29,6 +31,7 @@ def parser_of(doc):
     parser.add_argument("--against", type=pathlib.Path, metavar="FILE", help="what was saved, to compare with")
     parser.add_argument("--tree", type=pathlib.Path, default=HERE, help="the checkout under test (default: this one)")
     parser.add_argument("--save", type=pathlib.Path, metavar="FILE", help="keep what the checkout under test gave")
+    records.add_option(parser)
     parser.add_argument("--all", action="store_true", help="print every row")
     parser.add_argument("--measure", type=pathlib.Path, help=argparse.SUPPRESS)  # in the process of a version
     return parser
@@ -51,6 +54,7 @@ def main(parser, measure, key, compare):
     now = _measured("now", options.tree.resolve())
     if options.save:
         options.save.write_text(json.dumps(now, indent=1) + "\n")
+    records.Writer(options.jsonl, records.setting()).write(*now["rows"])
     if before is not None and before["setting"] != now["setting"]:
         print(f"not the same setting, before: {before['setting']}, now: {now['setting']}")
     tables = (found and {tuple(row[name] for name in key): row for row in found["rows"]} for found in (before, now))
