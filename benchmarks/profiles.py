@@ -76,5 +76,5 @@ def draw(axis, solvers, cost, style=lambda solver: {}):
         share = np.arange(1, len(steps) + 1) / total
         x, y = np.append(steps, widest), np.append(share, share[-1:] if len(steps) else 0)
         axis.step(x, y, where="post", **{"label": f"{solver} ({len(steps)})"} | style(solver))
-    axis.set(xscale="log", xlim=(1, widest), ylim=(0, 1), xlabel=f"{cost.label}, relative to the best solver")
+    axis.set(xscale="log", xlim=(1, widest), ylim=(0, 1), xlabel=f"{cost.label},\nrelative to the best solver")
     axis.set_ylabel(f"share of {total} problems")
