@@ -43,20 +43,8 @@ def script(name, *arguments):
     return ended.stdout
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of the results of a small run, and what it printed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    folder = tmp_path_factory.mktemp("results")
-    return folder, script("everything.py", "run", "--small", "--out", folder)
-
-
-@pytest.fixture(scope="module")
-def results(run):
+def read(folder):
     """Part -> setting, records."""
-    folder, _ = run
     found = {}
     for path in folder.iterdir():
         first, *records = (json.loads(line) for line in path.read_text("utf-8").splitlines())
@@ -64,68 +52,66 @@ def results(run):
     return found
 
 
-def test_every_part_writes_its_setting_and_its_records(run, results):
-    folder, printed = run
+def test_one_command_runs_all_and_its_page_has_every_picture(tmp_path):
+    """One test, so that the run is made once."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    folder = tmp_path / "results"
+    printed = script("everything.py", "run", "--small", "--out", folder)
+    results = read(folder)
     assert set(results) == PARTS
     for part, (setting, records) in results.items():
-        assert setting["command"].startswith(f"python benchmarks/{part}.py ")
-        assert str(folder) not in setting["command"]
         assert f"$ {setting['command']} " in printed
-        assert setting["versions"]["jax"] and setting["processor"] is not None and setting["date"]
+        names_its_command(part, setting)
         assert records and not any("setting" in record for record in records)
+    solvers_reach_the_tolerance(*results["speed"])
+    for record in results["batch"][1]:
+        assert record["stationary"] == record["starts"] and record["nfev"] > 0, record
+    compiled = {record["solver"] for record in results["compile"][1] if record["seconds"] > 0}
+    assert compiled >= {"jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs"}
+    if jaxlib.__version__ == VERSION:
+        solves_take_no_more_memory(results["speed"][1], results["large"][1])
+    the_page_has_everything(folder, tmp_path)
 
 
-def test_every_solver_reached_the_tolerance(results):
-    setting, records = results["speed"]
+def names_its_command(part, setting):
+    assert setting["command"].startswith(f"python benchmarks/{part}.py ")
+    assert not re.search(r"jsonl|--out", setting["command"])  # a path of this machine
+    assert setting["versions"]["jax"] and setting["date"] and "processor" in setting
+
+
+def solvers_reach_the_tolerance(setting, records):
     solvers = [record for record in records if record["solver"] != "value_and_grad alone"]
-    assert {(record["problem"], record["n"]) for record in solvers} == {
-        (problem, n) for problem in ("rosenbrock", "smoothing") for n in (2, 10)
-    }
+    solved = {(record["problem"], record["n"]) for record in solvers}
+    assert solved == {(problem, n) for problem in ("rosenbrock", "smoothing") for n in (2, 10)}
     for record in solvers:
         assert record["solved"] and record["gnorm"] <= 1.001 * setting["gtol"], record
         assert record["nfev"] > record["nit"] > 0 and min(record["samples"]) > 0 and record["bytes"] > 0, record
-    _, batches = results["batch"]
-    for record in batches:
-        assert record["stationary"] == record["starts"] and record["nfev"] > 0, record
 
 
-def test_every_function_was_compiled_by_every_solver(results):
-    _, records = results["compile"]
-    assert {record["solver"] for record in records} >= {"jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs"}
-    assert all(record["seconds"] > 0 for record in records)
-
-
-@pytest.mark.skipif(jaxlib.__version__ != VERSION, reason=f"the ceilings are those of jaxlib {VERSION}")
-def test_a_solve_takes_no_more_memory(results):
-    _, records = results["speed"]
-    found = {
-        (record["solver"], record["n"]): record["bytes"]
-        for record in records
-        if record["problem"] == "rosenbrock" and record["solver"] in BYTES
-    }
+def solves_take_no_more_memory(speed, large):
+    chains = [record for record in speed if record["problem"] == "rosenbrock" and record["solver"] in BYTES]
+    found = {(record["solver"], record["n"]): record["bytes"] for record in chains}
     assert len(found) == 4
     assert all(size <= BYTES[solver][n] for (solver, n), size in found.items()), found
-    _, records = results["large"]
-    vectors = {record["bounds"]: record["vectors"] for record in records}
+    vectors = {record["bounds"]: record["vectors"] for record in large}
     assert all(vectors[bounds] <= most for bounds, most in VECTORS.items()), vectors
 
 
-def test_the_page_is_made_from_results(run, tmp_path):
+def the_page_has_everything(folder, docs):
     """With the committed results of CUTEst, which a small run leaves out."""
-    folder = tmp_path / "results"
-    shutil.copytree(run[0], folder)
     shutil.copy(BENCHMARKS / "results" / "cutest.jsonl", folder)
-    shutil.copy(PAGE, tmp_path)
-    script("page.py", folder, "--docs", tmp_path)
-    text = (tmp_path / PAGE.name).read_text("utf-8")
+    shutil.copy(PAGE, docs)
+    script("page.py", folder, "--docs", docs)
+    text, before = (path.read_text("utf-8") for path in (docs / PAGE.name, PAGE))
     assert "Not measured" not in text
-    pictures = [tmp_path / name for name in re.findall(r"!\[[^\]]{40,}\]\((\S+)\)", text)]
+    pictures = [docs / name for name in re.findall(r"!\[[^\]]{40,}\]\((\S+)\)", text)]
     assert len(pictures) == 6
-    assert {*pictures} == {*(tmp_path / "_static" / "benchmarks").iterdir()}
+    assert {*pictures} == {*(docs / "_static" / "benchmarks").iterdir()}
     assert all("</svg>" in picture.read_text("utf-8") for picture in pictures)
     regions = re.findall(r"<!-- made: \w+ -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert len(regions) == 10 and all("|---|" in region.replace(" ", "") for region in regions)
-    before = PAGE.read_text("utf-8")
+    assert len(regions) == 10 and all("| --- |" in region for region in regions)
     outside = lambda page: re.sub(r"(<!-- made: \w+ -->\n).*?<!-- end -->", r"\1", page, flags=re.DOTALL)
     assert outside(text) == outside(before)
 
