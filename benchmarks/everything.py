@@ -18,7 +18,8 @@ from typing import NamedTuple
 HERE = pathlib.Path(__file__).resolve().parent
 CPU = ("--clock", "cpu")
 CUTEST = (
-    "jaxmin-lbfgs", "scipy-l-bfgs-b", "optax-lbfgs", "jaxopt-lbfgs", "optimistix-bfgs", "tfp-lbfgs", "jaxmin-trust_ncg",
+    "jaxmin-lbfgs", "jaxmin-trust_ncg", "scipy-l-bfgs-b", "optax-lbfgs", "jaxopt-lbfgs", "optimistix-lbfgs",
+    "tfp-lbfgs",
 )  # fmt: skip
 FEW = ("--solvers", "jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs")
 

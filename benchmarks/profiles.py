@@ -18,7 +18,7 @@ class Cost(NamedTuple):
 
 COSTS = (
     Cost("nfev", 1, "evaluations"),
-    # A solve runs once: shorter times are noise.
+    # Shorter times are mostly those of the call.
     Cost("run", 1e-3, "time without compilation (at least 1 ms)"),
 )
 
