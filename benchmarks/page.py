@@ -35,7 +35,8 @@ WARM = "A solve of less than a second was made again, for a tenth of a second: t
 
 class Part(NamedTuple):
     settings: list
-    rows: list  # without those of solvers that did not run
+    rows: list  # with numbers
+    failed: dict  # solver -> why it has no numbers, everywhere or at some sizes; of cutest that is a result
 
 
 def load(folder):
@@ -46,7 +47,10 @@ def load(folder):
         if path.exists():
             settings, rows = records.read(path)
             dtype = {"dtype": settings[-1].get("dtype", "float64")}
-            found[name] = Part(settings, [dtype | row for row in rows if "reason" not in row or name == "cutest"])
+            failed = {} if name == "cutest" else {row["solver"]: row["reason"] for row in rows if "reason" in row}
+            found[name] = Part(
+                settings, [dtype | row for row in rows if "reason" not in row or name == "cutest"], failed
+            )
     return found
 
 
@@ -187,7 +191,7 @@ def against(panel, kinds, chosen):
 
 
 def behind(results):
-    """The tables of ratios to the fastest peer, and in how many of them jaxmin is slower."""
+    """The tables of ratios to the best peer, and in how many of them jaxmin is behind."""
     speed, compiled, batches = (results[name].rows if name in results else [] for name in ("speed", "compile", "batch"))
     same_kind = list(KINDS)[:2]
     lines, ratios = [], []
@@ -196,6 +200,7 @@ def behind(results):
         ("Time of a solve to gtol", solve(speed), list(KINDS)),
         ("Time of a batch", batch(batches)[:1], same_kind),
         ("Compilation", first_call(compiled), same_kind),
+        ("Memory", memory(speed), same_kind),
     ):
         columns, rows = columns_of(panels), []
         for panel in panels:
@@ -204,12 +209,12 @@ def behind(results):
                 rows.append([", ".join(filter(None, (panel.title, kind))), *(shown(row.get(name)) for name in columns)])
         if rows:
             lines += table([title, *map(heading, columns)], rows)
-    slower = sum(ratio > 1 for ratio in ratios)
-    return [f"jaxmin is slower than the fastest peer in {slower} of the {len(ratios)} comparisons.", "", *lines]
+    more = sum(ratio > 1 for ratio in ratios)
+    return [f"jaxmin is behind the best peer in {more} of the {len(ratios)} comparisons.", "", *lines]
 
 
 def shown(pair):
-    """A ratio with the peer's name; bold where jaxmin is slower."""
+    """A ratio with the peer's name; bold where jaxmin is behind."""
     if pair is None:
         return ""
     ratio, peer = pair
@@ -336,7 +341,8 @@ def region(name, results):
     part = results[section.part]
     picture = [f"![{section.alt}]({FOLDER}/{name}.svg)", ""] if section.draw else []
     tables = section.tables or (lambda rows: [line for panel in section.panels(rows) for line in grid(panel)])
-    return [*picture, *commands(part), *tables(part.rows)]
+    failed = [f"- {solver} did not run, or not everywhere: `{reason}`" for solver, reason in part.failed.items()]
+    return [*picture, *commands(part), *tables(part.rows), *(failed + [""] if failed else [])]
 
 
 def filled(page, results):

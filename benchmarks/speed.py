@@ -74,6 +74,13 @@ def sample(run, calls, clock):
     return (clock() - begin) / calls
 
 
+def verdict(fun, x, args, gtol):
+    """What is true at the point that a solver returned."""
+    value, grad = jax.value_and_grad(fun)(x, *args)
+    gnorm = float(jnp.max(jnp.abs(grad)))
+    return {"f": float(value), "gnorm": gnorm, "solved": gnorm <= gtol * (1 + 1e-3)}
+
+
 def measure(problem_name, n, names, options):
     """One record a solver: all of them compiled, then timed in turn."""
     clock, problem = CLOCKS[options.clock], PROBLEMS[problem_name]
@@ -109,9 +116,7 @@ def measure(problem_name, n, names, options):
         found = prepare(name, solver.build)
         if found is None:
             continue
-        value, grad = jax.value_and_grad(problem.fun)(jnp.asarray(found.x, options.dtype), *args)
-        rows[-1] |= {"f": float(value), "gnorm": float(jnp.max(jnp.abs(grad)))}
-        rows[-1]["solved"] = rows[-1]["gnorm"] <= options.gtol * (1 + 1e-3)
+        rows[-1] |= verdict(problem.fun, jnp.asarray(found.x, options.dtype), args, options.gtol)
     counted = [record["nfev"] for record in rows if "nfev" in record]
     if counted:
         prepare(FLOOR, peers.bare(counted[0]))
