@@ -190,8 +190,11 @@ def solver_of(name):
 
 
 def _projected(x, g, bounds, xp=np):
-    """Infinity norm of the projected gradient."""
-    return xp.max(xp.abs(g if bounds is None else x - xp.clip(x - g, *bounds)))
+    """Infinity norm of the gradient without the variables that are at a bound where f falls outwards."""
+    if bounds is not None:
+        lower, upper = bounds
+        g = xp.where(((x <= lower) & (g >= 0)) | ((x >= upper) & (g <= 0)), 0, g)
+    return xp.max(xp.abs(g))
 
 
 class Judge:

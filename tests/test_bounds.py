@@ -146,9 +146,10 @@ def solved(name, method, dtype):
 
 
 def projected(x, g, lower, upper):
-    """The projected gradient, by its definition."""
+    """The gradient of the variables that no bound holds; x may be rounded."""
     x, g = np.asarray(x, float), np.asarray(g, float)
-    return x - np.clip(x - g, lower, upper)
+    near = 1e-6 * np.maximum(1, np.abs(x))
+    return np.where(((x <= lower + near) & (g >= 0)) | ((x >= upper - near) & (g <= 0)), 0, g)
 
 
 def each_solve_by(methods):
@@ -441,10 +442,35 @@ def test_no_success_in_a_box_that_is_empty(offset):
 
 
 def test_message_gives_the_projected_gradient():
-    """Close to a bound and not at it: f may fall no further than that."""
-    res = minimize(lambda x: 5 * jnp.sum(x), [1e-6, 5e-6], bounds=Bounds(0, None))
+    """x[1] is at its bound, where f falls outwards."""
+    fun = lambda x: 5 * (x[0] - 1) ** 2 + 5 * x[1]
+    res = minimize(fun, [2.0, 1.0], bounds=Bounds(0, None), options={"maxiter": 0})
+    assert "10" in res.message
+    res = minimize(fun, [2.0, 0.0], bounds=Bounds(0, None), options={"gtol": 10})
     assert res.status == Status.CONVERGED
-    assert "5e-06" in res.message
+    assert "gradient norm 10 " in res.message
+
+
+@pytest.mark.parametrize("method", DESCENTS)
+def test_a_variable_near_its_bound_is_not_converged(method):
+    """The bound is nearer than gtol, and the gradient is 1e7 (bashtage/arch#85)."""
+    steep = lambda x, k: 1e12 * (x[0] - k) ** 2
+    solve = lambda k: minimize(steep, [8e-6], (k,), method, bounds=[(0, None)])
+    res = solve(3e-6)
+    assert res.success
+    np.testing.assert_allclose(res.x, [3e-6], rtol=1e-9)
+    np.testing.assert_allclose(jax.jacobian(lambda k: solve(k).x)(3e-6), [1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", DESCENTS)
+def test_a_small_rate_constant_is_fitted(method):
+    """A decay of 3e-6 per second, with both variables bounded below by 0."""
+    t = np.linspace(0.0, 1e6, 50)
+    misfit = lambda p, y: jnp.sum((p[0] * jnp.exp(-p[1] * t) - y) ** 2)
+    res = minimize(misfit, [1.0, 8e-6], (np.exp(-3e-6 * t),), method, bounds=[(0, None)] * 2)
+    if method != "gradient_descent":  # its condition is 1e12
+        assert res.success
+        np.testing.assert_allclose(res.x, [1, 3e-6], rtol=1e-6)
 
 
 def test_message_leaves_out_what_is_held():

@@ -15,8 +15,9 @@ from problems import FEATURES, LABELS, rosenbrock
 from jaxmin import Bounds, minimize
 from jaxmin._cache.registry import entries
 from jaxmin._core.box import Box, Unbounded
-from jaxmin._driver.implicit import _DENSE_MAX, implicit
+from jaxmin._driver.implicit import implicit
 from jaxmin._driver.loop import Limits
+from jaxmin._driver.newton import DENSE_MAX
 from jaxmin._driver.solution import Solution
 
 TIGHT = {"gtol": 1e-10}
@@ -141,7 +142,7 @@ def test_length_scale_of_a_gaussian_process():
     assert_close(jax.jacrev(solution)(y), differences(solution, y), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("n", [_DENSE_MAX, _DENSE_MAX + 1])
+@pytest.mark.parametrize("n", [DENSE_MAX, DENSE_MAX + 1])
 def test_few_variables_and_many(n):
     """A factorisation up to the limit, conjugate gradients beyond."""
     curvature = jnp.linspace(1, 3, n)
@@ -299,7 +300,7 @@ def test_far_from_the_bounds_a_box_changes_no_derivative(dtype):
 
     for bounds in (Bounds(0.0, 1.0), Bounds(-1.0, 0.8)):
         J, (status, g) = jax.jacrev(lambda data, bounds=bounds: solve(data, bounds), has_aux=True)(data)
-        assert status in (2, 4, 7) and np.abs(g).max() > 1e-3
+        assert status in (2, 4, 7, 11) and np.abs(g).max() > 1e-3
         assert_close(J, jax.jacrev(lambda data: solve(data, None)[0])(data), rtol=1e-2 if dtype == "float32" else 1e-5)
 
 
@@ -397,7 +398,7 @@ def test_a_singular_hessian_gives_nan(scale):
     assert np.isnan(_along_a_valley(1.5, scale)).all()
 
 
-@pytest.mark.parametrize("n", [_DENSE_MAX, _DENSE_MAX + 1])
+@pytest.mark.parametrize("n", [DENSE_MAX, DENSE_MAX + 1])
 def test_a_singular_hessian_gives_nan_also_where_the_derivative_lies_outside_its_null_space(n):
     solution = lambda t: minimize(lambda x, t: (jnp.sum(x) - t) ** 2, np.zeros(n), args=(t,)).x
     for J in both_modes(solution)(2.0):
@@ -407,7 +408,7 @@ def test_a_singular_hessian_gives_nan_also_where_the_derivative_lies_outside_its
 @each_dtype
 def test_many_variables_of_an_ill_conditioned_hessian(dtype):
     """Conjugate gradients are as good as factors, or give NaN."""
-    n = _DENSE_MAX + 50
+    n = DENSE_MAX + 50
     Q = jnp.asarray(np.linalg.qr(_rng.normal(size=(n, n)))[0], dtype)
     v = jnp.asarray(_rng.normal(size=n), dtype)
 
@@ -425,7 +426,7 @@ def test_many_variables_of_an_ill_conditioned_hessian(dtype):
         assert np.isnan(error) == (condition * n * eps > 1)
 
 
-@pytest.mark.parametrize("n", [2, _DENSE_MAX + 1])
+@pytest.mark.parametrize("n", [2, DENSE_MAX + 1])
 def test_a_saddle_point_gives_nan(n):
     """The solve begins there, and finds no slope."""
     fun = lambda x, t: jnp.sum((x[1:] - t) ** 2) - (x[0] - t) ** 2

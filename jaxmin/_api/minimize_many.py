@@ -153,7 +153,9 @@ def minimize_many(
     solved, steps = work.at_once() if in_order else work.in_chunks(chunk, progress)
     if disp:
         _report(solved[2].others, lanes * len(devices), steps)
-    return _as_result(call, feed.fixed, solved, best_of)
+    x, jac, solution, bounded = solved
+    status = compiled.examined_rows(call.problem, call.method, plan, feed, x, solution.f, solution.status)
+    return _as_result(call, feed.fixed, (x, jac, solution._replace(status=status), bounded), best_of)
 
 
 def _checked_devices(devices):

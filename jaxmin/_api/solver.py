@@ -21,7 +21,7 @@ from jaxmin._core.status import Status
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
 from jaxmin._driver.callbacks import Traced, Watcher, watched
-from jaxmin._driver.compiled import inputs, stepwise
+from jaxmin._driver.compiled import examined, inputs, stepwise
 from jaxmin._driver.implicit import unknown
 from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.objective import as_argument
@@ -236,7 +236,8 @@ class Solver:
           TypeError, ValueError: as ``run`` does.
         """
         call = self._resumed(state)
-        x, jac, solution = self._part("end", call)(state.carry)
+        solved = self._part("end", call)(state.carry)
+        x, jac, solution = examined(call.problem, call.method, call.box, *solved)
         return call.result(x, jac, solution._replace(f=jnp.where(state.nit < 0, jnp.nan, solution.f)))
 
     def save(self, path: str | os.PathLike[str], state: SolverState) -> None:

@@ -47,17 +47,6 @@ class Box(NamedTuple):
         """-1 where the lower bound holds x, 1 where the upper one does, else 0: f decreases there beyond the bound."""
         return jax.tree.map(_active, x, g, *self)
 
-    def binding(self, x: Vector, g: Vector, gtol: Scalar) -> PyTree:
-        """As ``active``, but also where x is near a bound and its projected gradient is within gtol."""
-
-        def one(x: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            near = jnp.minimum(jnp.abs(g), gtol)
-            lower, upper = low - x > -near, high - x < near
-            pressed = jnp.where(lower & (g > 0), -1, jnp.where(upper & (g < 0), 1, 0)).astype(jnp.int32)
-            return jnp.where(pressed == 0, _active(x, g, low, high), pressed)
-
-        return jax.tree.map(one, x, g, *self)
-
     def free(self, x: Vector, g: Vector) -> PyTree:
         """A mask: where x may move downhill."""
         return jax.tree.map(lambda x, g, low, high: (_active(x, g, low, high) == 0) & (low < high), x, g, *self)
@@ -77,9 +66,9 @@ class Box(NamedTuple):
         return jax.tree.map(one, x, d, *self)
 
     def projected(self, x: Vector, g: Vector) -> Vector:
-        """The projected gradient, x - clip(x - g)."""
-        # Not as this difference: it would lose a g that is small compared with x.
-        return jax.tree.map(lambda x, g, low, high: jnp.clip(g, x - high, x - low), x, g, *self)
+        """The projected gradient: g with 0 for each variable that a bound holds."""
+        # Not x - clip(x - g): it is as small as the distance from a bound, however steep f is there.
+        return jax.tree.map(lambda x, g, low, high: jnp.where(_active(x, g, low, high) == 0, g, 0), x, g, *self)
 
     def differ(self, x: Vector, y: Vector) -> Scalar:
         """Whether two points differ, [] bool."""
@@ -118,10 +107,6 @@ class Unbounded(NamedTuple):
         """None: no bound holds x."""
         del x, g
 
-    def binding(self, x: Vector, g: Vector, gtol: Scalar) -> None:
-        """None: no bound holds x."""
-        del x, g, gtol
-
     def free(self, x: Vector, g: Vector) -> None:
         """None, which stands for a mask that is true everywhere."""
         del x, g
@@ -153,14 +138,14 @@ class Sizes(NamedTuple):
     x: Scalar  # [] the infinity norm of x
     g: Scalar  # [] that of the gradient
     projected: Scalar  # [] that of the projected gradient, which the stopping test compares with gtol
-    free: Scalar  # [] the 2-norm of the gradient over the free variables
+    free: Scalar  # [] the 2-norm of the projected gradient
 
 
 def sizes(x: Vector, g: Vector, box: Box | Unbounded) -> Sizes:
     """The :class:`Sizes` at x, measured in one pass."""
-    free = box.only(box.free(x, g), g)
-    of_free, of_x, of_g, projected = vec.measure(norms=(free,), largest=(x, g, box.projected(x, g)))
-    return Sizes(of_x, of_g, projected, of_free)
+    projected = box.projected(x, g)
+    of_free, of_x, of_g, largest = vec.measure(norms=(projected,), largest=(x, g, projected))
+    return Sizes(of_x, of_g, largest, of_free)
 
 
 def gradient_norm(x: Vector, g: Vector | None, box: Box | Unbounded = Unbounded()) -> Scalar | MaybeNone:

@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     SEARCH_FAILED = 8
     UNBOUNDED = 9
     SPREAD = 10
+    PRECISION = 11
     CALLBACK = 99
 
     @property
@@ -40,7 +41,14 @@ class Status(enum.IntEnum):
         return _SENTENCES[self]
 
 
-SUCCESSES = (Status.CONVERGED, Status.FTOL, Status.XTOL, Status.PRECISION_FLOOR, Status.SPREAD)
+SUCCESSES = (
+    Status.CONVERGED,
+    Status.FTOL,
+    Status.XTOL,
+    Status.PRECISION_FLOOR,
+    Status.SPREAD,
+    Status.PRECISION,
+)
 
 _SENTENCES = {
     Status.RUNNING: "The solve has not ended.",
@@ -58,6 +66,8 @@ _SENTENCES = {
     "norm is {gnorm:.3g}. Is the gradient right and fun smooth here? {advice}",
     Status.UNBOUNDED: "Stopped: fun is unbounded below; it reached -inf.",
     Status.SPREAD: "Converged: the spread of f is within ftol, and that of x within xtol.",
+    Status.PRECISION: "Converged to the precision of fun: Newton's step from here would lower fun = {fun:.8g} by less "
+    "than its rounding, about {ulp:.1g}. The gradient norm is {gnorm:.3g}.",
     Status.CALLBACK: "Stopped: callback asked for it.",
 }
 # For methods without gradients.

@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxmin._cache import programs
 from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, signed
+from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
+from jaxmin._core.status import Status
 from jaxmin._core.variables import Variables
 from jaxmin._driver import loop, stopping
 from jaxmin._driver.batch import in_batches, strongly_typed
@@ -19,9 +22,13 @@ from jaxmin._driver.callbacks import ask, stopped
 from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
 from jaxmin._driver.implicit import mode
+from jaxmin._driver.precision import EXAMINED, has_converged, may_be_examined
 from jaxmin._driver.solution import Counts, Solution
 from jaxmin._interop.foreign import Foreign
 from jaxmin._problem.objective import inexact
+
+# So many solves are examined at a time.
+_EXAMINED_AT_ONCE = 2048
 
 
 class Extras(NamedTuple):
@@ -63,6 +70,13 @@ class SolveKey(NamedTuple):
     second: Signature | None  # of second derivatives, where they are not those of the signature
 
 
+class ExaminationKey(NamedTuple):
+    """All that the program of an examination depends on, besides the shapes of its inputs."""
+
+    signature: Signature  # of fun
+    variables: Variables
+
+
 class Parts(NamedTuple):
     """A solve as functions of arrays."""
 
@@ -91,10 +105,75 @@ def solve(
     arguments = problem.leaves, inputs(problem, box, watcher, traced, curvature), limits
     with_rules = problem.trace.with_rules
     if with_rules is None and not _is_new(method):
-        return compiled(_differentiable, key, diff, unrolled)(*arguments)
-    if _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
-        return _with_derivatives(key, diff, unrolled, with_rules, arguments)
-    return compiled(_solved, key, unrolled)(*arguments)
+        solved = compiled(_differentiable, key, diff, unrolled)(*arguments)
+    elif _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
+        solved = _with_derivatives(key, diff, unrolled, with_rules, arguments)
+    else:
+        solved = compiled(_solved, key, unrolled)(*arguments)
+    return examined(problem, method, box, *solved)
+
+
+def examined(problem, method, box, leaves, jac, solution):
+    """The output of a solve; where rounding has stopped it, whether it has converged to the precision of f.
+
+    From Python the second derivatives are compiled only where such a solve is met.
+    """
+    if not _is_examined(problem, method, leaves):
+        return leaves, jac, solution
+    arguments = lax.stop_gradient((leaves, solution.f, solution.status, inputs(problem, box)))
+    if not any_traced(arguments) and not np.isin(solution.status, EXAMINED):
+        return leaves, jac, solution
+    return leaves, jac, solution._replace(status=_examine(problem, _examination, arguments))
+
+
+def examined_rows(problem, method, plan, feed, leaves, f, status):
+    """The statuses of many solves: see :func:`examined`.
+
+    Args:
+      plan: the ``Plan`` of the lanes.
+      feed: the arrays of the problems, ``problems`` and ``shared``.
+      leaves, f, status: of the solutions, a row for each.
+    """
+    if not _is_examined(problem, method, leaves):
+        return status
+    every = [n for n in plan.every if n]
+    if any_traced((leaves, status, feed.problems, feed.shared)):
+        rows = [jnp.repeat(leaf, n, axis=0)[: status.size] for leaf, n in zip(feed.problems, every)]
+        return _examine(problem, _examination_of_rows, (leaves, f, status, rows, feed.shared), plan.tree, plan.every)
+    found = np.array(status)
+    doubtful = np.flatnonzero(np.isin(found, EXAMINED))
+    for begin in range(0, doubtful.size, _EXAMINED_AT_ONCE):
+        part = doubtful[begin : begin + _EXAMINED_AT_ONCE]
+        # Few sizes, so that few programs are compiled; the last row again for what is missing.
+        size = 1 << (part.size - 1).bit_length()
+        here = np.pad(part, (0, size - part.size), mode="edge")
+        pick = lambda leaf, n=1, here=here: np.asarray(leaf)[here // n]
+        rows = [pick(leaf, n) for leaf, n in zip(feed.problems, every)]
+        arguments = [pick(leaf) for leaf in leaves], pick(f), found[here], rows, feed.shared
+        new = _examine(problem, _examination_of_rows, arguments, plan.tree, plan.every)
+        found[part] = np.asarray(new)[: part.size]
+    return found if isinstance(status, np.ndarray) else jnp.asarray(found)
+
+
+def _is_examined(problem, method, leaves):
+    """Whether solves of this problem are examined; known while compiling. An effect of fun is not repeated."""
+    effects = problem.trace.signature.jaxpr.effects
+    return "grad" in method.wants and not effects and may_be_examined(leaves)
+
+
+def _examine(problem, build, arguments, *settings):
+    """``build(key, rules, *settings)(*arguments)``, compiled: statuses. The statuses as they are without derivatives.
+
+    Args:
+      arguments: (leaves of x, f, status, ...).
+    """
+    key, rules = ExaminationKey(problem.trace.signature, problem.variables), problem.trace.with_rules
+    try:
+        if rules is not None:
+            return _by_program(build(key, rules, *settings), *arguments)
+        return programs.program((build, key, settings), lambda: _jitted(build(key, None, *settings)))(*arguments)
+    except Exception:  # fun need not have second derivatives; JAX and its extensions raise errors of many kinds then
+        return arguments[2]
 
 
 def stepwise(part, problem, method, watcher=None, traced=None, **history):
@@ -262,6 +341,42 @@ def _on_leaves(on_vector, variables):
 def _leaves(variables, solution):
     jac = None if solution.g is None else [g.conj() for g in variables.unravel(solution.g)]
     return variables.unravel(solution.x), jac, solution
+
+
+def _examination(key, rules):
+    """(leaves of x, f, status, inputs) -> status: PRECISION if the solve has converged to the precision of f."""
+    trace, variables = rules or key.signature, key.variables
+
+    def examination(leaves, f, status, inputs):
+        def gradient(x):
+            _, *outputs = trace(*inputs.constants, *variables.unravel(x), *inputs.rest())
+            return variables.ravel([g.conj() for g in outputs[: len(variables.shapes)]])
+
+        x = variables.ravel(leaves)
+        in_doubt = jnp.isin(status, jnp.asarray(EXAMINED))
+        converged = lax.cond(
+            anywhere(in_doubt),
+            lambda: has_converged(gradient, f, x, gradient(x), inputs.box),
+            lambda: jnp.zeros((), bool),
+        )
+        return jnp.where(in_doubt & converged, Status.PRECISION, status).astype(status.dtype)
+
+    return examination
+
+
+def _examination_of_rows(key, rules, tree, every):
+    """(leaves of x, f, status, problems, shared) -> status, of rows; for ``tree`` and ``every`` see ``Plan``."""
+    examination = _examination(key, rules)
+
+    def of_rows(leaves, f, status, problems, shared):
+        def of_one(leaves, f, status, fed):
+            fed, others = iter(fed), iter(shared)
+            _, inputs, _ = jax.tree.unflatten(tree, [next(fed if n else others) for n in every])
+            return examination(leaves, f, status, inputs)
+
+        return jax.vmap(of_one)(leaves, f, status, problems)
+
+    return of_rows
 
 
 def _outputs(key, with_rules):

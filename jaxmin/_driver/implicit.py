@@ -10,11 +10,8 @@ import numpy as np
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.status import SUCCESSES, Status
+from jaxmin._driver.newton import solve_positive
 
-# Up to so many variables the Hessian is formed and factorised. Conjugate gradients do for more, and for leaves that
-# are not joined.
-_DENSE_MAX = 100
-_STEPS_MAX = 10_000  # of conjugate gradients
 # Statuses that are no success, but whose point is a minimum as far as the tolerances, or the dtype, can tell.
 _AT_A_MINIMUM = sorted({Status.PRECISION_LOSS, Status.FTOL, Status.XTOL, *SUCCESSES})
 # What rounding stopped is at a minimum if Newton's step from there is shorter than so much of x.
@@ -53,18 +50,18 @@ def implicit(solve, evaluate, call=_at_once):
 
     @solved.defjvp
     def rule(primals, tangents):
-        _, inputs, limits = primals
+        _, inputs, _ = primals
         solution = solved(*primals)
         dots, tree = jax.tree.flatten(tangents[1])
         has = [leaf.dtype != jax.dtypes.float0 for leaf in dots]
 
-        def change(inputs, gtol, solution, dots):
+        def change(inputs, solution, dots):
             given = iter(dots)
             inputs_dot = jax.tree.unflatten(tree, [next(given) if h else none for h, none in zip(has, still)])
-            return _change(evaluate, inputs, inputs_dot, gtol, solution)
+            return _change(evaluate, inputs, inputs_dot, solution)
 
         still = [None if h else leaf for leaf, h in zip(dots, has)]
-        arguments = inputs, limits.gtol, solution
+        arguments = inputs, solution
         known = all(map(_is_known, jax.tree.leaves(arguments)))
         moving = [leaf for leaf, h in zip(dots, has) if h]
         x_dot, f_dot, aux_dot = (call if known else _at_once)(change, *arguments, moving)
@@ -75,7 +72,7 @@ def implicit(solve, evaluate, call=_at_once):
     return solved
 
 
-def _change(evaluate, inputs, inputs_dot, gtol, solution):
+def _change(evaluate, inputs, inputs_dot, solution):
     """The tangents of a solution's x, f, and those of its aux that have any, where the inputs change so."""
     x = solution.x
     box, box_dot = inputs.box, inputs_dot.box
@@ -85,7 +82,7 @@ def _change(evaluate, inputs, inputs_dot, gtol, solution):
         return jax.grad(lambda x: evaluate(x, inputs)[0])(x) if g is None else g  # of a method that wants none
 
     g = gradient(x, inputs) if solution.g is None else solution.g
-    held = box.binding(x, g, gtol)
+    held = box.active(x, g)
     free = jax.tree.map(lambda held: held == 0, held)
 
     def hessian(v):
@@ -107,9 +104,9 @@ def _change(evaluate, inputs, inputs_dot, gtol, solution):
         b = box.only(free, vec.sub(b, hessian(x_dot)))
         # What the value loses or gains with the bounds. Not by the g at hand, which has no derivatives itself.
         f_bounds = vec.dot(gradient(x, inputs), x_dot)
-    at_minimum = _is_at_minimum(solution, lambda: _solve_linear(among_free, box.only(free, g)))
+    at_minimum = _is_at_minimum(solution, lambda: solve_positive(among_free, box.only(free, g)))
     valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
-    x_dot = vec.scale(valid, vec.add(x_dot, _solve_linear(among_free, b)))
+    x_dot = vec.scale(valid, vec.add(x_dot, solve_positive(among_free, b)))
     f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
     f_dot = (f_dot + f_bounds) * valid
     aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
@@ -159,51 +156,6 @@ def unknown(solve):
         return out, jax.tree.map(lambda leaf: jnp.full_like(leaf, nan) if _is_inexact(leaf) else _no_tangent(leaf), out)
 
     return solved
-
-
-def _solve_linear(hessian, b):
-    """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
-    eps, size = float(jnp.finfo(vec.scalar_dtype(b)).eps), vec.size(b)
-    flat = 10 * size * eps  # less curvature than that, beside the largest, is rounding
-    if size <= _DENSE_MAX and not isinstance(b, tuple):
-        H = jax.vmap(hessian)(jnp.eye(size, dtype=b.dtype))
-        L = jnp.linalg.cholesky((H + H.T) / 2)
-        pivots = jnp.diagonal(L) ** 2 / jnp.maximum(jnp.diagonal(H), jnp.finfo(b.dtype).tiny)
-        regular = jnp.all(pivots > flat)
-        return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
-
-    def conjugate_gradients(matvec, b):
-        bb = vec.dot(b, b)
-
-        def goes_on(carry):
-            _, r, _, k, least, most = carry
-            return (least > flat * most) & (vec.dot(r, r) > (10 * eps) ** 2 * bb) & (k < _STEPS_MAX)
-
-        def step(carry):
-            v, r, d, k, least, most = carry
-            rr, Hd = vec.dot(r, r), matvec(d)
-            dHd = vec.dot(d, Hd)
-            alpha, curvature = rr / dHd, dHd / vec.dot(d, d)
-            v, r = vec.axpy(alpha, d, v), vec.axpy(-alpha, Hd, r)
-            d = vec.axpy(vec.dot(r, r) / rr, d, r)
-            return v, r, d, k + 1, jnp.minimum(least, curvature), jnp.maximum(most, curvature)
-
-        begin = vec.zeros(b), b, b, 0, jnp.full_like(bb, jnp.inf), jnp.zeros_like(bb)
-        v, *_, least, most = jax.lax.while_loop(goes_on, step, begin)
-        return v, most, least > flat * most
-
-    def solve(matvec, b):
-        v, most, regular = conjugate_gradients(matvec, b)
-        # As good as by factors: the residual, not as the steps carry it on, is what rounding of H would make.
-        residual = vec.norm(vec.sub(b, matvec(v)))
-        solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
-        if not isinstance(b, tuple):
-            # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
-            probe = jnp.cos(jnp.arange(size) ** 2).astype(b.dtype)
-            regular &= conjugate_gradients(matvec, probe)[2]
-        return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
-
-    return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)
 
 
 def _nothing(tangents):

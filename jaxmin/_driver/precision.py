@@ -1,0 +1,127 @@
+"""Whether a solve that stopped by rounding has converged to the precision of f."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin._core import vector as vec
+from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.status import Status
+from jaxmin._core.typing import Scalar, Vector
+from jaxmin._driver.newton import DENSE_MAX, flat
+
+# Solves that ended so are examined.
+EXAMINED = (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
+# The rounding of f is taken as so many units in its last place.
+_ULPS = 16
+# Conjugate gradients that have not decided after so many products do not say that a solve has converged.
+_PRODUCTS = 200
+# They have solved Newton's equations if the residual is this fraction of g.
+_RESIDUAL = 0.1
+
+
+def may_be_examined(x: Vector) -> bool:
+    """Whether solves for vectors like x are examined; known while compiling.
+
+    In float64 rounding rarely ends a solve before gtol does: the second derivatives would be compiled for nothing.
+    """
+    return all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(x))
+
+
+def has_converged(
+    gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g: Vector, box: Box | Unbounded
+) -> Scalar:
+    r"""Whether Newton's step from x would lower f by less than the rounding of f, [] bool.
+
+    The Hessian H at x among the free variables must not be negative in any direction by more than rounding, and
+
+    .. math:: \tfrac12 g^T H^{-1} g \le \epsilon_f, \qquad
+        \epsilon_f = 16 \epsilon |f| + \tfrac12 \epsilon^2 \sum_i H_{ii} x_i^2.
+
+    The second part of :math:`\epsilon_f` is how far f moves if each variable changes by its rounding.
+
+    Args:
+      gradient: x -> the gradient of f.
+      f, x, g: the value, the point, and the gradient there.
+      box: the box of x.
+    """
+    free = box.free(x, g)
+    g = box.only(free, g)
+
+    def product(v: Vector) -> Vector:
+        return box.only(free, jax.jvp(gradient, (x,), (box.only(free, v),))[1])
+
+    small = vec.size(x) <= DENSE_MAX and not isinstance(x, tuple)
+    return (_by_factors if small else _by_products)(product, f, x, g)
+
+
+def _by_factors(product, f, x, g):
+    H = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
+    # A variable that is held has a row of zeros.
+    held = jnp.diagonal(H) == 0
+    H = H + jnp.diag(jnp.where(held & (g == 0), 1, 0).astype(H.dtype))
+    # Flat directions are allowed: those in which H is 0 up to rounding get a curvature just above it.
+    L = jnp.linalg.cholesky((H + H.T) / 2 + flat(H.shape[0], H.dtype) * jnp.diag(jnp.diagonal(H)))
+    w = jax.scipy.linalg.solve_triangular(L, g, lower=True)
+    moves = jnp.where(held, 0, jnp.diagonal(H)) @ (x * x)
+    return w @ w / 2 <= _rounding(f, moves)  # not so for NaN, where H has no factor
+
+
+def _rounding(f: Scalar, moves: Scalar) -> Scalar:
+    """The rounding of f; ``moves`` is the sum of H_ii x_i^2."""
+    eps = jnp.finfo(moves.dtype).eps
+    return _ULPS * eps * jnp.abs(f) + 0.5 * eps * eps * moves
+
+
+class _Inner(NamedTuple):
+    """The conjugate gradients for H z = -g, without z."""
+
+    r: Vector  # the residual
+    d: Vector  # the direction
+    rr: Scalar  # [] r . r
+    falls: Scalar  # [] how far the model has fallen
+    least: Scalar  # [] the least curvature met
+    most: Scalar  # [] the largest
+    products: Scalar  # [] int32
+
+
+def _by_products(product, f, x, g):
+    signs = jax.tree.map(lambda u: jnp.sign(jnp.cos(jnp.arange(u.size).reshape(u.shape) ** 2 % 1000 + 0.5)), x)
+    swing = jax.tree.map(jnp.multiply, x, signs)
+    rounding = _rounding(f, jnp.abs(vec.dot(swing, product(swing))))
+    tiny = 10 * jnp.finfo(rounding.dtype).eps
+
+    def hidden(inner):
+        """The model is at its minimum, which is lower by less than the rounding of f."""
+        return (inner.rr <= _RESIDUAL**2 * gg) & (inner.falls + 0.5 * inner.rr / inner.least <= rounding)
+
+    def positive(inner):
+        return inner.least > tiny * inner.most
+
+    def goes_on(inner):
+        decided = (inner.falls > rounding) | hidden(inner)
+        return positive(inner) & ~decided & (inner.products < _PRODUCTS)
+
+    def step(inner):
+        Hd = product(inner.d)
+        dHd, dd = vec.dot(inner.d, Hd), vec.dot(inner.d, inner.d)
+        alpha, curvature = inner.rr / dHd, dHd / dd
+        r = vec.axpy(-alpha, Hd, inner.r)
+        rr = vec.dot(r, r)
+        return _Inner(
+            r=r,
+            d=vec.axpy(rr / inner.rr, inner.d, r),
+            rr=rr,
+            falls=inner.falls + 0.5 * alpha * inner.rr,
+            least=jnp.minimum(inner.least, curvature),
+            most=jnp.maximum(inner.most, curvature),
+            products=inner.products + 1,
+        )
+
+    gg = vec.dot(g, g)
+    zero = jnp.zeros_like(gg)
+    end = lax.while_loop(goes_on, step, _Inner(g, g, gg, zero, zero + jnp.inf, zero, jnp.zeros((), jnp.int32)))
+    return (gg == 0) | (positive(end) & hidden(end))
