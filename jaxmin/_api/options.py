@@ -154,6 +154,8 @@ def _check_limit(name: str, value: Any) -> None:
     if least is None:
         if np.isnan(value):
             raise ValueError(f"{name}={value!r}: give a number; a number below 0 turns the test off")
+        if name == "tol" and value < 0:
+            raise ValueError(f"tol={value!r}: give a number >= 0; 0 goes on until nothing is left to gain")
     elif not value >= least or (np.isfinite(value) and value != int(value)):
         raise ValueError(f"{name}={value!r}: a whole number, at least {least}, or infinite")
 
@@ -197,11 +199,17 @@ def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
         given = dict.fromkeys(defaults.tol, tol) | given
     own: dict[str, Any] = dict(defaults.limits)
     counts = {"maxiter", "maxfun"}
-    if own.keys() & counts and given.keys() & counts:  # SciPy's rule: if one is given, the other is no limit
-        own |= dict.fromkeys(counts, np.inf)
+    # SciPy's rule: if one limit is given, the other is none. An infinite one leaves the other as it is by default.
+    if own.keys() & counts:
+        if any(_is_finite(given[name]) for name in given.keys() & counts):
+            own |= dict.fromkeys(counts, np.inf)
     elif "maxiter" in given and "maxfun" not in given:  # more iterations need more evaluations
         own["maxfun"] = _no_less(_LIMITS["maxfun"], given["maxiter"])
     return Limits(**(_LIMITS | own | given))
+
+
+def _is_finite(count: Any) -> bool:
+    return isinstance(count, jax.core.Tracer) or bool(np.all(np.isfinite(count)))
 
 
 def _no_less(default: int, count: Any) -> Any:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin._core.promotion import standard
 from jaxmin._core.typing import PyTree, Scalar
 
 # From this many variables on a branch is cheaper than the passes over vectors that it saves.
@@ -32,6 +33,8 @@ def unless_batched(alone: Callable[..., PyTree], plain: Callable[..., PyTree]) -
 
     Only a transformation that transposes it fails, such as ``jax.linear_transpose``.
     """
+
+    alone, plain = standard(alone), standard(plain)  # the rules below are called later, in the user's setting
 
     @jax.custom_jvp
     def function(*args: PyTree) -> PyTree:

@@ -106,6 +106,8 @@ class Method(NamedTuple):
     - ``nit``: [] int32, the number of the iterate: 0 at x0, and -1 before x0;
     - ``status``: [] int32, ``Status.RUNNING``, or why the method cannot go on. A method never says "converged".
 
+    The state of a method that wants ``hv`` or ``H`` may have ``saddle``, [] bool: the gradient vanishes at x0, and the
+    method has found, or must still find out, that f falls from there. The solve does not end by gtol while it is true.
     The state of a method that does not want ``grad`` also has ``spread``, (df, dx), each []: how far apart the values
     and the points are that it compares. The solve then ends by the spread, not by the gradient or by changes.
 
@@ -194,6 +196,8 @@ class Direction(NamedTuple):
       wants: ``frozenset({"grad"})`` by default, or ``frozenset({"grad", "hv"})``. With ``hv`` the state has the fields
         ``along``, like params, and ``ready``, [] bool, true at first. After a new iterate ``ready`` is false, and each
         ``update`` receives ``hv``, the Hessian times ``along`` there, until ``ready`` is true. Only then is d read.
+        With ``box``, ``update`` receives the ``Box``, or ``Unbounded``. A state with ``hv`` may have ``saddle``, as in
+        :class:`Method`, and ``bend``, []: where the gradient is 0, d . H d of a d of negative curvature, else 0.
 
     The direction of steepest descent, as a method:
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core import vector as vec
+from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, is_array, is_number
-from jaxmin._core.status import SUCCESSES, WITHOUT_GRADIENT, Status
+from jaxmin._core.status import AT_X0, SUCCESSES, WITHOUT_GRADIENT, Status
 from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 
 
@@ -105,12 +106,15 @@ class OptimizeResult:
     def _sentences(self) -> Callable[[tuple[int, ...]], str]:
         """The function from a lane's index to its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
+        nit = np.broadcast_to(np.asarray(self.nit), status.shape)
 
         def sentence(index: tuple[int, ...]) -> str:
             f = fun[index]
             ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
             ended = Status(int(status[index]))
-            text = WITHOUT_GRADIENT[ended] if self.jac is None else ended.sentence
+            text = WITHOUT_GRADIENT.get(ended, ended.sentence) if self.jac is None else ended.sentence
+            if nit[index] == 0 and self.jac is not None:
+                text = AT_X0.get(ended, text)
             return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
 
         return sentence
@@ -247,6 +251,7 @@ def _advice(dtype: np.dtype) -> str:
     return "If rounding is in the way: a scaling of fun and x near 1."
 
 
+@standard
 def _gradient_norm(jac: PyTree, lanes: Sequence[int]) -> np.ndarray:
     """The norm that the stopping test compares with gtol, for each lane; a complex number counts as its two parts."""
     parts = [np.zeros(lanes, np.float32)]

@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmin._core.batch_cond import unless_batched
+from jaxmin._core.promotion import standard
 from jaxmin._core.typing import PyTree, Scalar, Vector
 
 Pairs: TypeAlias = Sequence[tuple[Vector, Vector]]
@@ -28,6 +29,7 @@ _LONG, _PARTIAL_SUMS = 32, 4
 _VERY_LONG, _PARTS = 2**16, 16
 
 
+@standard
 def scalar_dtype(x: Vector) -> np.dtype:
     """The dtype in which inner products of vectors like ``x`` are accumulated."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
@@ -185,6 +187,14 @@ def where(condition: Any, a: PyTree, b: PyTree) -> PyTree:
 def zeros(x: Vector) -> Vector:
     """The zero vector like x."""
     return jax.tree.map(jnp.zeros_like, x)
+
+
+def probe(x: Vector) -> Vector:
+    """A vector like x of length 1, always the same, that has a part in every direction that matters."""
+    v = jax.tree.map(
+        lambda u: jnp.cos(jnp.arange(u.size, dtype=scalar_dtype(u)) ** 2).reshape(u.shape).astype(u.dtype), x
+    )
+    return scale(1 / norm(v), v)
 
 
 def history(m: int, x: Vector) -> Vector:

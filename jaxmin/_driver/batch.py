@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin._core.promotion import standard
 from jaxmin._core.status import Status
 
 # What the lanes of a block carry, in bytes: a larger block waits for memory. A smaller one pays more for each kernel,
@@ -32,6 +33,7 @@ def in_batches(solve, parts):
         return solve(*arguments)
 
     @alone.def_vmap
+    @standard
     def batch(size, split, *arguments):
         if size == 0:
             return _all_batched(jax.vmap(solve, _axes(split), axis_size=0)(*arguments))
@@ -95,6 +97,7 @@ def _in_blocks(solve, split, size, each, cut):
     batch = jax.custom_batching.custom_vmap(blockwise)
 
     @batch.def_vmap
+    @standard
     def batches(outer, split, *arguments):
         members = jax.vmap(blockwise, _axes(split))
         return _all_batched(_in_blocks(members, split, outer, size * each, cut)(*arguments))

@@ -12,6 +12,7 @@ from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
+from jaxmin._core.promotion import standard
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
 from jaxmin._core.status import Status
@@ -233,7 +234,7 @@ def _jitted(function):
     # A function of its own: JAX keeps what it compiled for as long as the function lives, and the derivative rule of a
     # solve refers to the solve.
     def solve(*arguments):
-        return function(*arguments)
+        return standard(function)(*arguments)
 
     solve.__name__ = getattr(function, "__name__", "solve")  # which logs and profiles show
     return jax.jit(solve)
@@ -245,7 +246,7 @@ def _found(function, *arguments):
     Traced here, so that what the function closes over (a rate that is traced, say) is an input too. The program has
     its derivatives where it is exact; else derivative rules are left out.
     """
-    closed, outputs = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    closed, outputs = jax.make_jaxpr(standard(function), return_shape=True)(*arguments)
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(arguments))
     flat = programs.program(signature, lambda: _jitted(signature))
 

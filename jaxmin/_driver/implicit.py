@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
+from jaxmin._core.promotion import standard
 from jaxmin._core.status import SUCCESSES, Status
 from jaxmin._driver.newton import solve_positive
 
@@ -49,6 +50,7 @@ def implicit(solve, evaluate, call=_at_once):
     solved = jax.custom_jvp(solve)
 
     @solved.defjvp
+    @standard
     def rule(primals, tangents):
         _, inputs, _ = primals
         solution = solved(*primals)

@@ -62,8 +62,7 @@ def solve_positive(hessian: Callable[[Vector], Vector], b: Vector) -> Vector:
         solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
         if not isinstance(b, tuple):
             # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
-            probe = jnp.cos(jnp.arange(size) ** 2).astype(b.dtype)
-            regular &= conjugate_gradients(matvec, probe)[2]
+            regular &= conjugate_gradients(matvec, vec.probe(b))[2]
         return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
 
     return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)

@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Box, Sizes, Unbounded, sizes
+from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.status import Status
 from jaxmin._core.typing import MaybeNone, Scalar
 
@@ -82,12 +83,19 @@ def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unb
 
 def of_method(wants: frozenset[str]) -> Stopping:
     """The ``Stopping`` of a method with these ``wants``."""
-    return WITH_GRADIENT if "grad" in wants else WITHOUT_GRADIENT
+    if "grad" not in wants:
+        return WITHOUT_GRADIENT
+    return WITH_SECOND_DERIVATIVES if wants & SECOND_ORDER else WITH_GRADIENT
 
 
 def stationary(t: Tested) -> Scalar:
     """The gradient is small."""
     return t.sizes.projected <= t.limits.gtol
+
+
+def _is_no_saddle(t: Tested) -> Scalar:
+    """The second derivatives do not say, and are not still to say, that f falls from x0."""
+    return ~jnp.asarray(getattr(t.after, "saddle", False))
 
 
 def _is_finite(t: Tested) -> Scalar:
@@ -143,4 +151,5 @@ WITH_GRADIENT = Stopping(
     conditions=(stationary,),
     tests=(Test(Status.FTOL, _is_flat), Test(Status.XTOL, _is_still), Test(Status.PRECISION_FLOOR, _is_at_floor)),
 )
+WITH_SECOND_DERIVATIVES = WITH_GRADIENT._replace(conditions=(stationary, _is_no_saddle))
 WITHOUT_GRADIENT = Stopping(conditions=(), tests=(Test(Status.SPREAD, _is_narrow),))

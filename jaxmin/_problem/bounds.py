@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, any_traced, is_array, is_number
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
@@ -51,6 +52,7 @@ class ScipyBounds(Protocol):
 BoundsLike: TypeAlias = Bounds | ScipyBounds | Sequence[Sequence[Any]] | np.ndarray | jax.Array
 
 
+@standard
 def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Box | Unbounded:
     """The user's bounds as a ``Box``, or ``Unbounded()``.
 

@@ -45,6 +45,11 @@ class DescentState(NamedTuple):
         """[] bool: the trial is the iterate, and the next step evaluates a product there."""
         return ~self.direction.ready
 
+    @property
+    def saddle(self):
+        """[] bool: at x0 the direction has found negative curvature, or the products go on."""
+        return (self.nit == 0) & getattr(self.direction, "saddle", False)
+
 
 class Parts(NamedTuple):
     """The parts of a descent."""
@@ -216,6 +221,8 @@ def _searched(parts, state, given):
     last, (x, f, g, _, box, ulp, going, at_x0) = state.iterate, given
     searching = going & state.direction.ready if parts.products else going
     predicted, slope = vec.measure((last.g, vec.sub(x, last.x)), (g, box.moving(x, state.d)))
+    if parts.products:  # a direction of negative curvature from a point without gradient
+        predicted = jnp.where(predicted == 0, state.search.step * state.slope0, predicted)
     start = Start(last.f, state.slope0, state.floor.noise.hides(last.f, ulp), jnp.inf)
     search = parts.linesearch.step(state.search, start, f, slope, predicted)
     accepted = at_x0 | (searching & search.done)
@@ -238,18 +245,21 @@ def _headed(parts, state, given, outcome):
     _, accepted, failed, iterate, *_ = outcome
     free = box.free(x, g)
     previous = Iterate(box.only(free, last.x, x), last.f, box.only(free, last.g))
-    product = {"hv": box.only(free, hv)} if parts.products else {}
+    wanted = {"hv": box.only(free, hv)} if parts.products else {}
+    wanted |= {"box": box} if "box" in parts.direction.wants else {}
     d, memory = parts.direction.update(
-        box.only(free, g), state.direction, x, previous=previous, accepted=accepted, restart=state.fresh, **product
+        box.only(free, g), state.direction, x, previous=previous, accepted=accepted, restart=state.fresh, **wanted
     )
     found = going & state.stays & memory.ready if parts.products else accepted
     d = box.only(free, d)
     (slope,) = vec.measure((g, d))
+    if parts.products:
+        # From a point without gradient: the average slope that the curvature gives along d.
+        slope = jnp.where(slope == 0, 0.5 * getattr(memory, "bend", 0), slope)
     usable = found & (slope < 0) & (slope > -jnp.inf)
     steepest = (found & ~usable) | (failed & ~state.fresh)
     g = box.only(box.free(iterate.x, iterate.g), iterate.g)
     size = sizes(iterate.x, iterate.g, box)
-    norm = size.free
     return Heading(
         memory=memory,
         d=d,
@@ -259,8 +269,16 @@ def _headed(parts, state, given, outcome):
         fresh=~usable & (state.fresh | steepest),
         g=g,
         sizes=size,
-        slope0=jnp.where(usable, slope, jnp.where(steepest, -norm * jnp.minimum(1, norm), state.slope0)),
+        slope0=jnp.where(usable, slope, jnp.where(steepest, -size.free * _length(size), state.slope0)),
     )
+
+
+def _length(size):
+    """The length of a step along the steepest descent: min(1, |g|), but enough to change x and g visibly.
+
+    Where f is in small units, so is g, and a step as short as g would be lost in the rounding of x.
+    """
+    return jnp.maximum(jnp.minimum(1, size.free), jnp.sqrt(jnp.finfo(size.x.dtype).eps) * size.x)
 
 
 def _first_trial(parts, state, given, outcome, heading):
@@ -330,8 +348,9 @@ def _floor_after(state, given, outcome, heading, t):
 def _replaced(state, outcome, heading, floor, ulp, d):
     """Search along the steepest descent if there is no better direction left; or end the solve."""
     x, _, _ = outcome.iterate
-    g, norm, slope0 = heading.g, heading.sizes.free, heading.slope0
-    downhill = vec.where(heading.steepest, vec.scale(-jnp.minimum(1, 1 / norm), g), d)
+    g, size, slope0 = heading.g, heading.sizes, heading.slope0
+    along = jnp.where(size.free > 0, _length(size) / size.free, 1)
+    downhill = vec.where(heading.steepest, vec.scale(-along, g), d)
     # The steepest descent in the units of x: each variable moves in proportion to its size [2, Section 7.1].
     scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
     (slope_scaled,) = vec.measure((g, scaled))

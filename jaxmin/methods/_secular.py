@@ -11,7 +11,11 @@ STEPS = 8
 
 
 def spectrum(H):
-    """The eigenvalues of H and its eigenvectors, as columns. Eigenvalues within rounding of 0 are made positive."""
+    """The eigenvalues of H and its eigenvectors, as columns. Eigenvalues within rounding of 0 are made positive.
+
+    An H that is not finite counts as 0: the step then follows the gradient.
+    """
+    H = jnp.where(jnp.all(jnp.isfinite(H)), H, 0)
     lam, Q = jnp.linalg.eigh(H)
     rounding = lam.size * jnp.finfo(lam.dtype).eps * jnp.max(jnp.abs(lam), initial=0)
     return jnp.where(jnp.abs(lam) <= rounding, jnp.abs(lam), lam), Q

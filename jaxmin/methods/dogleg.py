@@ -14,6 +14,9 @@ from jaxmin.methods import _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._trust_region import Trial
 
+# A length beyond any trust region that matters.
+_FAR = 1e9
+
 
 class DoglegState(NamedTuple):
     # changes with every step
@@ -29,7 +32,13 @@ class DoglegState(NamedTuple):
     nit: Any  # [] int32; -1 before x0
     radius: Any  # []
     noise: Noise
+    bend: Any  # [] the mean of the negative eigenvalues of the Hessian, 0 if there are none
     status: Any  # [] int32
+
+    @property
+    def saddle(self):
+        """[] bool: at x0 the Hessian has a negative eigenvalue, or is still to be evaluated."""
+        return (self.nit == 0) & (self.stays | (self.bend < 0))
 
 
 @builder(spellings=_trust_region.SPELLINGS)
@@ -76,47 +85,59 @@ def dogleg(radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15)
             p_U=zeros,
             Bp_U=zeros,
             p_B=zeros,
+            bend=jnp.zeros((), x.dtype),
             **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, H, **_):
-        known = state.p_U, state.Bp_U, state.p_B
-        p_U, Bp_U, p_B = lax.cond(state.stays, lambda: _legs(H, state.iterate.g), lambda: known)
+        known = state.p_U, state.Bp_U, state.p_B, state.bend
+        p_U, Bp_U, p_B, bend = lax.cond(state.stays, lambda: _legs(H, state.iterate.g), lambda: known)
         judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Bz))
         accepted = judged.accepted & ~state.stays
         state = vec.where(state.stays, state, judged)
         x, g = state.iterate.x, state.iterate.g
         along_U, towards_B = _lengths(p_U, p_B, state.radius)
         z = along_U * p_U + towards_B * (p_B - p_U)
-        Bz = along_U * Bp_U + towards_B * (-g - Bp_U)
+        Bp_B = jnp.where(jnp.any(g != 0), -g, bend * p_B)
+        Bz = along_U * Bp_U + towards_B * (Bp_B - Bp_U)
         trial = jnp.where(accepted, x, x + z)
-        state = state._replace(trial=trial, stays=accepted, Bz=Bz, p_U=p_U, Bp_U=Bp_U, p_B=p_B, accepted=accepted)
+        state = state._replace(
+            trial=trial, stays=accepted, Bz=Bz, p_U=p_U, Bp_U=Bp_U, p_B=p_B, bend=bend, accepted=accepted
+        )
         return vec.sub(trial, params), state
 
     return Method(init, update, wants=frozenset({"grad", "H"}))
 
 
 def _legs(H, g):
-    """p_U, B p_U and p_B."""
+    """p_U, B p_U, p_B, and the mean of the negative eigenvalues of H, 0 if there are none.
+
+    Where g is 0, p_B goes far along the sum of their eigenvectors. An H that is not finite counts as 0.
+    """
+    H = jnp.where(jnp.all(jnp.isfinite(H)), H, 0)
     gnorm = vec.norm(g)
     u = jnp.where(gnorm > 0, g / gnorm, 0)  # so that no product overflows
     L = jnp.linalg.cholesky(H)
     positive = jnp.all(jnp.isfinite(L))
 
     def as_it_is():
-        return vec.rows_dot(H, u), -jax.scipy.linalg.cho_solve((L, True), u)
+        return vec.rows_dot(H, u), -jax.scipy.linalg.cho_solve((L, True), u), jnp.zeros_like(u), jnp.zeros((), u.dtype)
 
     def made_positive():
         lam, Q = jnp.linalg.eigh(H)
         largest = jnp.max(jnp.abs(lam), initial=0)
         least = jnp.where(largest > 0, lam.size * jnp.finfo(lam.dtype).eps * largest, 1)
+        falls = jnp.where(lam < -least, 1, 0).astype(lam.dtype)
+        count = jnp.maximum(jnp.sum(falls), 1)
+        along, bend = vec.rows_dot(Q, falls / jnp.sqrt(count)), jnp.sum(falls * lam) / count
         lam = jnp.maximum(jnp.abs(lam), least)
         c = vec.rows_sum(u, Q)
-        return vec.rows_dot(Q, lam * c), -vec.rows_dot(Q, c / lam)
+        return vec.rows_dot(Q, lam * c), -vec.rows_dot(Q, c / lam), along, bend
 
-    Bu, towards_B = lax.cond(positive, as_it_is, made_positive)
+    Bu, towards_B, along, bend = lax.cond(positive, as_it_is, made_positive)
     to_U = jnp.where(gnorm > 0, -gnorm / vec.dot(u, Bu), 0)
-    return to_U * u, to_U * Bu, gnorm * towards_B
+    p_B = jnp.where((gnorm == 0) & (bend < 0), _FAR * along, gnorm * towards_B)
+    return to_U * u, to_U * Bu, p_B, bend
 
 
 def _lengths(p_U, p_B, radius):

@@ -63,7 +63,8 @@ def nelder_mead(adaptive: bool = False, initial_simplex: ArrayLike | None = None
     An iteration reflects the highest of n + 1 vertices at the centroid of the others, and expands, contracts or shrinks
     the simplex by SciPy's rules [1]. NaN counts as infinity. A solve ends when all values are within ftol of the lowest
     one and all vertices within xtol of the lowest one (SciPy's fatol and xatol; both are 1e-4 by default), or after
-    200 n iterations or evaluations. In a box each trial is moved to the nearest point inside, and the first simplex is
+    200 n iterations or evaluations. If f has the same value at all vertices of the first simplex, the solve ends with
+    status 2. In a box each trial is moved to the nearest point inside, and the first simplex is
     reflected at the bounds.
 
     Args:
@@ -120,6 +121,8 @@ def _build(adaptive, vertices):
         outcome = _outcome(state, f)
         simplex, values = _placed(state, params, f, simplex, outcome, adaptive)
         spread = vec.max_abs(values[1:] - values[0]), vec.max_abs(simplex[1:] - simplex[:1])
+        # A first simplex on which f has one value shows no direction, and would only shrink.
+        level = (state.phase == _BUILD) & outcome.ended & jnp.all(values == values[0]) & (len(values) > 1)
         trial, vertex = _next_trial(state, simplex, outcome, adaptive)
         trial = box.clip(trial)
         phase = _next_phase(state, outcome)
@@ -135,9 +138,9 @@ def _build(adaptive, vertices):
             fr=jnp.where(state.phase == _REFLECT, f, state.fr),
             simplex=simplex,
             values=values,
-            spread=vec.where(outcome.ended, spread, state.spread),
+            spread=vec.where(outcome.ended & ~level, spread, state.spread),
             nit=state.nit + (at_x0 | outcome.ended).astype(jnp.int32),
-            status=state.status,
+            status=jnp.where(level, Status.PRECISION_LOSS, state.status).astype(jnp.int32),
         )
         return trial - params, state
 

@@ -9,6 +9,7 @@ from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Direction, LineSearch, Method
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
+from jaxmin.methods._probe import PROBED, steepest
 
 # The conjugate gradients end if the residual is below this, and below sqrt |g| for a superlinear rate, ...
 _RESIDUAL = 0.5
@@ -28,7 +29,13 @@ class NewtonState(NamedTuple):
     inner: Any  # [] int32: products since the iterate
     # for directions of negative curvature
     concave: Any  # [] bool: the last direction was one
-    reach: Any  # [] the length of the next one: twice that of the last step along one; 0 at first
+    bend: Any  # [] z . H z of a direction of negative curvature from a point without gradient, else 0
+    reach: Any  # [] the length of the next one; 0 at first
+
+    @property
+    def saddle(self):
+        """[] bool: negative curvature was found, or the products go on."""
+        return ~self.ready | self.concave
 
 
 @builder(
@@ -44,7 +51,7 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
     The direction z solves :math:`H z = -g` by conjugate gradients that stop early. They stop when the residual is small
     and the model :math:`g^T z + \frac12 z^T H z` has almost stopped falling [2], or at a direction d of negative
     curvature [1, Algorithm 7.1]. In the second case the direction is z + t d. The length of t d is that of z, or twice
-    that of the last step along a direction of negative curvature.
+    that of the last step along a direction of negative curvature; half of it if f rose at its end.
     H is never formed. Each step evaluates either f and g at a trial, or the product H d at the iterate. In a box the
     conjugate gradients move only the free variables.
 
@@ -83,18 +90,22 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
             falls=zero,
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
+            bend=zero,
             reach=zero,
         )
 
-    def update(g, state, x, *, previous, accepted, restart, hv):
+    def update(g, state, x, *, previous, accepted, restart, hv, box):
         del restart  # only ``reach`` carries over from one iterate to the next
         gnorm = vec.norm(g)
-        begun = _begin(state, g, gnorm, vec.norm(vec.sub(x, previous.x)))
+        begun = _begin(state, g, gnorm, vec.sub(x, previous.x), box.only(box.free(x, g), vec.probe(x)))
         new = vec.where(accepted, begun, vec.where(state.ready, state, _conjugate_gradient(state, hv, gnorm)))
         return new.z, new
 
-    def _begin(state, g, gnorm, length):
-        r = vec.scale(1 / gnorm, g)
+    def _begin(state, g, gnorm, s, probe):
+        r = steepest(g, gnorm, probe)
+        # A step that f rises at the end of has passed a valley: the next one is shorter, or it may leap over it again.
+        gs, length = vec.measure((g, s), norms=(s,))
+        reach = jnp.where(gs > 0, 0.5, 2) * length
         return NewtonState(
             along=vec.scale(-1, r),
             ready=jnp.zeros((), bool),
@@ -103,7 +114,8 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
             falls=jnp.zeros_like(state.falls),
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
-            reach=jnp.where(state.concave, 2 * length, state.reach),
+            bend=jnp.zeros_like(state.falls),
+            reach=jnp.where(state.concave, reach, state.reach),
         )
 
     def _conjugate_gradient(state, Hd, gnorm):
@@ -113,7 +125,8 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
         convex = dHd > 0
         far = jnp.maximum(vec.norm(state.z), state.reach)
         far = jnp.where(far > 0, far, 1)
-        z = vec.axpy(jnp.where(convex, gnorm * rr / dHd, far / vec.norm(d)), d, state.z)
+        dd = vec.norm(d)
+        z = vec.axpy(jnp.where(convex, gnorm * rr / dHd, far / dd), d, state.z)
         r = vec.axpy(rr / dHd, Hd, r)
         (rr_new,), fall = vec.measure((r, r)), rr * rr / dHd
         falls = state.falls + fall
@@ -122,7 +135,7 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
         residual = jnp.sqrt(rr_new)
         small = residual <= jnp.minimum(_RESIDUAL, jnp.sqrt(gnorm))
         ceased = inner * fall <= _SHARE * falls
-        exact = residual <= jnp.minimum(_EXACT, gnorm)
+        exact = residual <= jnp.where(gnorm > 0, jnp.minimum(_EXACT, gnorm), PROBED)
         limit = 20 * vec.size(d) if max_inner is None else max_inner
         return state._replace(
             along=vec.axpy(rr_new / rr, d, vec.scale(-1, r)),
@@ -131,7 +144,8 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
             r=r,
             falls=falls,
             inner=inner,
-            concave=~convex,
+            concave=~convex & ((dHd < 0) | (gnorm > 0)),
+            bend=jnp.where(convex | (gnorm > 0), 0, dHd * (far / dd) ** 2),
         )
 
-    return descend(Direction(init, update, wants=frozenset({"grad", "hv"}), trees=True), linesearch)
+    return descend(Direction(init, update, wants=frozenset({"grad", "hv", "box"}), trees=True), linesearch)

@@ -42,6 +42,7 @@ class PowellState(NamedTuple):
     x0: Any  # [n] where the last cycle ended
     f0: Any  # [] f where this one began
     directions: Any  # [n, n] one per row
+    finite: Any  # [] bool: f was finite at another point than x0
     spread: Any  # (df, dx): the relative changes of f and x in the last cycle, that of x divided by 100
     nit: Any  # [] int32: cycles; -1 before x0
     status: Any  # [] int32
@@ -127,6 +128,7 @@ def _build(direc):
             x0=params,
             f0=zero,
             directions=jnp.eye(n, dtype=params.dtype) if direc is None else _as_array(direc, params),
+            finite=no,
             spread=(zero + jnp.inf, zero + jnp.inf),
             nit=count - 1,
             status=count + Status.RUNNING,
@@ -140,6 +142,7 @@ def _build(direc):
         accepted = at_x0 | ~(state.iterate.f <= f)
         x, fx, _ = iterate = vec.where(accepted, Iterate(params, value, None), state.iterate)
 
+        finite = state.finite | (~at_x0 & jnp.isfinite(f))
         line_search = _brent.advance(state.search, f, _line_tol(xtol, dtype), unit(value, dtype), _ZERO_CHANGE / 2)
         line = _line_after(state, f, line_search.done)
         cycle = _cycle_after(state, line.ended, x, fx)
@@ -168,9 +171,10 @@ def _build(direc):
             x0=jnp.where(cycle.complete | at_x0, x, state.x0),
             f0=jnp.where(begins, fx, state.f0),
             directions=directions,
-            spread=vec.where(cycle.complete, cycle.spread, state.spread),
+            finite=finite,
+            spread=vec.where(cycle.complete & finite, cycle.spread, state.spread),
             nit=state.nit + (at_x0 | cycle.complete).astype(jnp.int32),
-            status=state.status,
+            status=jnp.where(cycle.complete & ~finite, Status.NAN, state.status).astype(jnp.int32),
         )
         return trial - params, state
 

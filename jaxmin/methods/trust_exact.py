@@ -30,6 +30,11 @@ class TrustExactState(NamedTuple):
     noise: Noise
     status: Any  # [] int32
 
+    @property
+    def saddle(self):
+        """[] bool: at x0 the Hessian has a negative eigenvalue, or is still to be evaluated."""
+        return (self.nit == 0) & (self.stays | jnp.any(self.lam < 0))
+
 
 @builder(
     aliases=("trust-exact", "more-sorensen"), spellings=_trust_region.SPELLINGS | {"subproblem_maxiter": "max_inner"}

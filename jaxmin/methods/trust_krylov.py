@@ -10,6 +10,7 @@ from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _secular, _trust_region
 from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._probe import steepest
 from jaxmin.methods._trust_region import Trial
 
 # The residual, relative to g, at which a space is large enough: at the edge, where the model is least accurate, and
@@ -28,6 +29,7 @@ class TrustKrylovState(NamedTuple):
     alpha: Any  # [m] the diagonal of T = V H V^T
     beta: Any  # [m] next to the diagonal: beta[j] couples j and j + 1
     k: Any  # [] int32: products made
+    concave: Any  # [] bool: negative curvature was found in the space
     # changes with every iterate
     iterate: Iterate
     accepted: Any  # [] bool: it is the trial given last
@@ -35,6 +37,11 @@ class TrustKrylovState(NamedTuple):
     radius: Any  # []
     noise: Noise
     status: Any  # [] int32
+
+    @property
+    def saddle(self):
+        """[] bool: at x0 negative curvature was found, or the products go on."""
+        return (self.nit == 0) & (self.stays | self.concave)
 
 
 @builder(aliases=("trust-krylov", "gltr"), spellings=_trust_region.SPELLINGS | {"subproblem_maxiter": "max_inner"})
@@ -94,18 +101,20 @@ def trust_krylov(
             alpha=row,
             beta=row,
             k=jnp.zeros((), jnp.int32),
+            concave=jnp.zeros((), bool),
             **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, hv, **_):
+        # A product that is not finite counts as 0: the step then follows the gradient.
+        hv = vec.where(jnp.isfinite(vec.dot(state.along, hv)), hv, vec.zeros(hv))
         judged = _trust_region.judge(region, state, Trial(params, jnp.asarray(value), grad, state.Hz))
         accepted = judged.accepted & ~state.stays
         w, alpha, beta = _lanczos(state, hv)
         m = state.alpha.size
         here = (jnp.arange(m) == state.k) & state.stays
         # The basis of a new iterate begins with the gradient.
-        gnorm = vec.norm(judged.iterate.g)
-        first = vec.scale(jnp.where(gnorm > 0, 1 / gnorm, 0), judged.iterate.g)
+        first = steepest(judged.iterate.g, vec.norm(judged.iterate.g), vec.probe(params))
         row = vec.where(accepted, first, w)
         k = jnp.where(accepted, 0, state.k + state.stays.astype(jnp.int32))
         state = vec.where(state.stays, state, judged)._replace(
@@ -115,16 +124,20 @@ def trust_krylov(
             beta=jnp.where(here, beta, state.beta),
             k=k,
         )
-        z, Hz, residual, at_edge = _step(state)
-        ends = ~accepted & (_small(residual, state, at_edge) | (state.k >= m))
+        z, Hz, residual, at_edge, concave = _step(state)
+        ends = ~accepted & (_small(residual, state, at_edge, concave) | (state.k >= m))
         x = state.iterate.x
         trial = vec.where(ends, vec.add(x, z), x)
-        return vec.sub(trial, params), state._replace(trial=trial, stays=~ends, Hz=Hz, accepted=accepted)
+        return vec.sub(trial, params), state._replace(
+            trial=trial, stays=~ends, Hz=Hz, concave=concave, accepted=accepted
+        )
 
-    def _small(residual, state, at_edge):
+    def _small(residual, state, at_edge, concave):
         gnorm = vec.norm(state.iterate.g)
         enough = jnp.where(at_edge, _LOOSE, jnp.minimum(_TIGHT, jnp.sqrt(gnorm))) if inexact else 1e-8
-        return ~(residual > enough * gnorm)
+        # Without a gradient the space grows until it shows negative curvature, or has all directions that it can have.
+        exhausted = jnp.any((jnp.arange(state.beta.size) == state.k - 1) & (state.beta == 0))
+        return jnp.where(gnorm > 0, ~(residual > enough * gnorm), concave | exhausted)
 
     return Method(init, update, wants=frozenset({"grad", "hv"}), trees=True)
 
@@ -148,7 +161,7 @@ def _lanczos(state, Hv):
 
 
 def _step(state):
-    """The step z in the space so far, H z, the norm of (H + sigma I) z + g, and whether |z| = Delta."""
+    """The step z in the space so far, H z, |(H + sigma I) z + g|, whether |z| = Delta, and whether H is concave."""
     m, k = state.alpha.size, state.k
     used = jnp.arange(m) < k
     alpha, beta = jnp.where(used, state.alpha, 0), jnp.where(jnp.arange(m) < k - 1, state.beta, 0)
@@ -161,4 +174,4 @@ def _step(state):
     last = jnp.arange(m) == k - 1
     residual = jnp.sum(jnp.where(last, state.beta * jnp.abs(h), 0))
     at_edge = vec.norm(y) >= 0.99 * state.radius
-    return vec.rows_sum(h, state.V), vec.rows_sum(Th, state.V), residual, at_edge
+    return vec.rows_sum(h, state.V), vec.rows_sum(Th, state.V), residual, at_edge, jnp.any(lam < 0)

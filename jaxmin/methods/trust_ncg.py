@@ -11,6 +11,7 @@ from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
 from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._probe import PROBED, steepest
 from jaxmin.methods._trust_region import Trial
 
 # The model must predict at least this fraction of the decrease that the slope gives along a bent step [3].
@@ -28,6 +29,7 @@ class TrustNCGState(NamedTuple):
     Hz: Any  # like params; the product with the bent step, if the trial is at its end
     r: Any  # like params: the residual H z + g, over |g|, so that no product overflows
     inner: Any  # [] int32: products since the iterate
+    concave: Any  # [] bool: the last product showed negative curvature
     # changes with every iterate
     iterate: Iterate
     accepted: Any  # [] bool: it is the trial given last
@@ -35,6 +37,11 @@ class TrustNCGState(NamedTuple):
     radius: Any  # []
     noise: Noise
     status: Any  # [] int32
+
+    @property
+    def saddle(self):
+        """[] bool: at x0 negative curvature was found, or the products go on."""
+        return (self.nit == 0) & (self.stays | self.concave)
 
 
 @builder(aliases=("trust-ncg", "steihaug", "newton-tr"), spellings=_trust_region.SPELLINGS)
@@ -91,6 +98,7 @@ def trust_ncg(
             Hz=zeros,
             r=zeros,
             inner=jnp.zeros((), jnp.int32),
+            concave=jnp.zeros((), bool),
             **_trust_region.start(x, radius),
         )
 
@@ -112,8 +120,9 @@ def trust_ncg(
     def _begin(state, box):
         """Begin a step from the iterate, with z = 0."""
         x, _, g = state.iterate
-        g, zeros = box.only(box.free(x, g), g), vec.zeros(x)
-        r = vec.scale(1 / vec.norm(g), g)
+        free = box.free(x, g)
+        g, zeros = box.only(free, g), vec.zeros(x)
+        r = steepest(g, vec.norm(g), box.only(free, vec.probe(x)))
         return state._replace(
             trial=x,
             along=vec.scale(-1, r),
@@ -123,6 +132,7 @@ def trust_ncg(
             Hz=zeros,
             r=r,
             inner=jnp.zeros((), jnp.int32),
+            concave=jnp.zeros((), bool),
         )
 
     def _conjugate_gradient(state, Hd, box):
@@ -132,15 +142,18 @@ def trust_ncg(
         free = box.free(x, g)
         g, Hd_free = box.only(free, g), box.only(free, Hd)
         rr, dHd, gnorm = vec.measure((r, r), (d, Hd), norms=(g,))
+        # A product that is not finite counts as 0: the step then follows d.
+        Hd, Hd_free, dHd = (vec.where(jnp.isfinite(dHd), u, vec.zeros(u)) for u in (Hd, Hd_free, dHd))
         alpha = gnorm * rr / dHd
         inside = vec.axpy(alpha, d, z)
         leaves = ~(dHd > 0) | ~(vec.norm(inside) < state.radius)
         tau = _trust_region.to_edge(z, d, state.radius)
         t = jnp.where(leaves, tau, alpha)
-        z, Hz, r = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz), vec.axpy(t / gnorm, Hd_free, r)
+        z, Hz = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz)
+        r = vec.axpy(jnp.where(gnorm > 0, t / gnorm, rr / dHd), Hd_free, r)
         (rr_new,) = vec.measure((r, r))
         inner = state.inner + 1
-        small = jnp.sqrt(rr_new) <= jnp.minimum(0.5, jnp.sqrt(gnorm))
+        small = jnp.sqrt(rr_new) <= jnp.where(gnorm > 0, jnp.minimum(0.5, jnp.sqrt(gnorm)), PROBED)
         limit = 20 * vec.size(d) if max_inner is None else max_inner
         ends = leaves | small | (inner >= limit)
         straight = vec.add(x, z)
@@ -155,6 +168,7 @@ def trust_ncg(
             Hz=Hz,
             r=r,
             inner=inner,
+            concave=dHd < 0,
         )
 
     def _bend(state, Hs, box):

@@ -1,0 +1,23 @@
+"""JAX's standard promotion of dtypes, for jaxmin's own code."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def standard(function: F) -> F:
+    """The function with the standard promotion, also where the user's functions are traced with the strict one.
+
+    The user's functions are traced before, by themselves, in the user's own setting.
+    """
+
+    @functools.wraps(function)
+    def promoted(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoted  # type: ignore[return-value]
