@@ -1,6 +1,7 @@
 """jaxmin: scipy.optimize.minimize for JAX, as one compiled loop."""
 
 from jaxmin import datasets, extend, linesearches, methods, transforms
+from jaxmin._api.check_derivatives import DerivativeCheck, check_derivatives
 from jaxmin._api.minimize import minimize
 from jaxmin._api.minimize_many import minimize_many
 from jaxmin._api.plot import plot
@@ -32,9 +33,10 @@ from jaxmin.methods.trust_ncg import trust_ncg
 from jaxmin.transforms._lookup import iterate, value_and_grad_from_state
 
 __all__ = [  # noqa: RUF022  # by what they are
-    "Bounds", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method", "OptimizeResult",
-    "Solver", "SolverState", "Start", "Status",
-    "as_optax", "descend", "iterate", "minimize", "minimize_many", "plot", "traced", "value_and_grad_from_state",
+    "Bounds", "DerivativeCheck", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method",
+    "OptimizeResult", "Solver", "SolverState", "Start", "Status",
+    "as_optax", "check_derivatives", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
+    "value_and_grad_from_state",
     "bfgs", "cg", "dogleg", "gradient_descent", "lbfgs", "nelder_mead", "newton_cg", "powell", "trust_exact",
     "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",

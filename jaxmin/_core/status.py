@@ -63,7 +63,7 @@ _SENTENCES = {
     Status.PRECISION_FLOOR: "Converged to rounding: the gradient norm {gnorm:.3g} is within gtol * max(1, |fun|), and "
     "the decrease still to be expected is below the rounding of fun = {fun:.8g}, about {ulp:.1g}.",
     Status.SEARCH_FAILED: "Stopped: the line search found no lower point, along steepest descent neither; the gradient "
-    "norm is {gnorm:.3g}. Is the gradient right and fun smooth here? {advice}",
+    "norm is {gnorm:.3g}. Is the gradient right and fun smooth here? jaxmin.check_derivatives tells. {advice}",
     Status.UNBOUNDED: "Stopped: fun is unbounded below; it reached -inf.",
     Status.SPREAD: "Converged: the spread of f is within ftol, and that of x within xtol.",
     Status.PRECISION: "Converged to the precision of fun: Newton's step from here would lower fun = {fun:.8g} by less "

@@ -13,9 +13,10 @@ from jaxmin._core.promotion import standard
 from jaxmin._core.status import SUCCESSES, Status
 from jaxmin._driver.newton import solve_positive
 
-# Statuses that are no success, but whose point is a minimum as far as the tolerances, or the dtype, can tell.
-_AT_A_MINIMUM = sorted({Status.PRECISION_LOSS, Status.FTOL, Status.XTOL, *SUCCESSES})
-# What rounding stopped is at a minimum if Newton's step from there is shorter than so much of x.
+# Endings by changes of f and x: the minimum may be far.
+_LOOSE = (Status.FTOL, Status.XTOL, Status.SPREAD)
+# Endings whose point is a minimum if Newton's step from there is shorter than so much of x.
+_DOUBTFUL = (Status.PRECISION_LOSS, Status.SEARCH_FAILED, *_LOOSE)
 _NEAR = 1e-2
 
 
@@ -31,9 +32,10 @@ def implicit(solve, evaluate, call=_at_once):
     .. math:: \nabla_x g \; \dot x = -\nabla_\theta g \; \dot\theta.
 
     Along it the value changes as if x stood still (the envelope theorem); the aux with both; the gradient not
-    at all. Variables held at a bound go with the bound. x0 and the limits have no influence on where a minimum
-    is. Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x
-    are NaN.
+    at all. Variables held at a bound go with the bound. x0 and the limits have no influence on where a minimum is.
+    Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x are NaN. A
+    solve that ended by changes of f or x may be far from the minimum: the derivatives are then taken after two of
+    Newton's steps from x, and are NaN unless the third step is short.
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
@@ -87,11 +89,17 @@ def _change(evaluate, inputs, inputs_dot, solution):
     held = box.active(x, g)
     free = jax.tree.map(lambda held: held == 0, held)
 
-    def hessian(v):
+    def product(x, v):
         return jax.jvp(lambda x: gradient(x, inputs), (x,), (v,))[1]
 
-    def among_free(v):
-        return box.only(free, hessian(box.only(free, v)), v)
+    def among_free_at(x):
+        return lambda v: box.only(free, product(x, box.only(free, v)), v)
+
+    def newton(x):
+        return solve_positive(among_free_at(x), box.only(free, gradient(x, inputs)))
+
+    x = _nearer(solution, x, lambda x: box.clip(vec.sub(x, newton(x))))
+    among_free = among_free_at(x)
 
     g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
     # Reverse mode leaves out an input that the gradient does not see: by nothing it sees them all, and so does NaN.
@@ -103,10 +111,10 @@ def _change(evaluate, inputs, inputs_dot, solution):
         x_dot = jax.tree.map(
             lambda held, lower, upper: jnp.where(held < 0, lower, jnp.where(held > 0, upper, 0)), held, *box_dot
         )
-        b = box.only(free, vec.sub(b, hessian(x_dot)))
+        b = box.only(free, vec.sub(b, product(x, x_dot)))
         # What the value loses or gains with the bounds. Not by the g at hand, which has no derivatives itself.
         f_bounds = vec.dot(gradient(x, inputs), x_dot)
-    at_minimum = _is_at_minimum(solution, lambda: solve_positive(among_free, box.only(free, g)))
+    at_minimum = _is_at_minimum(solution, lambda: newton(x))
     valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
     x_dot = vec.scale(valid, vec.add(x_dot, solve_positive(among_free, b)))
     f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
@@ -115,15 +123,21 @@ def _change(evaluate, inputs, inputs_dot, solution):
     return x_dot, f_dot.astype(solution.f.dtype), [leaf for leaf in jax.tree.leaves(aux_dot) if _is_inexact(leaf)]
 
 
+def _nearer(solution, x, step):
+    """x, or where a solve has ended far from its minimum, x after two of Newton's steps; ``step(x)`` makes one."""
+    loose = jnp.isin(solution.status, jnp.asarray(_LOOSE))
+    return jax.lax.cond(anywhere(loose), lambda: vec.where(loose, step(step(x)), x), lambda: x)
+
+
 def _is_at_minimum(solution, newton):
-    """Whether a solve has ended at a minimum; ``newton()`` is Newton's step from there."""
+    """Whether a solve has ended at a minimum; ``newton()`` is Newton's step from where the derivatives are taken."""
 
     def is_near():
         return vec.max_abs(newton()) <= _NEAR * jnp.maximum(vec.max_abs(solution.x), 1)
 
-    at_minimum = jnp.isin(solution.status, jnp.asarray(_AT_A_MINIMUM))
-    by_rounding = solution.status == Status.PRECISION_LOSS
-    return at_minimum & (~by_rounding | jax.lax.cond(anywhere(by_rounding), is_near, lambda: jnp.ones((), bool)))
+    doubtful = jnp.isin(solution.status, jnp.asarray(_DOUBTFUL))
+    near = jax.lax.cond(anywhere(doubtful), is_near, lambda: jnp.ones((), bool))
+    return jnp.where(doubtful, near, jnp.isin(solution.status, jnp.asarray(SUCCESSES)))
 
 
 def _is_known(leaf):

@@ -357,6 +357,8 @@ def _replaced(state, outcome, heading, floor, ulp, d):
     why = Doubt(
         failed=outcome.failed,
         last_resort=state.fresh,
+        f=outcome.iterate.f,
+        xnorm=heading.sizes.x,
         gnorm=heading.sizes.projected,
         g_lowest=state.floor.noise.g_lowest,
         expected=jnp.abs(slope0),

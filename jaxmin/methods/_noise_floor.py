@@ -17,6 +17,9 @@ _CERTAIN = 100
 _SEEN = 10
 # Stop after this many iterates, or failed searches, in a row without progress.
 STALLS_MAX = 6
+# A solve that rounding has stopped stands on a kink if its gradient is larger than this fraction of the first one,
+# and would lower f, over the length of x, by more than this fraction of f. A smooth f is flat there.
+_KINK, _STEEP = 1e-2, 1e-3
 # A gradient norm below this fraction of the lowest is progress.
 _IMPROVED = 0.9
 # An expected decrease above this multiple of the row's highest is progress (leaving a saddle point).
@@ -27,6 +30,7 @@ class Noise(NamedTuple):
     """What is known about the noise of f, and the lowest values so far."""
 
     f_lowest: Any  # [] the lowest f so far
+    g_first: Any  # [] the norm of the gradient at x0
     g_lowest: Any  # [] the lowest norm of the gradient so far
     stalls: Any  # [] int32: iterates in a row without progress; a descent also counts failed searches
     seen: Any  # [] the largest change of f by rounding that was observed
@@ -34,7 +38,11 @@ class Noise(NamedTuple):
     @classmethod
     def unknown(cls, zero):
         """Before x0."""
-        return cls(zero + jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero)
+        return cls(zero + jnp.inf, zero, zero + jnp.inf, jnp.zeros((), jnp.int32), zero)
+
+    def is_kinked(self, f, gnorm, xnorm):
+        """Whether fun has a kink at a point that no step improves, [] bool."""
+        return (gnorm > _KINK * self.g_first) & (gnorm * xnorm > _STEEP * jnp.abs(f))
 
     def doubt(self, ulp):
         """How far rounding alone may move f from the lowest f."""
@@ -108,6 +116,7 @@ def floor_after(floor, ulp, step):
     stalls = jnp.where(accepted, jnp.where(progress, 0, before.stalls + 1), before.stalls + failed.astype(jnp.int32))
     highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, floor.highest)), floor.highest)
     noise = Noise(
+        g_first=jnp.where(at_x0, gnorm, before.g_first),
         f_lowest=jnp.where(accepted, jnp.minimum(f, before.f_lowest), before.f_lowest),
         g_lowest=jnp.where(accepted, jnp.minimum(gnorm, before.g_lowest), before.g_lowest),
         stalls=stalls,
@@ -158,7 +167,9 @@ class Doubt(NamedTuple):
 
     failed: Any  # [] bool: the search failed
     last_resort: Any  # [] bool: it was along the steepest descent
-    gnorm: Any  # [] the infinity norm of the gradient at the iterate
+    f: Any  # [] at the iterate
+    xnorm: Any  # [] the infinity norm of the iterate
+    gnorm: Any  # [] that of the gradient there
     g_lowest: Any  # [] the lowest norm at earlier iterates
     expected: Any  # [] the decrease that the slope predicts for a unit step from the iterate
     promise: Any  # [] the decrease that the gradient predicts if each variable changes by its own size
@@ -175,7 +186,7 @@ def judge(floor, ulp, why):
     Returns:
       The ``Verdict``, and [] bool: the method should discard what it has learnt and restart.
     """
-    failed, last_resort, gnorm, g_lowest, expected, promise = why
+    failed, last_resort, f, xnorm, gnorm, g_lowest, expected, promise = why
     stalls, doubt = floor.noise.stalls, floor.noise.doubt(ulp)
     in_rounding = floor.lost & ~floor.contradicted
     ended_by_search = jnp.where(in_rounding, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
@@ -187,6 +198,8 @@ def judge(floor, ulp, why):
     ended = settled | (failed & last_resort)
     retry = ended & ~floor.retried & (promise > _CERTAIN * doubt)
     status = jnp.where(settled, jnp.where(hidden, Status.PRECISION_LOSS, Status.SEARCH_FAILED), status)
+    kinked = (status == Status.PRECISION_LOSS) & floor.noise.is_kinked(f, gnorm, xnorm)
+    status = jnp.where(kinked, Status.SEARCH_FAILED, status)
     status = jnp.where(retry, Status.RUNNING, status)
     return Verdict(
         status=status.astype(jnp.int32),

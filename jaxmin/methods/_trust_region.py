@@ -105,14 +105,17 @@ def judge(region, state, trial, at_edge=None, box=Unbounded()):
     accepted = at_x0 | (agreement.finite & (agreement.rho > region.eta)) | (f == -jnp.inf)
     found = Iterate(trial.x, f, trial.g)
     iterate = Iterate(*(vec.where(accepted, new, old) for new, old in zip(found, state.iterate)))
-    noise = _noise_after(state.noise, iterate, accepted, vec.max_abs(box.projected(iterate.x, iterate.g)), ulp)
+    xnorm, gnorm = vec.measure(largest=(iterate.x, box.projected(iterate.x, iterate.g)))
+    noise = _noise_after(state.noise, iterate, accepted, gnorm, ulp)
+    noise = noise._replace(g_first=jnp.where(at_x0, gnorm, noise.g_first))
+    kinked = noise.is_kinked(iterate.f, gnorm, xnorm)
     return state._replace(
         iterate=iterate,
         accepted=accepted,
         nit=state.nit + accepted.astype(jnp.int32),
         radius=_next_radius(region, state, agreement, at_edge),
         noise=noise._replace(seen=agreement.seen),
-        status=_status(state, agreement, accepted, noise, ulp),
+        status=_status(state, agreement, accepted, noise, ulp, kinked),
     )
 
 
@@ -160,7 +163,7 @@ def _noise_after(noise, iterate, accepted, gnorm, ulp):
     )
 
 
-def _status(state, agreement, accepted, noise, ulp):
+def _status(state, agreement, accepted, noise, ulp, kinked):
     """Why the method cannot go on, or RUNNING."""
     _, predicted, length, _, hidden, _ = agreement
     # The step does not change x, or it was rejected and predicts less than f resolves: there is no better step.
@@ -168,6 +171,6 @@ def _status(state, agreement, accepted, noise, ulp):
     lost = ~(state.nit < 0) & ~accepted & unresolved
     # There is no better step either after many iterates without progress.
     lost |= noise.stalls >= 2 * STALLS_MAX
-    status = jnp.where(lost, Status.PRECISION_LOSS, Status.RUNNING)
+    status = jnp.where(lost, jnp.where(kinked, Status.SEARCH_FAILED, Status.PRECISION_LOSS), Status.RUNNING)
     # Without finite derivatives there is no step.
     return jnp.where(jnp.isfinite(length) & ~jnp.isnan(predicted), status, Status.NAN).astype(jnp.int32)
