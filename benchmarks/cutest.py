@@ -457,16 +457,26 @@ def report(options):
 
 
 def near(solvers, in_float64):
-    """How many float32 solves end at a float64 solution: at any of those that the same results hold."""
+    """How many float32 solves end at a float64 solution, any of those that the same results hold, and say success.
+
+    A claim elsewhere is false, unless the gradient is small there.
+    """
     known = {}
     for table in in_float64.values():
         for problem, record in table.items():
             if record["solved"]:
                 known.setdefault(problem, []).append(record["f"])
     for solver, table in solvers.items():
-        met = [any(abs(table[problem].get("f", math.nan) - f) <= 1e-3 * max(1, abs(f)) for f in values)
-               for problem, values in known.items() if problem in table]  # fmt: skip
-        print(f"{solver}: within 1e-3 max(1, |f|) of a float64 solution: {sum(met)} of {len(met)} with one known")
+        run = {problem: table[problem] for problem in known if problem in table}
+        at = lambda problem, f: abs(run[problem].get("f", math.nan) - f) <= 1e-3 * max(1, abs(f))
+        met = [problem for problem in run if any(at(problem, f) for f in known[problem])]
+        claims = [problem for problem, row in run.items() if row.get("claim")]
+        false = [problem for problem in claims if problem not in met and not run[problem]["solved"]]
+        print(
+            f"{solver}: within 1e-3 max(1, |f|) of a float64 solution: {len(met)} of {len(run)} with one known; "
+            f"{sum(problem in met for problem in claims)} of them say success; claims elsewhere: {len(false)}"
+            f"{' (' + ', '.join(false) + ')' if false else ''}"
+        )
     print()
 
 

@@ -17,10 +17,7 @@ from typing import NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
 CPU = ("--clock", "cpu")
-CUTEST = (
-    "jaxmin-lbfgs", "jaxmin-trust_ncg", "scipy-l-bfgs-b", "optax-lbfgs", "jaxopt-lbfgs", "optimistix-lbfgs",
-    "tfp-lbfgs",
-)  # fmt: skip
+CUTEST = ("jaxmin-lbfgs", "jaxmin-trust_ncg", "scipy-l-bfgs-b", "optax-lbfgs", "jaxopt-lbfgs")
 FEW = ("--solvers", "jaxmin lbfgs", "jaxmin bfgs", "optax lbfgs")
 
 

@@ -61,7 +61,8 @@ def minimize(
         ``jac(x, *args)`` returns the gradient, like x0, in ``jax.grad``'s convention.
       bounds: None (default), or a list of (low, high) pairs as in SciPy, with None for no bound, or
         :class:`~jaxmin.Bounds` (SciPy's too), with arrays or pytrees shaped like x0. A start outside moves to the
-        nearest point inside, and nothing is evaluated outside. The stopping test then uses the projected gradient.
+        nearest point inside, and nothing is evaluated outside. The stopping test then leaves out the gradient of the
+        variables that are at a bound where fun falls outwards; a variable that is only near its bound counts.
         A transformation that searches by itself cannot have bounds.
       callback: None (default), or as in SciPy ``callback(x)``, or ``callback(intermediate_result)`` with this name.
         It is called on the host after each iteration, with NumPy arrays, under ``vmap`` for each lane.

@@ -35,7 +35,7 @@ LIMIT, FIXED, REFUSED = "the solve", "SciPy, with one value", "SciPy, refused"
 
 # The options of every call. The reference shows them in this order.
 TABLE = (
-    Option("gtol", (), "a number", 1e-5, LIMIT, "the infinity norm of the gradient that is small enough"),
+    Option("gtol", (), "a number", 1e-5, LIMIT, "the infinity norm of the gradient that is small enough, in units of fun over units of x"),
     Option("ftol", ("fatol",), "a number", -1.0, LIMIT,
            "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
     Option("xtol", ("xrtol", "xatol"), "a number", -1.0, LIMIT,
