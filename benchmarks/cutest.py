@@ -468,8 +468,7 @@ def near(solvers, in_float64):
                 known.setdefault(problem, []).append(record["f"])
     for solver, table in solvers.items():
         run = {problem: table[problem] for problem in known if problem in table}
-        at = lambda problem, f: abs(run[problem].get("f", math.nan) - f) <= 1e-3 * max(1, abs(f))
-        met = [problem for problem in run if any(at(problem, f) for f in known[problem])]
+        met = [name for name, row in run.items() if any(_agree(row.get("f", math.nan), f) for f in known[name])]
         claims = [problem for problem, row in run.items() if row.get("claim")]
         false = [problem for problem in claims if problem not in met and not run[problem]["solved"]]
         print(
@@ -478,6 +477,10 @@ def near(solvers, in_float64):
             f"{' (' + ', '.join(false) + ')' if false else ''}"
         )
     print()
+
+
+def _agree(f, known):
+    return abs(f - known) <= 1e-3 * max(1, abs(known))
 
 
 def counts(which, dtype, solvers, references):
