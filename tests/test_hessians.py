@@ -378,12 +378,12 @@ def test_an_error_inside_is_the_users_own():
 
 @pytest.mark.parametrize("method", ["trust_ncg", "trust_exact", "dogleg", "trust_krylov"])
 @pytest.mark.parametrize("given", ["hess", "hessp"])
-def test_nan_in_it_ends_the_solve_at_the_last_iterate(method, given):
+def test_nan_in_it_leaves_the_gradient(method, given):
+    """A Hessian that is not finite counts as 0: the steps follow the gradient, as they do where it overflows."""
     by_hand = {"hess": lambda x: jnp.nan * hessian(x), "hessp": lambda x, p: jnp.nan * p}[given]
-    res = minimize(rosenbrock, START, method=method, **{given: by_hand})
-    assert res.status == 3 and res.nfev <= 3
-    np.testing.assert_array_equal(res.x, START)
-    assert jaxmin.Status(res.status).success is False
+    res = minimize(rosenbrock, START, method=method, options={"maxfun": 500}, **{given: by_hand})
+    assert res.fun < 1
+    assert res.status != jaxmin.Status.NAN
 
 
 # ---- chosen by what is given

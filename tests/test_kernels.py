@@ -15,7 +15,7 @@ from jaxmin import minimize
 VERSION = "0.10.2"
 CEILINGS = {  # kernels, copies and instructions of a step; instructions of the program
     "lbfgs": (31, 3, 910, 940),
-    "bfgs": (33, 3, 930, 960),
+    "bfgs": (30, 3, 920, 950),
     "cg": (30, 3, 980, 1000),
     "trust_ncg": (35, 4, 660, 740),
     "newton_cg": (39, 4, 1210, 1260),

@@ -101,7 +101,7 @@ def test_shapes_and_dtypes(dtype):
 @pytest.mark.parametrize("code", Status)
 def test_success_is_what_the_status_says(res, code):
     ended = dataclasses.replace(res, status=jnp.int32(code))
-    assert ended.success is Status(code).success is (code in (0, 4, 5, 7, 10))
+    assert ended.success is Status(code).success is (code in (0, 4, 5, 7, 10, 11))
     assert ended.message.split()[0] == Status(code).sentence.split()[0]
     assert ended.success == ended.message.startswith("Converged")
 
@@ -156,7 +156,8 @@ def test_the_gradient_norm_in_words_is_the_one_that_gtol_is_compared_with(dtype,
     for gtol, code in ((1.0, 0), (0.999, 1)):
         res = stopped(gtol)
         assert np.ravel(res.status).tolist() == [code] * int(np.prod(lanes))
-        assert set(np.ravel(res.message)) == {Status(code).sentence.format(gnorm=1.0)}
+        sentence = Status(code).sentence.format(gnorm=1.0)
+        assert all(message.startswith(sentence) for message in np.ravel(res.message))
 
 
 def test_message_of_a_known_result_can_be_read_inside_jit(res):
@@ -167,7 +168,7 @@ def test_message_of_a_known_result_can_be_read_inside_jit(res):
 
 def test_message_of_a_batch_without_numbers():
     res = jax.vmap(lambda a: minimize(lambda x: a, {"p": jnp.zeros(0)}))(jnp.arange(2.0))
-    assert res.message == [Status(0).sentence.format(gnorm=0.0)] * 2
+    assert res.message == [Status(0).sentence.format(gnorm=0.0) + AT_X0[Status(0)]] * 2
 
 
 # ---- it is a pytree
@@ -381,7 +382,7 @@ def test_message_and_success_are_per_lane(batch):
     assert batch.success.tolist() == [True, True, False] and batch.success.dtype == bool
     gnorm = float(abs(batch.jac[0]).max())
     assert batch.message[0] == Status(0).sentence.format(gnorm=gnorm)
-    assert batch.message[2] == Status(3).sentence
+    assert batch.message[2] == Status(3).sentence + AT_X0[Status(3)]
     assert len(batch.message) == 3
     lane = jax.tree.map(lambda leaf: leaf[2], batch)
     assert lane.message == batch.message[2] and lane.success is False
@@ -392,7 +393,7 @@ def test_batch_of_batches():
     res = jax.vmap(jax.vmap(lambda x: minimize(rosenbrock, x)))(starts)
     assert res.success.tolist() == [[True, True, False], [True, True, True]]
     assert [len(row) for row in res.message] == [3, 3]
-    assert res.message[0][2] == Status(3).sentence and res.message[1][2] == res.message[0][0]
+    assert res.message[0][2].startswith(Status(3).sentence) and res.message[1][2] == res.message[0][0]
 
 
 def test_batch_of_a_pytree():

@@ -35,7 +35,8 @@ LIMIT, FIXED, REFUSED = "the solve", "SciPy, with one value", "SciPy, refused"
 
 # The options of every call. The reference shows them in this order.
 TABLE = (
-    Option("gtol", (), "a number", 1e-5, LIMIT, "the infinity norm of the gradient that is small enough, in units of fun over units of x"),
+    Option("gtol", (), "a number", 1e-5, LIMIT,
+           "the infinity norm of the gradient that is small enough, in units of fun over units of x"),
     Option("ftol", ("fatol",), "a number", -1.0, LIMIT,
            "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
     Option("xtol", ("xrtol", "xatol"), "a number", -1.0, LIMIT,
@@ -199,7 +200,7 @@ def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
         given = dict.fromkeys(defaults.tol, tol) | given
     own: dict[str, Any] = dict(defaults.limits)
     counts = {"maxiter", "maxfun"}
-    # SciPy's rule: if one limit is given, the other is none. An infinite one leaves the other as it is by default.
+    # SciPy's rule: if one limit is given, the other is infinite. An infinite one leaves the other as it is by default.
     if own.keys() & counts:
         if any(_is_finite(given[name]) for name in given.keys() & counts):
             own |= dict.fromkeys(counts, np.inf)

@@ -106,15 +106,15 @@ class OptimizeResult:
     def _sentences(self) -> Callable[[tuple[int, ...]], str]:
         """The function from a lane's index to its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
-        nit = np.broadcast_to(np.asarray(self.nit), status.shape)
+        at_x0 = np.broadcast_to(np.asarray(self.nit) == 0, status.shape)
 
         def sentence(index: tuple[int, ...]) -> str:
             f = fun[index]
             ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
             ended = Status(int(status[index]))
             text = WITHOUT_GRADIENT.get(ended, ended.sentence) if self.jac is None else ended.sentence
-            if nit[index] == 0 and self.jac is not None:
-                text = AT_X0.get(ended, text)
+            if at_x0[index] and self.jac is not None:
+                text += AT_X0.get(ended, "")
             return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
 
         return sentence

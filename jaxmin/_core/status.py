@@ -77,9 +77,9 @@ WITHOUT_GRADIENT = _SENTENCES | {
     Status.PRECISION_LOSS: "Stopped: fun = {fun:.8g} has the same value at all points near x0. Is fun constant there, "
     "or rounded to about {ulp:.1g}? {advice}",
 }
-# For a solve that ended at x0.
+# Added for a solve that ended at x0.
 AT_X0 = {
-    Status.CONVERGED: "Converged at x0: the gradient norm {gnorm:.3g} is within gtol there, and no step was made. If "
-    "x0 may be a maximum or a saddle point, start elsewhere, or use 'trust_exact', which looks at the Hessian.",
-    Status.NAN: "Stopped at x0: fun or its gradient is NaN or infinite there, or at every point near it.",
+    Status.CONVERGED: " No step was made from x0. If it may be a maximum or a saddle point, start elsewhere, or use "
+    "'trust_exact', which looks at the Hessian.",
+    Status.NAN: " No step was made from x0: it is so there, or at every point near it.",
 }

@@ -41,7 +41,8 @@ def has_converged(
     .. math:: \tfrac12 g^T H^{-1} g \le \epsilon_f, \qquad
         \epsilon_f = 16 \epsilon |f| + \tfrac12 \epsilon^2 \sum_i H_{ii} x_i^2.
 
-    The second part of :math:`\epsilon_f` is how far f moves if each variable changes by its rounding.
+    The first :math:`\epsilon` is that of the dtype of f, the second that of x. The second part of :math:`\epsilon_f` is
+    how far f moves if each variable changes by its rounding.
 
     Args:
       gradient: x -> the gradient of f.
@@ -71,9 +72,9 @@ def _by_factors(product, f, x, g):
 
 
 def _rounding(f: Scalar, moves: Scalar) -> Scalar:
-    """The rounding of f; ``moves`` is the sum of H_ii x_i^2."""
+    """The rounding of f, whose dtype may be wider than that of x; ``moves`` is the sum of H_ii x_i^2."""
     eps = jnp.finfo(moves.dtype).eps
-    return _ULPS * eps * jnp.abs(f) + 0.5 * eps * eps * moves
+    return _ULPS * jnp.finfo(f.dtype).eps * jnp.abs(f) + 0.5 * eps * eps * moves
 
 
 class _Inner(NamedTuple):

@@ -27,9 +27,8 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
 
     .. math:: H \leftarrow (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \quad \rho = 1 / y^T s
 
-    [1, eq. (6.17)], computed as a change of rank two. Before it, H is multiplied by
-    :math:`\max(1, s^T y / y^T H y)`. Without this a first pair from a steep start would leave H too small for long [2].
-    Memory and time per iteration grow as n squared. Use ``lbfgs`` for more than about a thousand variables.
+    [1, eq. (6.17)], computed as a change of rank two. Memory and time per iteration grow as n squared. Use ``lbfgs``
+    for more than about a thousand variables.
 
     Args:
       initial_scale: True (default) scales H by s.y / y.y before its first change [1, eq. (6.20)]. False starts with
@@ -50,8 +49,6 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
 
     References:
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Section 6.1.
-      [2] M. Al-Baali, Comput. Optim. Appl. 9 (1998), 191-203. He scales B = H^-1 by
-        min(1, s.y / s.Bs), where s.Bs / s.y >= s.y / y.Hy.
     """
 
     def init(x):
@@ -71,11 +68,8 @@ def bfgs(initial_scale: bool = True, linesearch: LineSearch | str | None = None)
         before = jnp.where(empty, scale * jnp.eye(s.size, dtype=s.dtype), state.H)
         Hy = jnp.where(empty, scale * y, Dense(state.H).times(y))
         rho = 1 / sy
-        (yHy,) = vec.measure((y, Hy))
-        # Where H expects more curvature along s than there is, all of H is scaled up [2].
-        grow = jnp.where(yHy > 0, jnp.maximum(1, sy / yHy), 1)
-        before, Hy, yHy = grow * before, grow * Hy, grow * yHy
         # H - rho (s (Hy)^T + Hy s^T) + rho (1 + rho y.Hy) s s^T = H + rho (s v^T + v s^T)
+        (yHy,) = vec.measure((y, Hy))
         v = 0.5 * (1 + rho * yHy) * s - Hy
         H = jnp.where(store, before + rho * (s[:, None] * v[None, :] + v[:, None] * s[None, :]), state.H)
 
