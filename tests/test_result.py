@@ -17,6 +17,7 @@ from problems import rosenbrock
 
 import jaxmin
 from jaxmin import OptimizeResult, Status, minimize
+from jaxmin._core.status import AT_X0
 
 FIELDS = ["x", "fun", "jac", "nit", "nfev", "njev", "status"]
 
