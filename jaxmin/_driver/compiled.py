@@ -119,11 +119,11 @@ def examined(problem, method, box, leaves, jac, solution):
 
     From Python the second derivatives are compiled only where such a solve is met.
     """
-    if not _is_examined(problem, method, leaves):
+    status = solution.status
+    is_known = not isinstance(status, jax.core.Tracer)
+    if not _is_examined(problem, method, leaves) or (is_known and int(status) not in EXAMINED):
         return leaves, jac, solution
-    arguments = lax.stop_gradient((leaves, solution.f, solution.status, inputs(problem, box)))
-    if not any_traced(arguments) and not np.isin(solution.status, EXAMINED):
-        return leaves, jac, solution
+    arguments = lax.stop_gradient((leaves, solution.f, status, inputs(problem, box)))
     return leaves, jac, solution._replace(status=_examine(problem, _examination, arguments))
 
 

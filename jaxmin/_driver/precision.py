@@ -61,14 +61,13 @@ def has_converged(
 
 def _by_factors(product, f, x, g):
     H = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
+    diagonal = jnp.diagonal(H)
     # A variable that is held has a row of zeros.
-    held = jnp.diagonal(H) == 0
-    H = H + jnp.diag(jnp.where(held & (g == 0), 1, 0).astype(H.dtype))
+    H = H + jnp.diag(jnp.where((diagonal == 0) & (g == 0), 1, 0).astype(H.dtype))
     # Flat directions are allowed: those in which H is 0 up to rounding get a curvature just above it.
     L = jnp.linalg.cholesky((H + H.T) / 2 + flat(H.shape[0], H.dtype) * jnp.diag(jnp.diagonal(H)))
     w = jax.scipy.linalg.solve_triangular(L, g, lower=True)
-    moves = jnp.where(held, 0, jnp.diagonal(H)) @ (x * x)
-    return w @ w / 2 <= _rounding(f, moves)  # not so for NaN, where H has no factor
+    return w @ w / 2 <= _rounding(f, diagonal @ (x * x))  # not so for NaN, where H has no factor
 
 
 def _rounding(f: Scalar, moves: Scalar) -> Scalar:
