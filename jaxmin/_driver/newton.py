@@ -1,7 +1,7 @@
 """Newton's equations at one point: H v = b with a positive definite Hessian H."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,50 @@ def flat(size: int, dtype: Any) -> float:
     return 10 * size * float(jnp.finfo(dtype).eps)
 
 
+class Inner(NamedTuple):
+    """The conjugate gradients for H v = b."""
+
+    v: Vector  # the solution so far
+    r: Vector  # the residual
+    d: Vector  # the direction
+    rr: Scalar  # [] r . r
+    falls: Scalar  # [] how far the model v.Hv/2 - b.v has fallen
+    least: Scalar  # [] the least curvature met
+    most: Scalar  # [] the largest
+    products: Scalar  # [] int32
+
+    def is_positive(self, rounding: Any) -> Scalar:
+        """Whether all curvatures met are above ``rounding`` times the largest."""
+        return self.least > rounding * self.most
+
+
+def conjugate_gradients(hessian: Callable[[Vector], Vector], b: Vector, goes_on: Callable[[Inner], Scalar]) -> Inner:
+    """The conjugate gradients for H v = b from v = 0, for as long as ``goes_on`` holds."""
+
+    def step(inner: Inner) -> Inner:
+        v, r, d, rr, *_ = inner
+        Hd = hessian(d)
+        dHd = vec.dot(d, Hd)
+        alpha, curvature = rr / dHd, dHd / vec.dot(d, d)
+        r = vec.axpy(-alpha, Hd, r)
+        rr_new = vec.dot(r, r)
+        return Inner(
+            v=vec.axpy(alpha, d, v),
+            r=r,
+            d=vec.axpy(rr_new / rr, d, r),
+            rr=rr_new,
+            falls=inner.falls + 0.5 * alpha * rr,
+            least=jnp.minimum(inner.least, curvature),
+            most=jnp.maximum(inner.most, curvature),
+            products=inner.products + 1,
+        )
+
+    rr = vec.dot(b, b)
+    zero = jnp.zeros_like(rr)
+    begin = Inner(vec.zeros(b), b, b, rr, zero, zero + jnp.inf, zero, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(goes_on, step, begin)
+
+
 def solve_positive(hessian: Callable[[Vector], Vector], b: Vector) -> Vector:
     """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
     eps, size = float(jnp.finfo(vec.scalar_dtype(b)).eps), vec.size(b)
@@ -35,34 +79,24 @@ def solve_positive(hessian: Callable[[Vector], Vector], b: Vector) -> Vector:
         L, regular = factor(jax.vmap(hessian)(jnp.eye(size, dtype=b.dtype)))
         return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
 
-    def conjugate_gradients(matvec, b):
+    def solved_by_steps(matvec, b):
         bb = vec.dot(b, b)
 
-        def goes_on(carry):
-            _, r, _, k, least, most = carry
-            return (least > rounding * most) & (vec.dot(r, r) > (10 * eps) ** 2 * bb) & (k < _STEPS_MAX)
+        def goes_on(inner):
+            far = inner.rr > (10 * eps) ** 2 * bb
+            return inner.is_positive(rounding) & far & (inner.products < _STEPS_MAX)
 
-        def step(carry):
-            v, r, d, k, least, most = carry
-            rr, Hd = vec.dot(r, r), matvec(d)
-            dHd = vec.dot(d, Hd)
-            alpha, curvature = rr / dHd, dHd / vec.dot(d, d)
-            v, r = vec.axpy(alpha, d, v), vec.axpy(-alpha, Hd, r)
-            d = vec.axpy(vec.dot(r, r) / rr, d, r)
-            return v, r, d, k + 1, jnp.minimum(least, curvature), jnp.maximum(most, curvature)
-
-        begin = vec.zeros(b), b, b, 0, jnp.full_like(bb, jnp.inf), jnp.zeros_like(bb)
-        v, *_, least, most = jax.lax.while_loop(goes_on, step, begin)
-        return v, most, least > rounding * most
+        inner = conjugate_gradients(matvec, b, goes_on)
+        return inner.v, inner.most, inner.is_positive(rounding)
 
     def solve(matvec, b):
-        v, most, regular = conjugate_gradients(matvec, b)
+        v, most, regular = solved_by_steps(matvec, b)
         # As good as by factors: the residual, not as the steps carry it on, is what rounding of H would make.
         residual = vec.norm(vec.sub(b, matvec(v)))
         solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
         if not isinstance(b, tuple):
             # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
-            regular &= conjugate_gradients(matvec, vec.probe(b))[2]
+            regular &= solved_by_steps(matvec, vec.probe(b))[2]
         return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
 
     return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)

@@ -1,17 +1,15 @@
 """Whether a solve that stopped by rounding has converged to the precision of f."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.status import Status
 from jaxmin._core.typing import Scalar, Vector
-from jaxmin._driver.newton import DENSE_MAX, flat
+from jaxmin._driver.newton import DENSE_MAX, conjugate_gradients, flat
 
 # Solves that ended so are examined.
 EXAMINED = (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
@@ -76,18 +74,6 @@ def _rounding(f: Scalar, moves: Scalar) -> Scalar:
     return _ULPS * jnp.finfo(f.dtype).eps * jnp.abs(f) + 0.5 * eps * eps * moves
 
 
-class _Inner(NamedTuple):
-    """The conjugate gradients for H z = -g, without z."""
-
-    r: Vector  # the residual
-    d: Vector  # the direction
-    rr: Scalar  # [] r . r
-    falls: Scalar  # [] how far the model has fallen
-    least: Scalar  # [] the least curvature met
-    most: Scalar  # [] the largest
-    products: Scalar  # [] int32
-
-
 def _by_products(product, f, x, g):
     swing = jax.tree.map(lambda u, v: u * jnp.sign(v), x, vec.probe(x))
     rounding = _rounding(f, jnp.abs(vec.dot(swing, product(swing))))
@@ -97,30 +83,10 @@ def _by_products(product, f, x, g):
         """The model is at its minimum, which is lower by less than the rounding of f."""
         return (inner.rr <= _RESIDUAL**2 * gg) & (inner.falls + 0.5 * inner.rr / inner.least <= rounding)
 
-    def positive(inner):
-        return inner.least > tiny * inner.most
-
     def goes_on(inner):
         decided = (inner.falls > rounding) | hidden(inner)
-        return positive(inner) & ~decided & (inner.products < _PRODUCTS)
-
-    def step(inner):
-        Hd = product(inner.d)
-        dHd, dd = vec.dot(inner.d, Hd), vec.dot(inner.d, inner.d)
-        alpha, curvature = inner.rr / dHd, dHd / dd
-        r = vec.axpy(-alpha, Hd, inner.r)
-        rr = vec.dot(r, r)
-        return _Inner(
-            r=r,
-            d=vec.axpy(rr / inner.rr, inner.d, r),
-            rr=rr,
-            falls=inner.falls + 0.5 * alpha * inner.rr,
-            least=jnp.minimum(inner.least, curvature),
-            most=jnp.maximum(inner.most, curvature),
-            products=inner.products + 1,
-        )
+        return inner.is_positive(tiny) & ~decided & (inner.products < _PRODUCTS)
 
     gg = vec.dot(g, g)
-    zero = jnp.zeros_like(gg)
-    end = lax.while_loop(goes_on, step, _Inner(g, g, gg, zero, zero + jnp.inf, zero, jnp.zeros((), jnp.int32)))
-    return (gg == 0) | (positive(end) & hidden(end))
+    end = conjugate_gradients(product, g, goes_on)
+    return (gg == 0) | (end.is_positive(tiny) & hidden(end))

@@ -258,7 +258,7 @@ def _headed(parts, state, given, outcome):
         slope = jnp.where(slope == 0, 0.5 * getattr(memory, "bend", 0), slope)
     usable = found & (slope < 0) & (slope > -jnp.inf)
     steepest = (found & ~usable) | (failed & ~state.fresh)
-    g = box.only(box.free(iterate.x, iterate.g), iterate.g)
+    g = box.projected(iterate.x, iterate.g)
     size = sizes(iterate.x, iterate.g, box)
     return Heading(
         memory=memory,
