@@ -382,8 +382,8 @@ def test_nan_in_it_leaves_the_gradient(method, given):
     """A Hessian that is not finite counts as 0: the steps follow the gradient, as they do where it overflows."""
     by_hand = {"hess": lambda x: jnp.nan * hessian(x), "hessp": lambda x, p: jnp.nan * p}[given]
     res = minimize(rosenbrock, START, method=method, options={"maxfun": 500}, **{given: by_hand})
-    assert res.fun < 1
-    assert res.status != jaxmin.Status.NAN
+    assert res.fun < 0.1 * rosenbrock(START)
+    assert res.status == jaxmin.Status.MAXFUN
 
 
 # ---- chosen by what is given
