@@ -14,6 +14,7 @@ from jaxmin._driver.callbacks import traced
 from jaxmin._driver.history import History
 from jaxmin._interop.as_optax import as_optax
 from jaxmin._problem.bounds import Bounds
+from jaxmin._problem.constraints import LinearConstraint, NonlinearConstraint
 from jaxmin.linesearches.backtracking import backtracking
 from jaxmin.linesearches.fixed import fixed
 from jaxmin.linesearches.hager_zhang import hager_zhang
@@ -23,6 +24,7 @@ from jaxmin.methods.bfgs import bfgs
 from jaxmin.methods.cg import cg
 from jaxmin.methods.dogleg import dogleg
 from jaxmin.methods.gradient_descent import gradient_descent
+from jaxmin.methods.interior_point import interior_point
 from jaxmin.methods.lbfgs import lbfgs
 from jaxmin.methods.nelder_mead import nelder_mead
 from jaxmin.methods.newton_cg import newton_cg
@@ -33,12 +35,12 @@ from jaxmin.methods.trust_ncg import trust_ncg
 from jaxmin.transforms._lookup import iterate, value_and_grad_from_state
 
 __all__ = [  # noqa: RUF022  # by what they are
-    "Bounds", "DerivativeCheck", "Direction", "History", "InverseHessian", "Iterate", "LineSearch", "Method",
-    "OptimizeResult", "Solver", "SolverState", "Start", "Status",
+    "Bounds", "DerivativeCheck", "Direction", "History", "InverseHessian", "Iterate", "LineSearch",
+    "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
     "as_optax", "check_derivatives", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
     "value_and_grad_from_state",
-    "bfgs", "cg", "dogleg", "gradient_descent", "lbfgs", "nelder_mead", "newton_cg", "powell", "trust_exact",
-    "trust_krylov", "trust_ncg",
+    "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead", "newton_cg", "powell",
+    "trust_exact", "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "transforms",
 ]  # fmt: skip

@@ -8,6 +8,9 @@ name               what it is
 ``Status``         how a solve ended, or ``Status.RUNNING``
 ``Defaults``       the tolerances and limits of a method
 ``PerVariable``    a limit in proportion to the number of variables
+``PerDtype``       a tolerance for each precision
+``Rows``           the constraints at a point, with their limits
+``Kkt``            what the tests of a constrained solve read at an iterate
 ``Box``            the bounds, and what they do to points and gradients
 ``Unbounded``      the same without bounds
 ``Direction``      a rule for a descent direction
@@ -29,12 +32,13 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector
 from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.inverse_hessian import Compact, Dense, Unlimited
-from jaxmin._core.protocol import Defaults, Direction, Iterate, LineSearch, Method, PerVariable, Start
+from jaxmin._core.kkt import Kkt, Rows
+from jaxmin._core.protocol import Defaults, Direction, Iterate, LineSearch, Method, PerDtype, PerVariable, Start
 from jaxmin._core.status import Status
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
 __all__ = [
-    "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "LineSearch", "Method", "PerVariable", "Start",
-    "Status", "Unbounded", "Unlimited", "builder", "descend", "search", "vector",
+    "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "Kkt", "LineSearch", "Method", "PerDtype",
+    "PerVariable", "Rows", "Start", "Status", "Unbounded", "Unlimited", "builder", "descend", "search", "vector",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """minimize: SciPy's call, as one compiled loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -12,6 +12,7 @@ from jaxmin._core.typing import PyTree, TransformationLike, Triple
 from jaxmin._driver.callbacks import Traced, watched
 from jaxmin._driver.compiled import solve
 from jaxmin._problem.bounds import BoundsLike
+from jaxmin._problem.constraints import ConstraintsLike
 
 # The ways to choose a method: a name, a built method, a transformation, or a triple of functions.
 MethodLike: TypeAlias = str | Method | TransformationLike | Triple
@@ -26,7 +27,7 @@ def minimize(
     hess: Callable[..., Any] | None = None,
     hessp: Callable[..., Any] | None = None,
     bounds: BoundsLike | None = None,
-    constraints: Sequence[Any] = (),
+    constraints: ConstraintsLike = (),
     tol: float | jax.Array | None = None,
     callback: Callable[..., Any] | Traced | None = None,
     options: dict[str, Any] | None = None,
@@ -48,7 +49,8 @@ def minimize(
         become the default float dtype.
       args: further arguments of fun, a tuple; () by default. Anything else is one argument. Pytrees, integers and
         leaves that are not arrays are allowed.
-      method: "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
+      method: with constraints "interior_point", which is then the default. Without them "lbfgs" (default), "bfgs",
+        "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and
         "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and
         "powell", without gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without
         bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs". None follows SciPy's
@@ -75,7 +77,10 @@ def minimize(
         for leaves that do not vary), for complex leaves in ``jax.grad``'s convention. If both are given, the method
         uses the one that it needs. It evaluates the Hessian at most once for each iterate. Derivatives of the solution
         use neither.
-      constraints: () only; constraints are not supported yet.
+      constraints: () (default), or one or a list of :class:`~jaxmin.NonlinearConstraint`,
+        :class:`~jaxmin.LinearConstraint`, SciPy's objects, or SciPy's dictionaries
+        ``{"type": "eq" or "ineq", "fun": fun, "jac": jac, "args": args}``. Derivatives that are not given come from
+        automatic differentiation. The default method is then "interior_point". The start need not be feasible.
       tol: None (default), or a number. It sets gtol (for "lbfgs" ftol as well, for "newton_cg" xtol as well, for
         "nelder_mead" and "powell" ftol and xtol), as in SciPy, whether the method is named or built. Tolerances in
         ``options`` take precedence.

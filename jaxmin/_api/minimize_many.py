@@ -25,6 +25,7 @@ from jaxmin._driver.implicit import refused
 from jaxmin._driver.lanes import Plan, worker
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem.bounds import BoundsLike
+from jaxmin._problem.constraints import ConstraintsLike, checked
 
 # On a CPU a step of 256 lanes costs least for each lane, or nearly so; other devices need more lanes.
 _LANES_MAX = {"cpu": 256}
@@ -45,6 +46,7 @@ def minimize_many(
     hess: Callable[..., Any] | None = None,
     hessp: Callable[..., Any] | None = None,
     bounds: BoundsLike | None = None,
+    constraints: ConstraintsLike = (),
     tol: float | jax.Array | np.ndarray | None = None,
     options: dict[str, Any] | None = None,
     *,
@@ -73,6 +75,7 @@ def minimize_many(
         none; 0 by default. ``(0, None)`` shares all args, ``(0, (0, None))`` the second of two.
       bounds: pairs or :class:`~jaxmin.Bounds`, shared; an array of ``Bounds`` with one axis more than x has is one
         row a problem.
+      constraints: those of ``minimize``, shared by all problems.
       tol, options: those of ``minimize``; a tolerance or a limit may be an array [problems]. ``disp`` prints one
         line at the end. A callback is not offered.
       best_of: the number of consecutive starts per problem; 1 by default. Arguments, bounds and tolerances have one row
@@ -110,7 +113,7 @@ def minimize_many(
     options = named(options)
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
-    method = resolve_auto(method, hess, hessp, bounds is not None)
+    method = resolve_auto(method, hess, hessp, bounds is not None, checked(constraints) is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
@@ -120,8 +123,8 @@ def minimize_many(
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
     call = prepare(
         fun, rows.x0.first(), rows.args.first(), method, jac=jac, hess=hess, hessp=hessp,
-        bounds=rows.bounds.first(), tol=first_tol, options=first_options | {"flat": True}, linesearch=linesearch,
-        has_aux=has_aux,
+        bounds=rows.bounds.first(), constraints=constraints, tol=first_tol, options=first_options | {"flat": True},
+        linesearch=linesearch, has_aux=has_aux,
     )  # fmt: skip
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache.registry import Entry, find
-from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerVariable, check_method
+from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerDtype, PerVariable, check_method
 from jaxmin._core.pytree import is_count
 from jaxmin._core.variables import Variables
 from jaxmin._driver.stopping import Limits
@@ -43,6 +43,11 @@ TABLE = (
            "the largest change of x in an iteration that is small enough, relative to max(|x|, 1)"),
     Option("maxiter", (), "a whole number", 15_000, LIMIT, "iterations"),
     Option("maxfun", ("maxfev",), "a whole number", 15_000, LIMIT, "evaluations; at least maxiter, if that is given"),
+    Option("ctol", (), "a number", None, LIMIT,
+           "with constraints: the violation of a row that is small enough, over its largest derivative"),
+    Option("barrier_tol", (), "a number", None, LIMIT,
+           "with constraints: the product of a multiplier and the distance from its limit that is small enough, "
+           "relative to max(|fun|, 1)"),
     Option("disp", (), "True or False", False, "the report", "whether to print a line an iteration"),
     Option("history", (), "a whole number, or True", None, "the report",
            "how many iterates res.history holds, the last ones; True: maxiter + 1"),
@@ -218,8 +223,14 @@ def _no_less(default: int, count: Any) -> Any:
     return jnp.maximum(default, count) if traced else max(default, float(count))
 
 
-def resolve_auto(method: Any, hess: Any, hessp: Any, bounded: bool) -> Any:
-    """Resolve ``method="auto"`` by the table in docs/choosing.md; return any other method unchanged."""
+def resolve_auto(method: Any, hess: Any, hessp: Any, bounded: bool, constrained: bool) -> Any:
+    """Resolve ``method="auto"`` by the table in docs/choosing.md; return any other method unchanged.
+
+    With constraints, so are None and the default.
+    """
+    by_itself = method is None or (isinstance(method, str) and method.lower() in ("auto", "lbfgs"))
+    if constrained and by_itself:
+        return "interior_point"
     if not isinstance(method, str) or method.lower() != "auto":
         return method
     if hess is not None and not bounded:
@@ -343,6 +354,10 @@ def as_arrays(limits: Limits, variables: Variables) -> Limits:
 
     def tolerance(value: Any) -> Any:
         dtype = variables.dtype
+        if value is None:
+            return None
+        if isinstance(value, PerDtype):
+            value = value.double if dtype == jnp.float64 else value.single
         return value.astype(dtype) if isinstance(value, jax.core.Tracer) else np.asarray(value, dtype)
 
-    return Limits(*map(tolerance, limits[:3]), *map(count, limits[3:]))
+    return Limits(*map(tolerance, limits[:3]), *map(count, limits[3:5]), *map(tolerance, limits[5:]))

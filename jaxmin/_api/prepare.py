@@ -13,7 +13,7 @@ from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
-from jaxmin._core.protocol import SECOND_ORDER, Method
+from jaxmin._core.protocol import CONSTRAINTS, SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
@@ -22,6 +22,7 @@ from jaxmin._driver.solution import bounded
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign
 from jaxmin._interop.nnx import as_model
+from jaxmin._problem import constraints as constraints_module
 from jaxmin._problem import hessian, objective
 from jaxmin._problem.bounds import BoundsLike, box
 from jaxmin._problem.objective import Problem
@@ -55,7 +56,7 @@ def prepare(
     options: Any = None, linesearch: Any = None, has_aux: bool = False, progress: bool = False,
 ) -> Call:  # fmt: skip
     """The arguments of ``minimize``, checked, as a ``Call``."""
-    _refuse(constraints=constraints)
+    rows = constraints_module.checked(constraints)
     if not (callback is None or callable(callback) or isinstance(callback, Traced)):
         raise TypeError(f"callback={callback!r}: give a callable, callback(x) or callback(intermediate_result)")
     for name, flag in (("has_aux", has_aux), ("progress", progress)):
@@ -71,12 +72,13 @@ def prepare(
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
-    method = resolve_auto(method, hess, hessp, bounds is not None)
+    method = resolve_auto(method, hess, hessp, bounds is not None, rows is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     unrolled = steps_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
-    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp)
+    lagrangian = "lagrangian_hessian" in chosen.wants
+    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, lagrangian)
     if chosen.wants & SECOND_ORDER:
         problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
@@ -101,13 +103,6 @@ def prepare(
     )  # fmt: skip
 
 
-def _refuse(**given: Any) -> None:
-    """Raise for arguments that jaxmin does not support yet."""
-    for name, value in given.items():
-        if value is not None and not (name == "constraints" and isinstance(value, (tuple, list)) and not value):
-            raise NotImplementedError(f"{name}: not offered yet")
-
-
 def _checked_jac(jac: Any) -> Any:
     if not (jac is None or isinstance(jac, bool) or callable(jac)):
         raise ValueError(
@@ -120,6 +115,13 @@ def _checked_jac(jac: Any) -> Any:
 def _check_wants(method: Method | Foreign, problem: Problem, bounded: bool) -> None:
     """Raise if the method wants something that the problem does not offer, or takes no bounds and there are some."""
     missing = method.wants - problem.offers
+    if problem.rows is not None and "constraints" not in method.wants:
+        able = methods_that(lambda method: "constraints" in method.wants)
+        raise ValueError(f"constraints: this method takes none; use one of {_quoted(able)}, or leave method out")
+    if missing & CONSTRAINTS:
+        raise ValueError(
+            "method: it is for problems with constraints=, and there are none; use 'lbfgs' or 'trust_exact'"
+        )
     if missing:
         raise ValueError(
             f"method: it wants {_quoted(missing)}, and this problem offers {_quoted(problem.offers)}: fun returns one "
@@ -140,6 +142,20 @@ def _methods_on_leaves() -> str:
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
+
+
+def _of_rows(problem: Problem, solution: Any, bounded: Any) -> dict[str, Any]:
+    """The entries of a constrained result."""
+    if solution.kkt is None:
+        return {}
+    kkt, shapes = solution.kkt, problem.trace.shapes
+    w = problem.x_static.only(bounded.w)
+    return {
+        "v": [*constraints_module.as_returned(kkt.v, shapes), w],
+        "constr": constraints_module.as_returned(kkt.rows.c, shapes),
+        "constr_violation": solution.residuals.violation,
+        "optimality": solution.residuals.optimality,
+    }
 
 
 def result_of(
@@ -165,6 +181,7 @@ def result_of(
         status=solution.status,
         hess_inv=hess_inv,
         aux=aux_static.combine(solution.aux),
+        **_of_rows(problem, solution, bounded),
         gnorm=bounded.gnorm,
         active_mask=None if bounded.active is None else static.only(bounded.active),
         _static=(static if static.leaves() else None, aux_static if aux_static.leaves() else None),

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
@@ -24,6 +24,7 @@ from jaxmin._driver.callbacks import Traced, Watcher, watched
 from jaxmin._driver.compiled import examined, inputs, stepwise
 from jaxmin._driver.implicit import unknown
 from jaxmin._problem.bounds import BoundsLike
+from jaxmin._problem.constraints import ConstraintsLike
 from jaxmin._problem.objective import as_argument
 
 
@@ -34,7 +35,7 @@ class Settings(TypedDict, total=False):
     hess: Callable[..., Any] | None
     hessp: Callable[..., Any] | None
     bounds: BoundsLike | None
-    constraints: Sequence[Any]
+    constraints: ConstraintsLike
     tol: float | jax.Array | None
     callback: Callable[..., Any] | Traced | None
     options: dict[str, Any] | None

@@ -11,6 +11,8 @@ GRADIENT = frozenset({"grad"})
 SECOND_ORDER = frozenset({"hv", "H"})
 # The fields of every state of a method.
 _OF_STATE = ("trial", "iterate", "nit", "status", "accepted")
+# What a method wants of the constraints.
+CONSTRAINTS = frozenset({"constraints", "constraint_jacobian", "lagrangian_hessian"})
 
 
 class Iterate(NamedTuple):
@@ -45,8 +47,20 @@ class PerVariable(NamedTuple):
     times: int
 
 
+class PerDtype(NamedTuple):
+    """A tolerance by the precision of x.
+
+    >>> from jaxmin.extend import PerDtype
+    >>> PerDtype(double=1e-6, single=1e-3).single
+    0.001
+    """
+
+    double: float  # for float64
+    single: float  # for float32 and less
+
+
 # A tolerance or a limit by default.
-Limit = float | PerVariable
+Limit = float | PerVariable | PerDtype
 
 
 class Defaults(NamedTuple):
@@ -84,9 +98,9 @@ class Method(NamedTuple):
     ``H``                    the Hessian, [n, n]                            steps that stay
     ``residual``             r, [m]; then value = r.r/2, grad = J^T r       every step
     ``jacobian``             of r, [m, n]                                   steps that stay
-    ``constraints``          c, [k]                                         every step
-    ``constraint_jacobian``  of c, [k, n]                                   every step
-    ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  steps that stay
+    ``constraints``          ``Rows``: c and its limits, [m] each           every step
+    ``constraint_jacobian``  of c, [m, n]                                   every step
+    ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  every step
     ``box``                  a ``Box``, or ``Unbounded()``                  every step of a solve
     ``xtol``                 the tolerance of the solve, []                 every step of a solve
     ``ended``                [] bool: this lane has ended and waits         every step of a batch
@@ -108,6 +122,8 @@ class Method(NamedTuple):
 
     The state of a method that wants ``hv`` or ``H`` may have ``saddle``, [] bool: the gradient vanishes at x0, and the
     method has found, or must still find out, that f falls from there. The solve does not end by gtol while it is true.
+    A method that wants ``constraints`` has ``init(params, *, constraints, box)``, where c is still 0. Its state has
+    ``kkt``, a ``Kkt``: the rows, their limits and the multipliers at the iterate, which the stopping tests read.
     The state of a method that does not want ``grad`` also has ``spread``, (df, dx), each []: how far apart the values
     and the points are that it compares. The solve then ends by the spread, not by the gradient or by changes.
 
@@ -141,7 +157,7 @@ class Method(NamedTuple):
     The page "Writing a method" has a worked example.
     """
 
-    init: Callable[[Any], Any]
+    init: Callable[..., Any]
     update: Callable[..., tuple[Any, Any]]
     wants: frozenset[str] = GRADIENT
     inverse_hessian: Callable[[Any], Any] | None = None
@@ -166,6 +182,7 @@ def check_state(state: Any, wants: frozenset[str]) -> None:
         "stays": wants & {"hv", "H", "jacobian", "lagrangian_hessian"},
         "along": wants & {"hv"},
         "multipliers": wants & {"lagrangian_hessian"},
+        "kkt": wants & {"constraints"},
         "spread": "grad" not in wants,
     }
     missing += [name for name, read in more.items() if read and not hasattr(state, name)]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmin._core import vector as vec
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, is_array, is_number
-from jaxmin._core.status import AT_X0, SUCCESSES, WITHOUT_GRADIENT, Status
+from jaxmin._core.status import AT_X0, CONSTRAINED, SUCCESSES, WITHOUT_GRADIENT, Status
 from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 
 
@@ -37,6 +37,13 @@ class OptimizeResult:
       ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
     - ``active_mask``: with bounds, int32 like x0: -1 where the lower bound holds x, 1 where the upper bound does,
       else 0; without bounds None.
+    - ``v``: of a constrained solve, the multipliers in f + v . c + w . x: a list with one entry for each constraint,
+      built as it returns, then one for the bounds, built like x0. It is positive at an upper limit, negative at a lower
+      one, as in SciPy's trust-constr: a price, what f loses for one unit more of an upper limit. Without constraints
+      None.
+    - ``constr``: the values of the constraints, a list built in the same way, without bounds.
+    - ``constr_violation``: the largest violation of a constraint, in its own units; shape [].
+    - ``optimality``: the infinity norm of the gradient of the Lagrangian; shape [].
     - ``aux``: the second value that fun returned at x (``has_aux=True``), else None.
 
     ``success`` (bool) and ``message`` (str) follow from the status. A batch has one for each lane: an array of bools
@@ -70,6 +77,10 @@ class OptimizeResult:
     gnorm: jax.Array | MaybeNone = None
     nhev: jax.Array | MaybeNone = None
     history: Any = None  # History or None
+    v: Any = None  # of a constrained solve
+    constr: Any = None
+    constr_violation: jax.Array | MaybeNone = None
+    optimality: jax.Array | MaybeNone = None
     # The structures of x and of aux, if some of their leaves are not arrays; else None. They are set when the result is
     # made. The leaves cannot tell later, since JAX puts any object in the place of an array.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
@@ -107,17 +118,28 @@ class OptimizeResult:
         """The function from a lane's index to its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
         at_x0 = np.broadcast_to(np.asarray(self.nit) == 0, status.shape)
+        constrained = self.constr_violation is not None
+        violation, optimality = np.asarray(self.constr_violation), np.asarray(self.optimality)
 
         def sentence(index: tuple[int, ...]) -> str:
             f = fun[index]
             ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
             ended = Status(int(status[index]))
-            text = WITHOUT_GRADIENT.get(ended, ended.sentence) if self.jac is None else ended.sentence
-            if at_x0[index] and self.jac is not None:
+            text = self._texts().get(ended, ended.sentence)
+            if at_x0[index] and self.jac is not None and not constrained:
                 text += AT_X0.get(ended, "")
-            return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
+            numbers = {"gnorm": gnorm[index], "fun": f, "ulp": ulp}
+            if constrained:
+                numbers |= {"violation": violation[index], "optimality": optimality[index]}
+            return text.format(**{name: float(value) for name, value in numbers.items()}, advice=_advice(fun.dtype))
 
         return sentence
+
+    def _texts(self) -> dict[Status, str]:
+        """The sentences of this kind of solve."""
+        if self.constr_violation is not None:
+            return CONSTRAINED
+        return WITHOUT_GRADIENT if self.jac is None else {}
 
     def _norms(self) -> np.ndarray:
         """The norm that the stopping test compares with gtol, for each lane."""
@@ -181,6 +203,10 @@ class OptimizeResult:
             "hess_inv",
             "active_mask",
             "gnorm",
+            "constr",
+            "v",
+            "constr_violation",
+            "optimality",
             "history",
             "aux",
         ]

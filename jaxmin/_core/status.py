@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     UNBOUNDED = 9
     SPREAD = 10
     PRECISION = 11
+    INFEASIBLE = 12
     CALLBACK = 99
 
     @property
@@ -68,6 +69,8 @@ _SENTENCES = {
     Status.SPREAD: "Converged: the spread of f is within ftol, and that of x within xtol.",
     Status.PRECISION: "Converged to the precision of fun: Newton's step from here would lower fun = {fun:.8g} by less "
     "than its rounding, about {ulp:.1g}. The gradient norm is {gnorm:.3g}.",
+    Status.INFEASIBLE: "Locally infeasible: the violation {violation:.3g} of the constraints cannot be lowered near x. "
+    "Look at the rows that res.constr shows outside of their limits, or start elsewhere.",
     Status.CALLBACK: "Stopped: callback asked for it.",
 }
 # For methods without gradients.
@@ -76,6 +79,18 @@ WITHOUT_GRADIENT = _SENTENCES | {
     Status.MAXFUN: "Stopped: maxfun evaluations were made.",
     Status.PRECISION_LOSS: "Stopped: fun = {fun:.8g} has the same value at all points near x0. Is fun constant there, "
     "or rounded to about {ulp:.1g}? {advice}",
+}
+# For constrained solves.
+_AT = "the gradient of the Lagrangian is {optimality:.3g}, the violation of the constraints {violation:.3g}."
+CONSTRAINED = _SENTENCES | {
+    Status.CONVERGED: "Converged: within gtol, ctol and barrier_tol, " + _AT,
+    Status.MAXITER: "Stopped: maxiter iterations were made; " + _AT,
+    Status.MAXFUN: "Stopped: maxfun evaluations were made; " + _AT,
+    Status.NAN: "Stopped: fun, a constraint or a derivative is NaN or infinite at the returned point.",
+    Status.FTOL: "Converged: x is feasible, and the relative decrease of fun is within ftol.",
+    Status.XTOL: "Converged: x is feasible, and the relative change of x is within xtol.",
+    Status.SEARCH_FAILED: "Stopped: no step makes progress; " + _AT + " Are fun and the constraints smooth here, and "
+    "their derivatives right? jaxmin.check_derivatives tells. {advice}",
 }
 # Added for a solve that ended at x0.
 AT_X0 = {

@@ -50,6 +50,8 @@ class Inputs(NamedTuple):
     arrays: Any  # of fun, of its derivatives by hand, and of args
     extras: Extras
     box: Any  # a ``Box`` or ``Unbounded``
+    rows: Any = None  # the limits of the constraints, ``Rows``
+    lagrangian_constants: Any = ()  # of the Hessian of the Lagrangian
 
     def rest(self):
         """The arrays that fun sees beside its constants and x."""
@@ -69,6 +71,7 @@ class SolveKey(NamedTuple):
     stops: Signature | None  # of the traced callback
     by_hand: str | None  # "hess", "hessp"
     second: Signature | None  # of second derivatives, where they are not those of the signature
+    lagrangian: Signature | None = None  # of the Hessian of f + v.c
 
 
 class ExaminationKey(NamedTuple):
@@ -196,7 +199,10 @@ def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
     number = None if watcher is None else np.int32(watcher.number)
     extras = Extras(number, None if traced is None else traced.constants, curvature)
     trace = problem.trace
-    return Inputs(trace.constants, trace.second_constants, problem.fixed, problem.arrays, extras, box)
+    return Inputs(
+        trace.constants, trace.second_constants, problem.fixed, problem.arrays, extras, box, problem.rows,
+        trace.lagrangian_constants,
+    )  # fmt: skip
 
 
 def _key(problem, method, watcher, traced, history=0, keep_x=False):
@@ -205,7 +211,7 @@ def _key(problem, method, watcher, traced, history=0, keep_x=False):
     trace = problem.trace
     return SolveKey(
         trace.signature, problem.variables, method, x_static, watcher is not None, history, keep_x, stops,
-        trace.by_hand, trace.second,
+        trace.by_hand, trace.second, trace.lagrangian,
     )  # fmt: skip
 
 
@@ -412,13 +418,23 @@ def _parts(key, with_rules=None):
         value, *outputs = outputs_at(variables.unravel(x), inputs)
         if "grad" not in wants:
             return Found(value, None, outputs)
-        return Found(value, variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:])
+        grad, others = variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
+        if inputs.rows is None:
+            return Found(value, grad, others)
+        c, J, *aux = others
+        rows = inputs.rows._replace(c=c.astype(x.dtype))
+        return Found(value, grad, aux, {"constraints": rows, "constraint_jacobian": J.astype(x.dtype)})
+
+    def lagrangian(x, v, inputs):
+        return key.lagrangian(*inputs.lagrangian_constants, *variables.unravel(x), v, *inputs.rest())[0].astype(x.dtype)
 
     def derivative(x, along, inputs):
         return key.second(*inputs.second_constants, *variables.unravel(x), *variables.unravel(along), *inputs.rest())
 
     def evaluation(inputs):
         first = lambda x: evaluate(x, inputs)
+        if inputs.rows is not None:
+            return Evaluation(first, lagrangian=lambda x, v: lagrangian(x, v, inputs), rows=inputs.rows)
         if key.by_hand is None:
             return Evaluation(first)
         if key.by_hand == "hess":
@@ -438,9 +454,10 @@ def _parts(key, with_rules=None):
 
     def begin(x0, inputs):
         first = 1 if "grad" not in wants else 1 + count
+        first += 0 if inputs.rows is None else 2
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
         method, curvature = chosen(), inputs.extras.curvature
-        carry = loop.begin(evaluation(inputs), method, x0, aux0, key.history, key.keep_x)
+        carry = loop.begin(evaluation(inputs), method, x0, aux0, key.history, key.keep_x, inputs.box)
         return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
 
     def run(carry, inputs, limits, steps=None, unrolled=None):
@@ -465,7 +482,8 @@ def _parts(key, with_rules=None):
         if key.keep_x:
             record = record._replace(x=jax.vmap(variables.unravel)(record.x))
         others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record)
-        return Solution(x, f.astype(signature.outputs[0].dtype), g, carry.aux, carry.status, others)
+        f = f.astype(signature.outputs[0].dtype)
+        return Solution(x, f, g, carry.aux, carry.status, others, getattr(state, "kkt", None), carry.residuals)
 
     def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)

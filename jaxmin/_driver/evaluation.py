@@ -1,6 +1,5 @@
 """The one evaluation of a step: f, and what the method wants there, from one table of providers."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin._core.kkt import Rows
 from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 
@@ -31,6 +31,8 @@ class Evaluation(NamedTuple):
     first: Callable[[Vector], Found]
     product: Callable[[Vector, Vector], Vector] | None = None  # (x, v) -> H v by hand; None: automatic differentiation
     hessian: Callable[[Vector], jax.Array] | None = None  # x -> H by hand, [n, n]
+    lagrangian: Callable[[Vector, jax.Array], jax.Array] | None = None  # (x, v) -> the Hessian of f + v.c, [n, n]
+    rows: Rows | MaybeNone = None  # the limits of the constraints; c is 0
 
     def __call__(self, x: Vector) -> Found:
         return self.first(x)
@@ -58,7 +60,8 @@ class Provider(NamedTuple):
 
     provide: Callable[[At], Any]
     linear: bool = False  # whether it reads ``At.push``
-    counter: str | None = None  # the counter of the steps that stay for it; None: it comes in every step, with f
+    counter: str | None = None  # the counter of its evaluations; None: it comes with f
+    every: bool = False  # whether it is evaluated in every step, and not only in those that stay
 
 
 def _extra(name: str) -> Provider:
@@ -73,23 +76,13 @@ def _hessian(at: At) -> jax.Array:
     return _at_stays(at, lambda: symmetric(lambda v: at.push(v)[0], at.x))
 
 
-def _jacobian_of(name: str, at: At) -> jax.Array:
-    return jax.vmap(lambda v: at.push(v)[1][name], out_axes=-1)(jnp.eye(at.x.size, dtype=at.x.dtype))
+def _jacobian(at: At) -> jax.Array:
+    return jax.vmap(lambda v: at.push(v)[1]["residual"], out_axes=-1)(jnp.eye(at.x.size, dtype=at.x.dtype))
 
 
 def _lagrangian_hessian(at: At) -> jax.Array:
-    v = at.state.multipliers
-
-    def gradient(x: jax.Array) -> jax.Array:
-        found, pull = jax.vjp(lambda x: at.evaluation(x).extras["constraints"], x)
-        del found
-        return at.evaluation(x).grad + pull(v)[0]
-
-    def matrix() -> jax.Array:
-        _, push = jax.linearize(gradient, at.x)
-        return symmetric(push, at.x)
-
-    return _at_stays(at, matrix)
+    assert at.evaluation.lagrangian is not None
+    return at.evaluation.lagrangian(at.x, at.state.multipliers)
 
 
 # All names that a problem may offer. The loop itself knows none of them.
@@ -98,18 +91,19 @@ PROVIDERS = {
     "hv": Provider(_product, linear=True, counter="nhev"),
     "H": Provider(_hessian, linear=True, counter="nhev"),
     "residual": _extra("residual"),
-    "jacobian": Provider(lambda at: _at_stays(at, lambda: _jacobian_of("residual", at)), linear=True, counter="njev"),
+    "jacobian": Provider(lambda at: _at_stays(at, lambda: _jacobian(at)), linear=True, counter="njev"),
     "constraints": _extra("constraints"),
-    "constraint_jacobian": Provider(functools.partial(_jacobian_of, "constraints"), linear=True),
-    "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev"),
+    "constraint_jacobian": _extra("constraint_jacobian"),
+    "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev", every=True),
 }
 # Names that the loop itself provides, without an evaluation.
 SETTINGS = frozenset({"box", "xtol", "ended"})
 
 
-def counters(wants: frozenset[str]) -> set[str]:
-    """The counters of steps that stay, for a method with these ``wants``."""
-    return {counter for name in wants - SETTINGS if (counter := PROVIDERS[name].counter) is not None}
+def counters(wants: frozenset[str]) -> dict[str, bool]:
+    """The counters besides nfev of a method with these ``wants``, and whether they count every step."""
+    providers = [PROVIDERS[name] for name in wants - SETTINGS]
+    return {provider.counter: provider.every for provider in providers if provider.counter is not None}
 
 
 def empty_cache(evaluation: Evaluation, wants: frozenset[str], x: Vector) -> CachedHessian | None:

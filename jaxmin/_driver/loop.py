@@ -10,6 +10,7 @@ from jax import lax
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Box, Unbounded, gradient_norm
+from jaxmin._core.kkt import Residuals
 from jaxmin._core.protocol import Method, check_state
 from jaxmin._core.status import Status
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
@@ -31,6 +32,7 @@ class Carry(NamedTuple):
     nhev: Scalar | MaybeNone = None  # [] int32: Hessians or products with them, for methods that want them
     history: ring.History | None = None  # None if none is recorded
     cache: CachedHessian | MaybeNone = None  # the user's Hessian, if the method uses it
+    residuals: Residuals | MaybeNone = None  # at the iterate, of a constrained solve
 
 
 class Loop(NamedTuple):
@@ -46,8 +48,9 @@ class Loop(NamedTuple):
 
 
 def begin(
-    evaluation: Evaluation, method: Method, x0: Vector, aux0: PyTree, history: int = 0, keep_x: bool = False
-) -> Carry:
+    evaluation: Evaluation, method: Method, x0: Vector, aux0: PyTree, history: int = 0, keep_x: bool = False,
+    box: Box | Unbounded = Unbounded(),
+) -> Carry:  # fmt: skip
     """The ``Carry`` before the first step; nothing is evaluated.
 
     Args:
@@ -57,14 +60,20 @@ def begin(
       aux0: anything built like aux.
       history: how many iterates to record.
       keep_x: whether to record their points too.
+      box: the bounds, for a method whose state depends on them.
     """
-    state = method.init(x0)
+    far = None
+    if "constraints" in method.wants:
+        state = method.init(x0, constraints=evaluation.rows, box=box)
+        far = Residuals(*[jnp.full((), jnp.inf, state.iterate.f.dtype)] * len(Residuals._fields))
+    else:
+        state = method.init(x0)
     check_state(state, method.wants)
     zero = jnp.zeros((), jnp.int32)
     carry = Carry(state, aux0, zero, jnp.full((), Status.RUNNING, jnp.int32))
     record = ring.empty(history, state.iterate.f.dtype, x0 if keep_x else None) if history else None
     cache = empty_cache(evaluation, method.wants, x0)
-    return carry._replace(history=record, cache=cache, **dict.fromkeys(counters(method.wants), zero))
+    return carry._replace(history=record, cache=cache, residuals=far, **dict.fromkeys(counters(method.wants), zero))
 
 
 def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | None = None) -> Carry:
@@ -86,7 +95,11 @@ def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | N
         return lax.scan(going, carry, length=unrolled)[0]
     if steps is None:
         # A step of an observed method has a branch around its update. There each number has a kernel anyway.
-        repeat = packing.while_loop if loop.method.observe is None else lax.while_loop
+        repeat = (
+            packing.while_loop
+            if loop.method.observe is None and "constraints" not in loop.method.wants
+            else lax.while_loop
+        )
         return repeat(lambda carry: carry.status == Status.RUNNING, one, carry)
     goes_on = lambda both: (both[0].status == Status.RUNNING) & (both[1] > 0)
     return lax.while_loop(goes_on, lambda both: (one(both[0]), both[1] - 1), (carry, steps))[0]
@@ -117,7 +130,8 @@ def step_in_batch(loop: Loop, old: Carry) -> Carry:
     running, method = old.status == Status.RUNNING, loop.method
     waits = "ended" in method.wants
     new = step(loop, old, ended=~running)
-    if method.observe is not None or (method.inverse_hessian is not None and not waits):
+    whole = method.observe is not None or (method.inverse_hessian is not None and not waits)
+    if whole or "constraints" in method.wants:  # the multipliers are part of the result
         return vec.where(running, new, old)
     fields = ("trial",) if waits else ("trial", "iterate", "nit")
     state = {name: vec.where(running, getattr(new.state, name), getattr(old.state, name)) for name in fields}
@@ -137,19 +151,20 @@ def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
     wanted |= {name: setting for name, setting in settings.items() if name in method.wants}
     _, state = method.update(found.grad, carry.state, x, value=found.value, **wanted)
     counts = _counts(carry, counters(method.wants))
-    status = loop.stopping.status(tested(carry.state, state, counts["nfev"], loop.limits, loop.box))
-    return carry._replace(
-        state=state, aux=vec.where(state.accepted, found.aux, carry.aux), status=status, cache=cache, **counts
-    )
+    after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box)
+    aux = vec.where(state.accepted, found.aux, carry.aux)
+    status = loop.stopping.status(after)
+    return carry._replace(state=state, aux=aux, status=status, cache=cache, residuals=after.residuals, **counts)
 
 
-def _counts(carry: Carry, names: set[str]) -> dict[str, Any]:
-    """The counters after a step: a step that stays counts for ``names``, and any other step for nfev."""
+def _counts(carry: Carry, names: dict[str, bool]) -> dict[str, Any]:
+    """The counters after a step: one that stays counts for ``names``, any other for nfev and for what is in each."""
     nfev = carry.nfev + 1
     if not names:
         return {"nfev": nfev}
     stays = carry.state.stays.astype(jnp.int32)
-    return {"nfev": nfev - stays} | {name: getattr(carry, name) + stays for name in names}
+    others = {name: getattr(carry, name) + (1 if every else stays) for name, every in names.items()}
+    return {"nfev": nfev - stays} | others
 
 
 def _advance_observed(loop: Loop, carry: Carry, x: Vector) -> Carry:

@@ -25,6 +25,8 @@ class Solution(NamedTuple):
     aux: Any
     status: Any  # [] int32
     others: Counts
+    kkt: Any = None  # a ``Kkt``, of a constrained solve
+    residuals: Any = None  # ``Residuals``, of one
 
 
 class Bounded(NamedTuple):
@@ -32,11 +34,15 @@ class Bounded(NamedTuple):
 
     gnorm: Any = None  # [] the infinity norm of the projected gradient; also of leaves that are not joined
     active: Any = None  # -1, 0 or 1 for each variable, in the leaves' shapes
+    w: Any = None  # of a constrained solve: the multipliers of the bounds, in the leaves' shapes
 
 
 def bounded(variables, within, solution):
     """The ``Bounded`` of a solution."""
-    x, g = solution.x, solution.g
+    x, g, kkt = solution.x, solution.g, solution.kkt
+    if kkt is not None:
+        active = variables.parts(kkt.active(x, within)) if within.bounded else None
+        return Bounded(None, active, variables.parts(kkt.w))
     if not within.bounded:  # the norm of a sharded gradient would have to gather it
         return Bounded(None if variables.flat else gradient_norm(x, g))
     gnorm = gradient_norm(x, g, within)

@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Box, Sizes, Unbounded, sizes
+from jaxmin._core.kkt import Residuals, residuals
 from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.status import Status
 from jaxmin._core.typing import MaybeNone, Scalar
@@ -22,6 +23,8 @@ class Limits(NamedTuple):
     xtol: Any  # change of x between two iterates, relative to max(|x|, 1), in the infinity norm
     maxiter: Any  # iterations after x0
     maxfun: Any  # evaluations
+    ctol: Any = None  # violation of a row over its largest derivative
+    barrier_tol: Any = None  # product of a multiplier and the distance from its limit, relative to max(|f|, 1)
 
 
 class Tested(NamedTuple):
@@ -32,6 +35,7 @@ class Tested(NamedTuple):
     nfev: Scalar  # [] int32, evaluations so far
     limits: Limits
     sizes: Sizes | MaybeNone  # after the step; None for a method without a gradient
+    residuals: Residuals | MaybeNone = None  # after the step, of a constrained solve
 
     @property
     def moved(self) -> jax.Array:
@@ -78,19 +82,38 @@ class Stopping(NamedTuple):
 def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded) -> Tested:
     """The ``Tested`` of a step."""
     x, _, g = after.iterate
-    return Tested(before, after, nfev, limits, None if g is None else sizes(x, g, box))
+    kkt = getattr(after, "kkt", None)
+    of_rows = None if kkt is None else residuals(kkt, x, box)
+    return Tested(before, after, nfev, limits, None if g is None else sizes(x, g, box), of_rows)
 
 
 def of_method(wants: frozenset[str]) -> Stopping:
     """The ``Stopping`` of a method with these ``wants``."""
     if "grad" not in wants:
         return WITHOUT_GRADIENT
+    if "constraints" in wants:
+        return CONSTRAINED
     return WITH_SECOND_DERIVATIVES if wants & SECOND_ORDER else WITH_GRADIENT
 
 
 def stationary(t: Tested) -> Scalar:
     """The gradient is small."""
     return t.sizes.projected <= t.limits.gtol
+
+
+def _is_kkt_stationary(t: Tested) -> Scalar:
+    """The gradient of the Lagrangian is small beside that of f."""
+    return t.residuals.optimality <= t.limits.gtol * jnp.maximum(t.sizes.g, 1)
+
+
+def _is_feasible(t: Tested) -> Scalar:
+    """x is near a point that keeps to all rows."""
+    return t.residuals.distance <= t.limits.ctol
+
+
+def _is_complementary(t: Tested) -> Scalar:
+    """Rows and bounds with a multiplier are at their limits, to what f could gain there."""
+    return t.residuals.complementarity <= t.limits.barrier_tol * jnp.maximum(jnp.abs(t.after.iterate.f), 1)
 
 
 def _is_no_saddle(t: Tested) -> Scalar:
@@ -100,7 +123,8 @@ def _is_no_saddle(t: Tested) -> Scalar:
 
 def _is_finite(t: Tested) -> Scalar:
     _, f, g = t.after.iterate
-    return jnp.isfinite(f) if g is None else jnp.isfinite(f) & jnp.isfinite(t.sizes.g)
+    finite = jnp.isfinite(f) if g is None else jnp.isfinite(f) & jnp.isfinite(t.sizes.g)
+    return finite if t.residuals is None else finite & jnp.isfinite(t.residuals.violation)
 
 
 def _is_flat(t: Tested) -> Scalar:
@@ -152,4 +176,11 @@ WITH_GRADIENT = Stopping(
     tests=(Test(Status.FTOL, _is_flat), Test(Status.XTOL, _is_still), Test(Status.PRECISION_FLOOR, _is_at_floor)),
 )
 WITH_SECOND_DERIVATIVES = WITH_GRADIENT._replace(conditions=(stationary, _is_no_saddle))
+CONSTRAINED = Stopping(
+    conditions=(_is_kkt_stationary, _is_feasible, _is_complementary),
+    tests=(
+        Test(Status.FTOL, lambda t: _is_feasible(t) & _is_flat(t)),
+        Test(Status.XTOL, lambda t: _is_feasible(t) & _is_still(t)),
+    ),
+)
 WITHOUT_GRADIENT = Stopping(conditions=(), tests=(Test(Status.SPREAD, _is_narrow),))

@@ -30,6 +30,8 @@ def used(
     wants: frozenset[str], method: Any, hess: Derivative | None, hessp: Derivative | None
 ) -> tuple[Derivative | None, Derivative | None]:
     """(hess, hessp) with only the function that the method uses; SciPy's warning if it uses neither."""
+    if "lagrangian_hessian" in wants and hessp is None:
+        return hess, None
     if not wants & SECOND_ORDER:
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:

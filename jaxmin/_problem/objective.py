@@ -11,10 +11,13 @@ import numpy as np
 
 from jaxmin._cache import traces
 from jaxmin._cache.computation import Computation, Signature, signed
+from jaxmin._core.kkt import Rows
+from jaxmin._core.protocol import CONSTRAINTS
 from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
 from jaxmin._core.vector import typed_sharding
+from jaxmin._problem.constraints import Constraints, Part, Shape, hessian_of, hessian_of_rows, joined, rows, shape_of
 from jaxmin._problem.hessian import as_matrix
 
 
@@ -32,6 +35,9 @@ class Trace(NamedTuple):
     # of the outputs along p.
     second: Signature | None = None
     second_constants: Sequence[jax.Array] = ()  # the arrays that it closes over
+    shapes: tuple[Shape, ...] = ()  # of what the constraints return
+    lagrangian: Signature | None = None  # constants, x leaves, v, other arrays -> the Hessian of f + v.c
+    lagrangian_constants: Sequence[jax.Array] = ()
 
 
 class Problem(NamedTuple):
@@ -44,31 +50,36 @@ class Problem(NamedTuple):
     fixed: list[Any]  # x0: the arrays that do not vary
     arrays: list[Any]  # the arrays in fun, jac, hess, hessp and args
     is_argument: Callable[[Any], bool]  # whether a leaf is one of them; a number is, if it can be traced
+    rows: Rows | None = None  # the limits of the constraints
 
     @property
     def offers(self) -> frozenset[str]:
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
-        return frozenset({"grad", "hv", "H", "box", "xtol", "ended"})
+        of_rows = frozenset() if self.rows is None else CONSTRAINTS
+        return frozenset({"grad", "hv", "H", "box", "xtol", "ended"}) | of_rows
 
 
 def build(
     fun: Callable[..., Any], x0: PyTree, args: Any, jac: Callable[..., Any] | bool | None, has_aux: bool,
     gradient: bool = True, hess: Callable[..., Any] | None = None, hessp: Callable[..., Any] | None = None,
+    constraints: Constraints | None = None, lagrangian: bool = False,
 ) -> Problem:  # fmt: skip
     """Trace fun once at x0, with its gradient if ``gradient`` is true; raise for all that is wrong without values.
 
-    At most one of ``hess`` and ``hessp`` is given. It is traced too.
+    At most one of ``hess`` and ``hessp`` is given. It is traced too. So are the constraints with their derivatives,
+    and where ``lagrangian`` is true the Hessian of f + v . c.
     """
     args = args if isinstance(args, tuple) else (args,)
     functions = fun, jac, hess, hessp
+    rest = constraints, has_aux, gradient, lagrangian
     try:
-        return _build(functions, x0, args, has_aux, gradient, _is_argument)
+        return _build(functions, x0, args, *rest, _is_argument)
     except Exception as error:
         # Numbers in args, or bound by functools.partial, cannot be traced if Python control flow depends on them (a
         # range, an axis, a shape). Take all numbers as constants then, and trace a second time.
         if any(map(is_number, jax.tree.leaves((_taken_apart(fun), args)))):
             with contextlib.suppress(Exception):
-                return _build(functions, x0, args, has_aux, gradient, is_array)
+                return _build(functions, x0, args, *rest, is_array)
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
             error.add_note("x0 is a list of lists, so fun receives it as a pytree. Write jnp.array(x0) for an array.")
         if isinstance(error, jax.errors.TracerArrayConversionError):
@@ -80,27 +91,31 @@ def build(
 
 
 def _build(
-    functions: tuple[Any, ...], x0: PyTree, args: tuple[Any, ...], has_aux: bool, gradient: bool,
-    is_argument: Callable[[Any], bool],
+    functions: tuple[Any, ...], x0: PyTree, args: tuple[Any, ...], constraints: Constraints | None, has_aux: bool,
+    gradient: bool, lagrangian: bool, is_argument: Callable[[Any], bool],
 ) -> Problem:  # fmt: skip
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
         raise TypeError(f"x0={x0!r}: it has nothing that can vary; give numbers or arrays of numbers")
     _, jac, hess, hessp = functions
-    parts = (*map(_taken_apart, functions), jax.tree.map(as_argument, args))
+    of_rows = () if constraints is None else constraints.parts
+    # args are last: minimize_many counts on it.
+    parts = (*map(_taken_apart, functions), tuple(map(_part_taken_apart, of_rows)), jax.tree.map(as_argument, args))
     arrays, static = partition(parts, is_argument)
     second = "hess" if hess is not None else "hessp" if hessp is not None else None
-    settings = gradient, jac is None, jac is True, has_aux, second
+    settings = gradient, jac is None, jac is True, has_aux, None if lagrangian else second, lagrangian
     trace = traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
-    return Problem(trace, Variables(leaves, wide=trace.value_dtype), x_static, leaves, fixed, arrays, is_argument)
+    variables = Variables(leaves, wide=trace.value_dtype)
+    limits = None if constraints is None else rows(constraints, trace.shapes, variables)
+    return Problem(trace, variables, x_static, leaves, fixed, arrays, is_argument, limits)
 
 
 def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
-    gradient, by_ad, with_grad, has_aux, second = settings
-    aux_box = []
+    gradient, by_ad, with_grad, has_aux, second, lagrangian = settings
+    aux_box, shapes_box = [], []
 
-    def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array]]:
-        fun, jac, _, _, args = static.combine(arrays)
+    def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array], list[jax.Array]]:
+        fun, jac, _, _, parts, args = static.combine(arrays)
 
         def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any]]:
             out = fun(x_static.combine(leaves, fixed), *args)
@@ -118,12 +133,18 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
             grad = _checked_gradient(grad, leaves, x_static)
         aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
         aux_box.append(aux_static)
-        return value, grad, [jnp.asarray(leaf) for leaf in aux]
+        at_x = lambda leaves: x_static.combine(leaves, fixed)
+        shapes_box.append(tuple(shape_of(part, at_x, leaves) for part in parts))
+        of_rows = joined(parts, at_x, Variables(leaves), leaves) if parts else list[Any]()
+        return value, grad, of_rows, [jnp.asarray(leaf) for leaf in aux]
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
-    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1])
+    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1])
+    if lagrangian:
+        gradient_of = lambda *given: value_and_grad(*given)[1]
+        return _with_lagrangian(trace, gradient_of, static, x_static, inputs)
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
 
 
@@ -138,7 +159,7 @@ def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[A
     """The trace with ``hess`` or ``hessp`` added: a function of x, of a p like x, and of the other arrays."""
 
     def derivative(leaves: Any, along: Any, fixed: Any, arrays: Any) -> Any:
-        _, _, hess, hessp, args = static.combine(arrays)
+        _, _, hess, hessp, _, args = static.combine(arrays)
         x = x_static.combine(leaves, fixed)
         if second == "hess":
             return as_matrix(_by_hand("hess", hess, x, *args), leaves, x_static)
@@ -149,6 +170,27 @@ def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[A
     inputs = leaves, leaves, *rest
     closed = signed(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
     return trace._replace(by_hand=second, second=closed.signature, second_constants=closed.constants)
+
+
+def _with_lagrangian(
+    trace: Trace, gradient_of: Callable[..., Any], static: Static, x_static: Static, inputs: tuple[Any, ...]
+) -> Trace:
+    """The trace with the Hessian of f + v . c added: a function of x, of v, and of the other arrays."""
+
+    def hessian(leaves: Any, v: Any, fixed: Any, arrays: Any) -> jax.Array:
+        _, _, hess, _, parts, args = static.combine(arrays)
+        at_x, variables = lambda leaves: x_static.combine(leaves, fixed), Variables(leaves)
+        H = hessian_of_rows(parts, trace.shapes, at_x, variables, leaves, v)
+        if hess is not None:
+            return H + as_matrix(_by_hand("hess", hess, at_x(leaves), *args), leaves, x_static)
+        return H + hessian_of(lambda leaves: variables.ravel(gradient_of(leaves, fixed, arrays)), variables, leaves)
+
+    leaves, *rest = inputs
+    dtype = Variables(leaves).dtype
+    v = jax.ShapeDtypeStruct((sum(shape.size for shape in trace.shapes),), dtype)
+    inputs = leaves, v, *rest
+    closed = signed(jax.make_jaxpr(hessian)(*inputs), *jax.tree.leaves(inputs))
+    return trace._replace(lagrangian=closed.signature, lagrangian_constants=closed.constants)
 
 
 def with_second(problem: Problem) -> Problem:
@@ -193,6 +235,11 @@ def _taken_apart(fun: Any) -> Any:
     if isinstance(fun, functools.partial) and not isinstance(fun, jax.tree_util.Partial):
         return jax.tree_util.Partial(fun.func, *fun.args, **fun.keywords)
     return fun
+
+
+def _part_taken_apart(part: Part) -> Part:
+    fun, jac, hess, args, A = part
+    return Part(_taken_apart(fun), _taken_apart(jac), _taken_apart(hess), jax.tree.map(as_argument, args), A)
 
 
 def _by_hand(name: str, derivative: Callable[..., Any], *args: Any) -> Any:

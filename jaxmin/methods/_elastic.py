@@ -1,0 +1,171 @@
+r"""Elastic rows: constraints of which each violation has a price, smoothed by logarithms.
+
+A row has two sides, :math:`h = c - l \ge 0` and :math:`h = u - c \ge 0`. An elastic side has slacks :math:`a - b = h`
+with :math:`a, b > 0`. The violation b costs p a unit, and for an equality so does a (w = p, else w = 0):
+
+.. math:: \psi(h) = \min_{a - b = h} \; w a + p b - \mu \log a - \mu \log b
+
+is smooth in h, has a closed form, and needs no feasible point. Its derivative is -y, where the multiplier
+:math:`y = p - \mu / b = \mu / a - w` is between -w and p. Bounds are hard: :math:`-\mu \log` of the distance.
+
+References:
+  N. I. M. Gould, D. Orban and Ph. L. Toint, An interior-point l1-penalty method for nonlinear optimization, in
+  Numerical Analysis and Optimization, 2015, Section 2. A. Forsgren, P. E. Gill and M. H. Wright, SIAM Rev. 44 (2002),
+  525-597, Section 6. A. Wächter and L. T. Biegler, Math. Program. 106 (2006), 25-57 [WB].
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve
+
+# How far x0 is moved into the box.
+_PUSH = 1e-2
+# The sign of c and of x in the distances of both sides.
+_SIGN = np.array([[1.0], [-1.0]])
+
+
+class Sides(NamedTuple):
+    """The limits of rows and variables, as two sides each; a side that is not on has no limit."""
+
+    limits: Any  # [2, m] lower, upper
+    on: Any  # [2, m] bool; an equality has its lower side alone
+    equal: Any  # [2, m] bool: this side is an equality
+    bounds: Any  # [2, n]
+    bounded: Any  # [2, n] bool; a fixed variable has no side
+    free: Any  # [n] bool: it is not fixed
+
+
+def sides(rows, box, x):
+    """The ``Sides`` of a problem."""
+    limits = jnp.stack([rows.lower, rows.upper])
+    first = jnp.array([[True], [False]])
+    equal = rows.equal & first
+    on = jnp.isfinite(limits) & (~rows.equal | first)
+    if box.bounded:
+        bounds, free = jnp.stack([box.lower, box.upper]), box.lower < box.upper
+    else:
+        bounds, free = jnp.stack([jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf)]), jnp.ones(x.shape, bool)
+    return Sides(limits, on, equal, bounds, jnp.isfinite(bounds) & free, free)
+
+
+def inside(x, box):
+    """x0, moved to the inside of the box by a small part of its width or of max(|bound|, 1) [WB, Section 3.6]."""
+    if not box.bounded:
+        return x
+    width = box.upper - box.lower
+    into = lambda bound: _PUSH * jnp.minimum(jnp.where(jnp.isfinite(bound), jnp.maximum(jnp.abs(bound), 1), 1), width)
+    return jnp.minimum(jnp.maximum(x, box.lower + into(box.lower)), box.upper - into(box.upper))
+
+
+class Weights(NamedTuple):
+    """The weights in the merit function."""
+
+    mu: Any  # [] of the logarithms
+    p: Any  # [2, m] the price of b
+    w: Any  # [2, m] the price of a
+
+
+def weights(s, mu, price):
+    """The ``Weights`` for a price [m] of each row's violation."""
+    return Weights(mu, jnp.broadcast_to(price, s.on.shape), jnp.where(s.equal, price, 0))
+
+
+def signed(u):
+    """[2, k]: u for the lower side, -u for the upper one."""
+    return _sign(u) * u
+
+
+def net(u):
+    """[k]: what the two sides add up to, in the direction of c or x."""
+    return jnp.sum(_sign(u) * u, axis=0)
+
+
+def _sign(u):
+    return jnp.asarray(_SIGN, u.dtype)
+
+
+def heights(s, c):
+    """[2, m] h, the distances of c from its limits; negative where violated, 1 where there is no limit."""
+    return jnp.where(s.on, signed(c - s.limits), 1)
+
+
+def gaps(s, x):
+    """[2, n] the distances of x from its bounds; 1 where there is none."""
+    return jnp.where(s.bounded, signed(x - s.bounds), 1)
+
+
+def slacks(s, weights, h):
+    r"""(a, b), each [2, m]: the minimisers of :math:`\psi`, without cancellation.
+
+    With K = w + p, each is a root of :math:`K a b = \mu (a + b)`, :math:`a - b = h`.
+    """
+    mu, p, w = weights
+    K = jnp.where(s.on, w + p, 1)
+    large = jnp.sqrt((K * h) ** 2 + 4 * mu * mu) + K * jnp.abs(h)
+    small = 4 * mu * mu / large
+    a, b = jnp.where(h > 0, large, small), jnp.where(h > 0, small, large)
+    return (a + 2 * mu) / (2 * K), (b + 2 * mu) / (2 * K)
+
+
+def merit(s, weights, x, f, c):
+    r""":math:`f + \sum \psi(h) - \mu \sum \log` of the distances of x from its bounds."""
+    mu, p, w = weights
+    a, b = slacks(s, weights, heights(s, c))
+    rows = jnp.where(s.on, w * a + p * b - mu * (jnp.log(a) + jnp.log(b)), 0)
+    return f + jnp.sum(rows) - mu * jnp.sum(jnp.log(gaps(s, x)))
+
+
+class Barriers(NamedTuple):
+    """The second derivatives that rows and bounds add, for multipliers y [2, m] and z [2, n]."""
+
+    za: Any  # [2, m] w + y, the multiplier of a > 0
+    zb: Any  # [2, m] p - y, that of b > 0
+    per_row: Any  # [2, m] 1 / (a / za + b / zb); 0 where there is no limit
+    per_variable: Any  # [2, n] z over the distance; 0 where there is no bound
+
+
+def barriers(s, weights, a, b, y, gap, z):
+    """The ``Barriers`` at a point."""
+    za, zb = jnp.where(s.on, weights.w + y, 1), jnp.where(s.on, weights.p - y, 1)
+    return Barriers(za, zb, jnp.where(s.on, 1 / (a / za + b / zb), 0), jnp.where(s.bounded, z / gap, 0))
+
+
+def condensed(s, B, H, J):
+    r"""The matrix of Newton's equations in x alone, :math:`H + \Sigma + J^T E^{-1} J`; the identity for fixed x."""
+    W = H + (J.T * jnp.sum(B.per_row, axis=0)) @ J
+    both = s.free[:, None] & s.free
+    W = jnp.where(both, (W + W.T) / 2, 0)
+    return W + jnp.diag(jnp.where(s.free, jnp.sum(B.per_variable, axis=0), 1))
+
+
+class Change(NamedTuple):
+    """A change of x and of the multipliers."""
+
+    x: Any  # [n]
+    y: Any  # [2, m]
+    z: Any  # [2, n]
+
+
+def newton(s, weights, B, L, g, J, point, h):
+    """Newton's step for the multipliers and x, by the Cholesky factor L of :func:`condensed`.
+
+    Args:
+      point: the ``Change`` that holds x, y and z themselves.
+      h: [2, m] the distances of the rows; those of a second-order correction include what the rows bent away.
+    """
+    mu = weights.mu
+    gap = gaps(s, point.x)
+    q = h - mu / B.za + mu / B.zb
+    away = jnp.where(s.bounded, mu / gap, 0)
+    rhs = J.T @ net(point.y - B.per_row * q) + net(away) - g
+    d = cho_solve((L, True), jnp.where(s.free, rhs, 0))
+    dy = -B.per_row * (signed(J @ d) + q)
+    return Change(d, dy, away - jnp.where(s.bounded, point.z, 0) - B.per_variable * signed(d))
+
+
+def fraction(v, dv, tau):
+    """The largest t <= 1 for which no v + t dv is below (1 - tau) v: the fraction to the boundary [WB, (8)]."""
+    # As the largest relative fall: a quotient by v > 0 is safe.
+    return tau / jnp.maximum(jnp.max(-dv / v, initial=0), tau)

@@ -1,0 +1,430 @@
+"""The interior-point method for constraints: elastic rows, hard bounds, one Cholesky factor an iterate."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.kkt import Kkt, Rows
+from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
+from jaxmin._core.status import Status
+from jaxmin.methods import _elastic
+from jaxmin.methods._elastic import Change
+
+# mu falls once the error of the current problem is at most kappa mu [WB, (7)].
+_KAPPA = 10.0
+# The constant of sufficient decrease [WB, (20)].
+_ARMIJO = 1e-4
+# A step goes at most so much of the way to a bound [WB, (8)].
+_TAU = 0.99
+# Second-order corrections, and how much of the violation each has to take away [WB, Section 2.4].
+_CORRECTIONS, _CORRECTED = 4, 0.5
+# The watchdog takes so many steps on trust.
+_TRUSTED = 2
+_BACKTRACKS, _FAILURES = 30, 2
+# mu falls to the smaller one of this fraction and this power of it [WB, (7)].
+_SLOWER, _POWER = 0.2, 1.5
+# The multipliers of bounds are within this factor of mu over the distance [WB, (16)].
+_CENTRAL = 1e10
+# The longest first step, relative to x.
+_CAP = 10.0
+# f and the rows are scaled so that no derivative at x0 is larger.
+_STEEP = 100.0
+
+
+# The defaults of the stopping tests.
+_TOLERANCES = (
+    ("gtol", PerDtype(1e-6, 1e-3)),
+    ("ctol", PerDtype(1e-6, 1e-3)),
+    ("barrier_tol", PerDtype(1e-8, 1e-4)),
+)
+
+
+class Point(NamedTuple):
+    """An iterate, what was found there, and its multipliers."""
+
+    at: Iterate
+    c: Any  # [m]
+    J: Any  # [m, n]
+    y: Any  # [2, m] multipliers of both sides of the rows
+    z: Any  # [2, n] those of the bounds
+
+
+class Path(NamedTuple):
+    """A step, and the data of the search along it."""
+
+    step: Change
+    longest: Any  # [] the first t of the search: 1, or less where a bound is near
+    dual: Any  # [] the step of the multipliers
+    phi: Any  # [] the merit function at t = 0
+    slope: Any  # [] its derivative there
+    mu: Any  # []
+    nu: Any  # []
+
+
+class InteriorPointState(NamedTuple):
+    # changes with every step
+    trial: Any  # [n]
+    t: Any  # [] the step along the path to the trial
+    tries: Any  # [] int32: trials on this path before
+    corrections: Any  # [] int32: second-order corrections before
+    corrected: Any  # [2, m] the distances for the next correction, without those at the trial
+    violation: Any  # [] at the last correction
+    # changes with every iterate
+    iterate: Iterate
+    rows: Any  # Rows
+    J: Any  # [m, n]
+    y: Any  # [2, m]
+    z: Any  # [2, n]
+    path: Path
+    L: Any  # [n, n] the factor of the condensed matrix there
+    accepted: Any  # [] bool
+    stays: Any  # [] bool: the trial is the iterate, with other multipliers
+    nit: Any  # [] int32
+    status: Any  # [] int32
+    mu: Any  # []
+    nu: Any  # []: the price of violation
+    shift: Any  # []: the last multiple of I that made the matrix positive definite
+    cap: Any  # []: the longest step relative to x
+    since: Any  # [] int32: iterates since nu changed
+    failures: Any  # [] int32: searches in a row that failed
+    # the watchdog's
+    trusted: Any  # [] int32: steps taken on trust; 0: none
+    saved: Any  # (Point, Path) before these
+    # known after x0
+    scale: Any  # [] of f
+    unit: Any  # [m] of each row, times that of f
+
+    @property
+    def multipliers(self):
+        """[m] v at the trial, if it becomes the iterate."""
+        moved = jnp.where(self.stays, 0, self.path.dual) * self.path.step.y
+        return -_elastic.net(self.y + moved)
+
+    @property
+    def kkt(self):
+        """What the tests read."""
+        v = -_elastic.net(self.y)
+        unit = jnp.max(jnp.abs(self.J), axis=1, initial=0)
+        return Kkt(self.rows, v, -_elastic.net(self.z), self.iterate.g + self.J.T @ v, unit)
+
+
+class Outcome(NamedTuple):
+    """What becomes of a trial: at most one is true, and none at x0 or where the trial is the iterate."""
+
+    lower: Any  # [] bool: the merit function is low enough
+    corrects: Any  # [] bool: a second-order correction follows
+    trusts: Any  # [] bool: the watchdog accepts it on trust
+    returns: Any  # [] bool: back to where it began to trust
+    shortens: Any  # [] bool: a shorter step follows
+    fails: Any  # [] bool: the step cannot become shorter
+
+
+class Found(NamedTuple):
+    """A trial, as the merit function sees it."""
+
+    point: Point
+    phi: Any  # []
+    violation: Any  # [] the sum of all violations
+    finite: Any  # [] bool
+
+
+class Constants(NamedTuple):
+    """The builder's parameters."""
+
+    mu: float
+    nu: float
+
+
+@builder(
+    aliases=("interior", "trust-constr", "ipopt"),
+    spellings={"initial_barrier_parameter": "mu", "initial_constr_penalty": "nu"},
+)
+def interior_point(mu: float = 0.1, nu: float = 10.0) -> Method:
+    if not mu > 0:
+        raise ValueError(f"mu={mu!r}: give a number > 0")
+    if not nu > 0:
+        raise ValueError(f"nu={nu!r}: give a number > 0")
+
+    def init(x, /, *, constraints, box):
+        return _start(_elastic.inside(x, box), constraints, Constants(mu, nu))
+
+    def update(grad, state, params, /, *, value, constraints, constraint_jacobian, lagrangian_hessian, box, **_):
+        at = Iterate(params, jnp.asarray(value, state.iterate.f.dtype), grad)
+        s = _elastic.sides(constraints, box, params)
+        first = state.nit < 0
+        state = _scaled(state, at, constraint_jacobian, first)
+        found = _found(s, state, at, constraints, constraint_jacobian, lagrangian_hessian)
+        outcome = _judge(state, found)
+        renews = first | state.stays | outcome.lower | outcome.trusts
+        state = _moved(s, state, found, outcome)
+        state = _continued(s, state, outcome, found, lagrangian_hessian, first, renews)
+        return vec.sub(state.trial, params), state
+
+    return Method(
+        init,
+        update,
+        wants=frozenset({"grad", "constraints", "constraint_jacobian", "lagrangian_hessian", "box"}),
+        defaults=Defaults(limits=_TOLERANCES),
+    )
+
+
+def _start(x, rows, constants):
+    """The state before x0."""
+    m, n = rows.c.size, x.size
+    dtype = vec.scalar_dtype(x)
+    zero, one, count = jnp.zeros((), dtype), jnp.ones((), dtype), jnp.zeros((), jnp.int32)
+    y, z, J = jnp.zeros((2, m), dtype), jnp.zeros((2, n), dtype), jnp.zeros((m, n), dtype)
+    iterate = Iterate(x, zero, jnp.zeros_like(x))
+    rows = Rows(jnp.zeros(m, dtype), jnp.asarray(rows.lower, dtype), jnp.asarray(rows.upper, dtype))
+    mu, nu = zero + constants.mu, zero + constants.nu
+    path = Path(Change(jnp.zeros_like(x), y, z), one, one, zero, zero, mu, nu)
+    no, running = jnp.zeros((), bool), jnp.full((), Status.RUNNING, jnp.int32)
+    return InteriorPointState(
+        trial=x, t=one, tries=count, corrections=count, corrected=y, violation=zero,
+        iterate=iterate, rows=rows, J=J, y=y, z=z, path=path, L=jnp.eye(n, dtype=dtype), accepted=no, stays=no,
+        nit=count - 1, status=running, mu=mu, nu=nu, shift=zero, cap=zero + _CAP, since=count, failures=count,
+        trusted=count, saved=(Point(iterate, rows.c, J, y, z), path), scale=one, unit=jnp.ones(m, dtype),
+    )  # fmt: skip
+
+
+def _scaled(state, at, J, first):
+    """The state with the scales of f and of the rows, and mu in units of f, from the first derivatives at x0.
+
+    The largest derivatives are at most 100 in these units [WB, Section 3.8].
+    """
+    of = lambda largest: jnp.clip(_STEEP / jnp.maximum(largest, 1e-12), 1e-8, 1)
+    scale = of(vec.max_abs(at.g))
+    unit = of(jnp.max(jnp.abs(J), axis=1, initial=0)) / scale
+    where = lambda new, old: jnp.where(first, new, old)
+    return state._replace(
+        scale=where(scale, state.scale), unit=where(unit, state.unit), mu=where(state.mu / scale, state.mu)
+    )
+
+
+def _prices(s, state):
+    return _elastic.weights(s, state.mu, state.nu * state.unit)
+
+
+def _found(s, state, at, constraints, J, H):
+    """The trial with the multipliers that it has as an iterate."""
+    gap, dual, step = _elastic.gaps(s, at.x), jnp.where(state.stays, 0, state.path.dual), state.path.step
+    central = state.mu / gap
+    z = jnp.clip(state.z + dual * step.z, central / _CENTRAL, central * _CENTRAL)  # [WB, (16)]
+    point = Point(at, constraints.c, J, state.y + dual * step.y, jnp.where(s.bounded, z, 0))
+    phi = _elastic.merit(s, _prices(s, state), at.x, at.f, constraints.c)
+    finite = jnp.isfinite(phi)
+    for part in (at.g, J, H):
+        finite &= jnp.all(jnp.isfinite(part))
+    return Found(point, phi, jnp.sum(constraints.violations * state.unit), finite)
+
+
+def _judge(state, found):
+    """The ``Outcome`` of a trial."""
+    searches, path, finite = (state.nit >= 0) & ~state.stays, state.path, found.finite
+    _, old = state.saved
+    t = state.t
+    # On trust, the decrease is measured from where the watchdog began.
+    guarded = (state.trusted > 0) & (old.mu == state.mu) & (old.nu == state.nu)
+    base, step = jnp.where(guarded, old.phi, path.phi), jnp.where(guarded, old.longest, t)
+    slope = jnp.minimum(jnp.where(guarded, old.slope, path.slope), 0)
+    eps = jnp.finfo(found.phi.dtype).eps
+    noise = 10 * eps * jnp.abs(path.phi) + eps / state.scale
+    lower = searches & finite & (found.phi <= base + _ARMIJO * step * slope + noise)
+
+    before = jnp.sum(state.rows.violations * state.unit)
+    begins = (state.tries == 0) & (state.corrections == 0) & (found.violation > _CORRECTED * before)
+    goes_on = (state.corrections > 0) & (state.corrections < _CORRECTIONS)
+    goes_on &= found.violation <= _CORRECTED * state.violation
+    rest = searches & ~lower
+    corrects = rest & finite & (begins | goes_on) & (found.violation > 0)
+    rest &= ~corrects
+    at_once = state.tries == 0
+    trusts = rest & at_once & finite & (state.trusted < _TRUSTED)
+    returns = rest & ~trusts & at_once & (state.trusted > 0)
+    rest &= ~trusts & ~returns
+    length = t * _relative(path.step.x, state.iterate.x)
+    fails = rest & ((length < eps) | (state.tries > _BACKTRACKS))
+    return Outcome(lower, corrects, trusts, returns, rest, fails)
+
+
+def _relative(d, x):
+    """The largest change of a variable, relative to max(|x|, 1)."""
+    return jnp.max(jnp.abs(d) / jnp.maximum(jnp.abs(x), 1), initial=0)
+
+
+def _shorter(state, found):
+    """The next t of a search: where the parabola through the values and the slope is least."""
+    t, path = state.t, state.path
+    t_q = -path.slope * t**2 / (2 * (found.phi - path.phi - t * path.slope))
+    t_q = jnp.where(found.finite & (path.slope < 0) & jnp.isfinite(t_q), t_q, t / 4)
+    return jnp.clip(t_q, t / 10, t / 2)
+
+
+def _moved(s, state, found, o):
+    """The state with its next iterate, and all that does not need Newton's equations there."""
+    first = state.nit < 0
+    accepted = first | o.lower | o.trusts
+    here = Point(state.iterate, state.rows.c, state.J, state.y, state.z)
+    begins_trust = o.trusts & (state.trusted == 0)
+    saved = vec.where(begins_trust, (here, state.path), state.saved)
+    before, old = saved
+    point = vec.where(accepted | state.stays, found.point, vec.where(o.returns, before, here))
+    mu = jnp.where(o.fails, jnp.maximum(_SLOWER * state.mu, _least(state)), jnp.where(o.returns, old.mu, state.mu))
+    nu = jnp.where(o.returns, old.nu, state.nu)
+    moved = _relative(point.at.x - state.iterate.x, state.iterate.x)
+    long = accepted & ~first & (state.t >= 0.9 * state.path.longest)
+    return state._replace(
+        t=jnp.where(o.returns, old.longest / 2, jnp.where(o.shortens, _shorter(state, found), state.t)),
+        tries=jnp.where(o.returns, 1, state.tries + o.shortens.astype(jnp.int32)),
+        corrections=jnp.where(o.corrects, state.corrections + 1, 0),
+        violation=jnp.where(o.corrects, found.violation, state.violation),
+        iterate=point.at,
+        rows=state.rows._replace(c=point.c),
+        J=point.J,
+        y=point.y,
+        z=point.z,
+        path=vec.where(o.returns, old, state.path),
+        accepted=accepted,
+        nit=state.nit + accepted.astype(jnp.int32),
+        mu=mu,
+        nu=nu,
+        cap=jnp.where(long, jnp.maximum(state.cap, 4 * moved), state.cap),
+        failures=jnp.where(accepted, 0, state.failures + o.fails.astype(jnp.int32)),
+        trusted=jnp.where(o.lower | o.returns, 0, state.trusted + o.trusts.astype(jnp.int32)),
+        saved=saved,
+    )
+
+
+def _least(state):
+    """The least mu: below it, rounding is all that is left."""
+    return jnp.finfo(state.mu.dtype).eps ** 0.75 / state.scale
+
+
+def _renewed(s, state):
+    """(mu, nu, since, infeasible) at a new iterate."""
+    point = state.iterate.x
+    gap, h = _elastic.gaps(s, point), _elastic.heights(s, state.rows.c)
+    total = jnp.sum(jnp.abs(state.y) / state.unit) + state.scale * jnp.sum(state.z)
+    heavy = jnp.maximum(total / (s.on.shape[1] + 2 * point.size), 100) / 100  # [WB, (6)]
+    r = state.iterate.g - state.J.T @ _elastic.net(state.y) - _elastic.net(state.z)
+    r = vec.max_abs(jnp.where(s.free, r, 0))
+
+    def error(mu):
+        """The residual of the conditions of the merit function's minimum [WB, (5)]."""
+        w = _prices(s, state._replace(mu=mu))
+        a, b = _elastic.slacks(s, w, h)
+        products = jnp.where(s.on, jnp.maximum(jnp.abs((w.w + state.y) * a - mu), jnp.abs((w.p - state.y) * b - mu)), 0)
+        of_bounds = jnp.where(s.bounded, state.z * gap - mu, 0)
+        return jnp.maximum(jnp.maximum(r, vec.max_abs(products)), vec.max_abs(of_bounds)) / heavy
+
+    def faster(mu):
+        scaled = mu * state.scale
+        return jnp.maximum(jnp.minimum(_SLOWER * scaled, scaled**_POWER) / state.scale, _least(state))
+
+    def solved(carry):
+        mu, far = carry
+        return (far <= _KAPPA * mu) & ((far < 0) | (mu > _least(state)))
+
+    def lower(carry):
+        mu = jnp.where(carry[1] < 0, carry[0], faster(carry[0]))
+        return mu, error(mu)
+
+    # Written so that the error is compiled once: it is below 0 before the first.
+    mu, far = lax.while_loop(solved, lower, (state.mu, -jnp.ones_like(state.mu)))
+    violation = jnp.max(state.rows.violations * state.unit, initial=0) * state.scale
+    presses = jnp.max(jnp.abs(state.y) / state.unit, initial=0) > 0.9 * state.nu
+    tol = jnp.finfo(mu.dtype).eps ** 0.375
+    due = (far <= 100 * mu) | (state.since + 1 > 8)
+    rises = presses & due & (violation > jnp.maximum(tol, 10 * mu * state.scale))
+    limit = 1e9 if jnp.finfo(mu.dtype).bits > 32 else 1e6
+    nu = jnp.where(rises, 10 * state.nu, state.nu)
+    return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (state.nu >= limit)
+
+
+def _factor(W, H, shift):
+    """(L, shift): of W plus the least multiple of I tried that makes it positive definite [WB, Section 3.1]."""
+    first = jnp.where(shift > 0, jnp.maximum(shift / 3, 1e-20), 1e-4 * jnp.maximum(vec.max_abs(H), 1))
+    growth = jnp.where(shift > 0, 8, 100)
+    identity = jnp.eye(W.shape[0], dtype=W.dtype)
+
+    def bad(carry):
+        L, _, tries = carry
+        return ~jnp.all(jnp.isfinite(L)) & (tries < 40)
+
+    def again(carry):
+        _, added, tries = carry
+        new = jnp.where(tries == 0, 0, jnp.where(tries == 1, first, growth * added))
+        return jnp.linalg.cholesky(W + new * identity), new, tries + 1
+
+    L, added, _ = lax.while_loop(bad, again, (jnp.full_like(W, jnp.nan), jnp.zeros_like(shift), 0))
+    return L, jnp.where(added > 0, added, shift)
+
+
+def _continued(s, state, o, found, H, first, renews):
+    """The state with the next trial: along a new path, on the old one, or as a correction."""
+    improves = renews & ~first
+    kept = state.mu, state.nu, state.since, jnp.zeros((), bool)
+    mu, nu, since, infeasible = lax.cond(improves, lambda: _renewed(s, state), lambda: kept)
+    state = state._replace(mu=mu, nu=nu, since=since)
+    x, g = state.iterate.x, state.iterate.g
+    w, gap, h = _prices(s, state), _elastic.gaps(s, x), _elastic.heights(s, state.rows.c)
+    a, b = _elastic.slacks(s, w, h)
+    # The multipliers of the merit function: those at x0, and where a search has failed.
+    primal = jnp.where(s.on, w.p - mu / b, 0)
+    away = jnp.where(s.bounded, mu / gap, 0)
+    margin = 1e-6 * w.p
+    most = jnp.where(first, jnp.where(s.equal, 0, w.p / 2), w.p - margin)
+    y = jnp.where(first | o.fails, jnp.where(s.on, jnp.clip(primal, margin * 1e-6 - w.w, most), 0), state.y)
+    z = jnp.where(first | o.fails, away, state.z)
+    B = _elastic.barriers(s, w, a, b, y, gap, z)
+    # At x0 Newton's equations give the least-squares multipliers of the equalities [WB, Section 3.6].
+    B = B._replace(
+        per_row=jnp.where(first, jnp.where(s.equal, 1e8, 0), B.per_row),
+        per_variable=jnp.where(first, 0, B.per_variable),
+    )
+    H = jnp.where(first, jnp.eye(x.size, dtype=H.dtype), H)
+    L, shift = lax.cond(
+        renews, lambda: _factor(_elastic.condensed(s, B, H, state.J), H, state.shift), lambda: (state.L, state.shift)
+    )
+    used = jnp.where(
+        first, mu / B.za - mu / B.zb, jnp.where(o.corrects, state.corrected + _elastic.heights(s, found.point.c), h)
+    )
+    step = _elastic.newton(s, w, B, L, g, state.J, Change(x, y, z), used)
+    shorter = jnp.where(o.corrects, 1, jnp.minimum(state.cap / jnp.maximum(_relative(step.x, x), 1e-30), 1))
+    step = vec.scale(shorter, step)
+    tau = jnp.maximum(_TAU, 1 - mu * state.scale)
+    longest = _elastic.fraction(gap, jnp.where(s.bounded, _elastic.signed(step.x), 0), tau)
+    # y stays between -w and p.
+    dual = _elastic.fraction(jnp.where(step.y < 0, B.za, B.zb), -jnp.abs(step.y), tau)
+    dual = jnp.minimum(dual, _elastic.fraction(jnp.where(s.bounded, z, 1), step.z, tau))
+    slope = vec.dot(g - state.J.T @ _elastic.net(primal) - _elastic.net(away), step.x)
+    phi = _elastic.merit(s, w, x, state.iterate.f, state.rows.c)
+    path = vec.where(improves, Path(step, longest, dual, phi, slope, mu, nu), state.path)
+    t = jnp.where(improves, longest, state.t)
+    straight = jnp.where(o.corrects, longest * step.x, t * path.step.x)
+    stays = first | o.fails
+    trial = jnp.where(stays, x, x + straight)
+
+    fine = jnp.all(jnp.isfinite(step.y)) & (jnp.max(jnp.abs(step.y) / state.unit, initial=0) < 1e3)
+    y = jnp.where(first & fine & s.equal, step.y, y)
+    nu = jnp.where(first, jnp.maximum(nu, 2 * jnp.max(jnp.abs(y) / state.unit, initial=0)), nu)
+    broken = improves & ~jnp.isfinite(slope)
+    status = jnp.where(infeasible, Status.INFEASIBLE, Status.RUNNING)
+    status = jnp.where(broken | (state.failures > _FAILURES), Status.SEARCH_FAILED, status)
+    return state._replace(
+        trial=trial,
+        t=t,
+        tries=jnp.where(renews, 0, state.tries),
+        corrected=jnp.where(improves | o.corrects, longest * used, state.corrected),
+        y=y,
+        z=z,
+        path=path,
+        L=L,
+        stays=stays,
+        status=status.astype(jnp.int32),
+        nu=nu,
+        shift=jnp.where(first, state.shift, shift),
+    )
