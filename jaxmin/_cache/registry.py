@@ -17,7 +17,7 @@ from jaxmin._cache.builder import Builder
 _SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
 
 # SciPy's methods that jaxmin does not have yet.
-_NOT_YET = ("cobyla", "cobyqa", "slsqp")
+_NOT_YET = ("cobyla", "cobyqa")
 
 
 class Entry(NamedTuple):

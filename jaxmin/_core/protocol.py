@@ -179,7 +179,7 @@ def check_state(state: Any, wants: frozenset[str]) -> None:
     """Raise unless a method's state has the fields that the loop reads, by what the method wants."""
     missing = [name for name in _OF_STATE if name not in getattr(state, "_fields", ())]
     more = {
-        "stays": wants & {"hv", "H", "jacobian", "lagrangian_hessian"},
+        "stays": wants & {"hv", "H", "jacobian"},
         "along": wants & {"hv"},
         "multipliers": wants & {"lagrangian_hessian"},
         "kkt": wants & {"constraints"},

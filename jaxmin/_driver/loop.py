@@ -162,7 +162,7 @@ def _counts(carry: Carry, names: dict[str, bool]) -> dict[str, Any]:
     nfev = carry.nfev + 1
     if not names:
         return {"nfev": nfev}
-    stays = carry.state.stays.astype(jnp.int32)
+    stays = jnp.asarray(getattr(carry.state, "stays", False), jnp.int32)
     others = {name: getattr(carry, name) + (1 if every else stays) for name, every in names.items()}
     return {"nfev": nfev - stays} | others
 

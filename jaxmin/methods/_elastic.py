@@ -18,10 +18,23 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.linalg import cho_solve
+
+from jaxmin._core import vector as vec
+from jaxmin._core.kkt import Kkt
+from jaxmin._core.protocol import PerDtype
 
 # How far x0 is moved into the box.
 _PUSH = 1e-2
+# f and the rows are scaled so that no derivative at x0 is larger.
+_STEEP = 100.0
+# The defaults of the stopping tests.
+TOLERANCES = (
+    ("gtol", PerDtype(1e-6, 1e-3)),
+    ("ctol", PerDtype(1e-6, 1e-3)),
+    ("barrier_tol", PerDtype(1e-8, 1e-4)),
+)
 # The sign of c and of x in the distances of both sides.
 _SIGN = np.array([[1.0], [-1.0]])
 
@@ -57,6 +70,20 @@ def inside(x, box):
     width = box.upper - box.lower
     into = lambda bound: _PUSH * jnp.minimum(jnp.where(jnp.isfinite(bound), jnp.maximum(jnp.abs(bound), 1), 1), width)
     return jnp.minimum(jnp.maximum(x, box.lower + into(box.lower)), box.upper - into(box.upper))
+
+
+def scales(g, J):
+    """(scale of f, units [m] of the rows in units of f), from the first derivatives at x0 [WB, Section 3.8]."""
+    of = lambda largest: jnp.clip(_STEEP / jnp.maximum(largest, 1e-12), 1e-8, 1)
+    scale = of(vec.max_abs(g))
+    return scale, of(jnp.max(jnp.abs(J), axis=1, initial=0)) / scale
+
+
+def kkt(state):
+    """The ``Kkt`` of a state with ``iterate``, ``rows``, ``J``, and the multipliers ``y`` and ``z`` of the sides."""
+    v = -net(state.y)
+    unit = jnp.max(jnp.abs(state.J), axis=1, initial=0)
+    return Kkt(state.rows, v, -net(state.z), state.iterate.g + state.J.T @ v, unit)
 
 
 class Weights(NamedTuple):
@@ -140,6 +167,28 @@ def condensed(s, B, H, J):
     return W + jnp.diag(jnp.where(s.free, jnp.sum(B.per_variable, axis=0), 1))
 
 
+def factor(W, H, shift):
+    """(L, shift, added): of W plus the least multiple of I tried that makes it positive definite [WB, Section 3.1].
+
+    shift is the last multiple that was needed, here or before.
+    """
+    first = jnp.where(shift > 0, jnp.maximum(shift / 3, 1e-20), 1e-4 * jnp.maximum(vec.max_abs(H), 1))
+    growth = jnp.where(shift > 0, 8, 100)
+    identity = jnp.eye(W.shape[0], dtype=W.dtype)
+
+    def bad(carry):
+        L, _, tries = carry
+        return ~jnp.all(jnp.isfinite(L)) & (tries < 40)
+
+    def again(carry):
+        _, added, tries = carry
+        new = jnp.where(tries == 0, 0, jnp.where(tries == 1, first, growth * added))
+        return jnp.linalg.cholesky(W + new * identity), new, tries + 1
+
+    L, added, _ = lax.while_loop(bad, again, (jnp.full_like(W, jnp.nan), jnp.zeros_like(shift), 0))
+    return L, jnp.where(added > 0, added, shift), added
+
+
 class Change(NamedTuple):
     """A change of x and of the multipliers."""
 
@@ -169,3 +218,8 @@ def fraction(v, dv, tau):
     """The largest t <= 1 for which no v + t dv is below (1 - tau) v: the fraction to the boundary [WB, (8)]."""
     # As the largest relative fall: a quotient by v > 0 is safe.
     return tau / jnp.maximum(jnp.max(-dv / v, initial=0), tau)
+
+
+def relative(d, x):
+    """The largest change of a variable, relative to max(|x|, 1)."""
+    return jnp.max(jnp.abs(d) / jnp.maximum(jnp.abs(x), 1), initial=0)

@@ -7,8 +7,8 @@ from jax import lax
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.kkt import Kkt, Rows
-from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
+from jaxmin._core.kkt import Rows
+from jaxmin._core.protocol import Defaults, Iterate, Method
 from jaxmin._core.status import Status
 from jaxmin.methods import _elastic
 from jaxmin.methods._elastic import Change
@@ -30,16 +30,6 @@ _SLOWER, _POWER = 0.2, 1.5
 _CENTRAL = 1e10
 # The longest first step, relative to x.
 _CAP = 10.0
-# f and the rows are scaled so that no derivative at x0 is larger.
-_STEEP = 100.0
-
-
-# The defaults of the stopping tests.
-_TOLERANCES = (
-    ("gtol", PerDtype(1e-6, 1e-3)),
-    ("ctol", PerDtype(1e-6, 1e-3)),
-    ("barrier_tol", PerDtype(1e-8, 1e-4)),
-)
 
 
 class Point(NamedTuple):
@@ -106,9 +96,7 @@ class InteriorPointState(NamedTuple):
     @property
     def kkt(self):
         """What the tests read."""
-        v = -_elastic.net(self.y)
-        unit = jnp.max(jnp.abs(self.J), axis=1, initial=0)
-        return Kkt(self.rows, v, -_elastic.net(self.z), self.iterate.g + self.J.T @ v, unit)
+        return _elastic.kkt(self)
 
 
 class Outcome(NamedTuple):
@@ -167,7 +155,7 @@ def interior_point(mu: float = 0.1, nu: float = 10.0) -> Method:
         init,
         update,
         wants=frozenset({"grad", "constraints", "constraint_jacobian", "lagrangian_hessian", "box"}),
-        defaults=Defaults(limits=_TOLERANCES),
+        defaults=Defaults(limits=_elastic.TOLERANCES),
     )
 
 
@@ -191,13 +179,8 @@ def _start(x, rows, constants):
 
 
 def _scaled(state, at, J, first):
-    """The state with the scales of f and of the rows, and mu in units of f, from the first derivatives at x0.
-
-    The largest derivatives are at most 100 in these units [WB, Section 3.8].
-    """
-    of = lambda largest: jnp.clip(_STEEP / jnp.maximum(largest, 1e-12), 1e-8, 1)
-    scale = of(vec.max_abs(at.g))
-    unit = of(jnp.max(jnp.abs(J), axis=1, initial=0)) / scale
+    """The state with the scales of f and of the rows, and mu in units of f, from the first derivatives at x0."""
+    scale, unit = _elastic.scales(at.g, J)
     where = lambda new, old: jnp.where(first, new, old)
     return state._replace(
         scale=where(scale, state.scale), unit=where(unit, state.unit), mu=where(state.mu / scale, state.mu)
@@ -245,14 +228,9 @@ def _judge(state, found):
     trusts = rest & at_once & finite & (state.trusted < _TRUSTED)
     returns = rest & ~trusts & at_once & (state.trusted > 0)
     rest &= ~trusts & ~returns
-    length = t * _relative(path.step.x, state.iterate.x)
+    length = t * _elastic.relative(path.step.x, state.iterate.x)
     fails = rest & ((length < eps) | (state.tries > _BACKTRACKS))
     return Outcome(lower, corrects, trusts, returns, rest, fails)
-
-
-def _relative(d, x):
-    """The largest change of a variable, relative to max(|x|, 1)."""
-    return jnp.max(jnp.abs(d) / jnp.maximum(jnp.abs(x), 1), initial=0)
 
 
 def _shorter(state, found):
@@ -274,7 +252,7 @@ def _moved(s, state, found, o):
     point = vec.where(accepted | state.stays, found.point, vec.where(o.returns, before, here))
     mu = jnp.where(o.fails, jnp.maximum(_SLOWER * state.mu, _least(state)), jnp.where(o.returns, old.mu, state.mu))
     nu = jnp.where(o.returns, old.nu, state.nu)
-    moved = _relative(point.at.x - state.iterate.x, state.iterate.x)
+    moved = _elastic.relative(point.at.x - state.iterate.x, state.iterate.x)
     long = accepted & ~first & (state.t >= 0.9 * state.path.longest)
     return state._replace(
         t=jnp.where(o.returns, old.longest / 2, jnp.where(o.shortens, _shorter(state, found), state.t)),
@@ -344,25 +322,6 @@ def _renewed(s, state):
     return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (state.nu >= limit)
 
 
-def _factor(W, H, shift):
-    """(L, shift): of W plus the least multiple of I tried that makes it positive definite [WB, Section 3.1]."""
-    first = jnp.where(shift > 0, jnp.maximum(shift / 3, 1e-20), 1e-4 * jnp.maximum(vec.max_abs(H), 1))
-    growth = jnp.where(shift > 0, 8, 100)
-    identity = jnp.eye(W.shape[0], dtype=W.dtype)
-
-    def bad(carry):
-        L, _, tries = carry
-        return ~jnp.all(jnp.isfinite(L)) & (tries < 40)
-
-    def again(carry):
-        _, added, tries = carry
-        new = jnp.where(tries == 0, 0, jnp.where(tries == 1, first, growth * added))
-        return jnp.linalg.cholesky(W + new * identity), new, tries + 1
-
-    L, added, _ = lax.while_loop(bad, again, (jnp.full_like(W, jnp.nan), jnp.zeros_like(shift), 0))
-    return L, jnp.where(added > 0, added, shift)
-
-
 def _continued(s, state, o, found, H, first, renews):
     """The state with the next trial: along a new path, on the old one, or as a correction."""
     improves = renews & ~first
@@ -387,13 +346,15 @@ def _continued(s, state, o, found, H, first, renews):
     )
     H = jnp.where(first, jnp.eye(x.size, dtype=H.dtype), H)
     L, shift = lax.cond(
-        renews, lambda: _factor(_elastic.condensed(s, B, H, state.J), H, state.shift), lambda: (state.L, state.shift)
+        renews,
+        lambda: _elastic.factor(_elastic.condensed(s, B, H, state.J), H, state.shift)[:2],
+        lambda: (state.L, state.shift),
     )
     used = jnp.where(
         first, mu / B.za - mu / B.zb, jnp.where(o.corrects, state.corrected + _elastic.heights(s, found.point.c), h)
     )
     step = _elastic.newton(s, w, B, L, g, state.J, Change(x, y, z), used)
-    shorter = jnp.where(o.corrects, 1, jnp.minimum(state.cap / jnp.maximum(_relative(step.x, x), 1e-30), 1))
+    shorter = jnp.where(o.corrects, 1, jnp.minimum(state.cap / jnp.maximum(_elastic.relative(step.x, x), 1e-30), 1))
     step = vec.scale(shorter, step)
     tau = jnp.maximum(_TAU, 1 - mu * state.scale)
     longest = _elastic.fraction(gap, jnp.where(s.bounded, _elastic.signed(step.x), 0), tau)

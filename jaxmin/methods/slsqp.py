@@ -1,0 +1,255 @@
+"""Sequential quadratic programming: each step is the solution of a quadratic model with linear rows."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.kkt import Rows
+from jaxmin._core.protocol import Defaults, Iterate, Method
+from jaxmin._core.status import Status
+from jaxmin.methods import _elastic, _quadratic_program
+from jaxmin.methods._elastic import Change
+from jaxmin.methods._quadratic_program import Program
+
+# The constant of sufficient decrease.
+_ARMIJO = 1e-4
+_BACKTRACKS = 30
+# The longest first step, relative to x.
+_CAP = 10.0
+# A violation that counts as none, in the scaled units of the rows.
+_TINY = 1e-8
+# How often nu may rise in one iteration, and its largest value.
+_RISES, _HIGHEST = 4, {64: 1e9, 32: 1e6}
+
+
+class SlsqpState(NamedTuple):
+    # changes with every step
+    trial: Any  # [n]
+    t: Any  # [] the step along d to the trial
+    tries: Any  # [] int32: trials on this path before
+    corrected: Any  # [] bool: the trial is a second-order correction
+    # changes with every iterate
+    iterate: Iterate
+    rows: Any  # Rows
+    J: Any  # [m, n]
+    y: Any  # [2, m] multipliers of the last program
+    z: Any  # [2, n]
+    d: Any  # [n] its solution
+    falls: Any  # [] how much the model of the merit function falls along d
+    program: Program  # M and g of the last one
+    accepted: Any  # [] bool
+    nit: Any  # [] int32
+    status: Any  # [] int32
+    nu: Any  # []: the price of violation
+    shift: Any  # []: the last multiple of I
+    cap: Any  # []: the longest step relative to x
+    # known after x0
+    scale: Any  # [] of f
+    unit: Any  # [m]
+
+    @property
+    def multipliers(self):
+        """[m] v at the trial, if it becomes the iterate."""
+        return -_elastic.net(self.y)
+
+    @property
+    def kkt(self):
+        """What the tests read."""
+        return _elastic.kkt(self)
+
+
+@builder(aliases=("sqp",), spellings={"initial_constr_penalty": "nu"})
+def slsqp(nu: float = 1.0) -> Method:
+    if not nu > 0:
+        raise ValueError(f"nu={nu!r}: give a number > 0")
+
+    def init(x, /, *, constraints, box):
+        return _start(box.clip(x), constraints, nu)
+
+    def update(grad, state, params, /, *, value, constraints, constraint_jacobian, lagrangian_hessian, box, **_):
+        at = Iterate(params, jnp.asarray(value, state.iterate.f.dtype), grad)
+        s = _elastic.sides(constraints, box, params)
+        first, J, H = state.nit < 0, constraint_jacobian, lagrangian_hessian
+        scale, unit = _elastic.scales(grad, J)
+        state = state._replace(scale=jnp.where(first, scale, state.scale), unit=jnp.where(first, unit, state.unit))
+        lower, corrects = _judge(state, at, constraints, J, H)
+        accepted = first | lower
+        state = _moved(state, at, constraints, J, accepted)
+        state = _continued(s, state, at, constraints, H, accepted, corrects)
+        return vec.sub(state.trial, params), state
+
+    return Method(
+        init,
+        update,
+        wants=frozenset({"grad", "constraints", "constraint_jacobian", "lagrangian_hessian", "box"}),
+        defaults=Defaults(limits=_elastic.TOLERANCES),
+    )
+
+
+def _start(x, rows, nu):
+    """The state before x0."""
+    m, n = rows.c.size, x.size
+    dtype = vec.scalar_dtype(x)
+    zero, one, count, no = jnp.zeros((), dtype), jnp.ones((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    y, z, J, d = jnp.zeros((2, m), dtype), jnp.zeros((2, n), dtype), jnp.zeros((m, n), dtype), jnp.zeros(n, dtype)
+    rows = Rows(jnp.zeros(m, dtype), jnp.asarray(rows.lower, dtype), jnp.asarray(rows.upper, dtype))
+    return SlsqpState(
+        trial=x, t=one, tries=count, corrected=no, iterate=Iterate(x, zero, d), rows=rows, J=J, y=y, z=z, d=d,
+        falls=zero, program=Program(jnp.eye(n, dtype=dtype), d, J, y, z), accepted=no, nit=count - 1,
+        status=jnp.full((), Status.RUNNING, jnp.int32), nu=zero + nu, shift=zero, cap=zero + _CAP, scale=one,
+        unit=jnp.ones(m, dtype),
+    )  # fmt: skip
+
+
+def _violation(state, rows):
+    """The sum of all violations, each in the unit of its row."""
+    return jnp.sum(rows.violations * state.unit)
+
+
+def _judge(state, at, rows, J, H):
+    """(lower, corrects): whether the merit function f + nu * violation is low enough, else whether to correct once."""
+    here = state.iterate.f + state.nu * _violation(state, state.rows)
+    there = at.f + state.nu * _violation(state, rows)
+    finite = jnp.isfinite(there)
+    for part in (at.g, J, H):
+        finite &= jnp.all(jnp.isfinite(part))
+    noise = 10 * jnp.finfo(here.dtype).eps * jnp.abs(here)
+    lower = (state.nit >= 0) & finite & (there <= here - _ARMIJO * state.t * state.falls + noise)
+    violated = _violation(state, rows) > 1e-12 / state.scale
+    corrects = (state.nit >= 0) & finite & ~lower & (state.tries == 0) & ~state.corrected & violated
+    return lower, corrects
+
+
+def _moved(state, at, rows, J, accepted):
+    """The state at its next iterate."""
+    x = state.iterate.x
+    moved = _elastic.relative(at.x - x, x)
+    searched = state.nit >= 0
+    cap = jnp.where(state.t < 1, jnp.maximum(2 * moved, 1e-6), jnp.where(moved >= 0.9 * state.cap, 4, 1) * state.cap)
+    cap = jnp.where(state.t < 1, cap, jnp.maximum(cap, jnp.minimum(_CAP, 4 * moved)))
+    return state._replace(
+        iterate=vec.where(accepted, at, state.iterate),
+        rows=state.rows._replace(c=jnp.where(accepted, rows.c, state.rows.c)),
+        J=jnp.where(accepted, J, state.J),
+        accepted=accepted,
+        nit=state.nit + accepted.astype(jnp.int32),
+        cap=jnp.where(accepted & searched, cap, state.cap),
+    )
+
+
+def _convex(s, state, H):
+    """(M, g, shift): the model with the curvature that the rows held at their limits allow [1, Section 18.2].
+
+    Rows and bounds that the multipliers predict to be active have a term rho (h + J d)^2 / 2, which is 0 at the
+    solution. Then the least multiple of I tried is added that makes the matrix positive definite.
+    """
+    x, g, J = state.iterate.x, state.iterate.g, state.J
+    rho = 10 * jnp.maximum(vec.max_abs(H), 1e-8)
+    h, gap = _elastic.heights(s, state.rows.c), _elastic.gaps(s, x)
+    largest = jnp.maximum(jnp.max(jnp.abs(state.y)), jnp.finfo(h.dtype).tiny)
+    active = s.equal | (s.on & (state.y > 1e-8 * largest))
+    squares = jnp.maximum(jnp.sum(J * J, axis=1), jnp.finfo(h.dtype).tiny)
+    per_row = jnp.where(active, rho / squares, 0)
+    held = s.bounded & (state.z * state.scale > 1e-6) & (gap < 1e-6)
+    per_variable = jnp.where(held, rho, 0)
+    B = _elastic.Barriers(None, None, per_row, per_variable)
+    W = _elastic.condensed(s, B, H, J)
+    _, shift, added = _elastic.factor(W, H, state.shift)
+    M = W + added * jnp.eye(x.size, dtype=W.dtype)
+    g = g + J.T @ _elastic.net(per_row * h) + _elastic.net(per_variable * gap)
+    return M, g, shift
+
+
+def _linear_violation(s, state, program, d):
+    """The sum of all violations of the linear rows at d, each in the unit of its row."""
+    h = program.h + _elastic.signed(program.J @ d)
+    return jnp.sum(state.unit * jnp.where(s.on, jnp.where(s.equal, jnp.abs(h), jnp.maximum(-h, 0)), 0))
+
+
+class Solved(NamedTuple):
+    """The solution of a program."""
+
+    step: Change
+    nu: Any  # [] the price that it has needed
+    left: Any  # [] the violation that is left
+    enough: Any  # [] bool: a larger nu would hardly lower it
+    rises: Any  # [] int32
+
+
+def _solved(s, state, program, nu):
+    """The solution of a program for the least nu tried that lowers the violation well [2, Section 3]."""
+    before = _linear_violation(s, state, program, jnp.zeros_like(program.g))
+    highest = _HIGHEST[jnp.finfo(nu.dtype).bits]
+
+    def goes_on(solved):
+        return ~solved.enough & (solved.rises <= _RISES)
+
+    def again(solved):
+        nu = jnp.where(solved.rises == 0, solved.nu, jnp.minimum(10 * solved.nu, highest))
+        w = _elastic.weights(s, 0, nu * state.unit)
+        step = _quadratic_program.solve(s, w.p, w.w, program, state.scale)
+        left = _linear_violation(s, state, program, step.x)
+        presses = jnp.max(jnp.abs(step.y) / state.unit, initial=0) > 0.9 * nu
+        enough = (left <= 0.1 * before) | (left * state.scale <= _TINY) | ~presses | (nu >= highest)
+        return Solved(step, nu, left, enough, solved.rises + 1)
+
+    no = jnp.zeros((), bool)
+    begin = Solved(Change(state.d, state.y, state.z), nu, jnp.zeros_like(nu), no, jnp.zeros((), jnp.int32))
+    return lax.while_loop(goes_on, again, begin)
+
+
+def _continued(s, state, at, rows, H, accepted, corrects):
+    """The state with the next trial: the solution of a new program, of a corrected one, or a shorter step."""
+    x, g, old = state.iterate.x, state.iterate.g, state.program
+    M, shifted, shift = lax.cond(accepted, lambda: _convex(s, state, H), lambda: (old.M, old.g, state.shift))
+    bent = _elastic.heights(s, rows.c) - jnp.where(s.on, _elastic.signed(state.J @ state.d), 0)
+    reach = state.cap * jnp.maximum(jnp.abs(x), 1)
+    bounds = jnp.stack([jnp.maximum(s.bounds[0] - x, -reach), jnp.minimum(s.bounds[1] - x, reach)])
+    h = jnp.where(corrects, bent, _elastic.heights(s, state.rows.c))
+    program = Program(M, shifted, state.J, h, bounds)
+    none = Solved(Change(state.d, state.y, state.z), state.nu, state.falls, accepted, state.tries)
+    new = lax.cond(accepted | corrects, lambda: _solved(s, state, program, state.nu), lambda: none)
+    d, y, z = new.step
+
+    before = _linear_violation(s, state, program, jnp.zeros_like(d))
+    gain = before - new.left
+    bend = vec.dot(d, jnp.where(accepted, jnp.nan_to_num(H) @ d, 0))
+    needed = 1.5 * (vec.dot(g, d) + jnp.maximum(bend, 0) / 2) / jnp.maximum(gain, jnp.finfo(d.dtype).tiny)
+    highest = _HIGHEST[jnp.finfo(d.dtype).bits]
+    nu = jnp.where(gain * state.scale > 1e-10, jnp.maximum(new.nu, jnp.minimum(needed, highest)), new.nu)
+    nu = jnp.where(accepted, nu, state.nu)
+    falls = jnp.where(accepted, jnp.maximum(nu * gain - vec.dot(g, d), 0), state.falls)
+    state = state._replace(
+        d=jnp.where(accepted, d, state.d),
+        y=jnp.where(accepted, y, state.y),
+        z=jnp.where(accepted, z, state.z),
+    )
+    shortens = ~accepted & ~corrects
+    t = jnp.where(shortens, _shorter(state, at, rows), 1)
+    fails = shortens & ((t * _elastic.relative(state.d, x) < jnp.finfo(d.dtype).eps) | (state.tries > _BACKTRACKS))
+    still = accepted & ~(_elastic.relative(d, x) > 10 * jnp.finfo(d.dtype).eps)
+    stuck = accepted & (new.nu >= highest) & (new.left > 0.9 * before) & (before * state.scale > 100 * _TINY)
+    status = jnp.where(stuck, Status.INFEASIBLE, jnp.where(fails | still, Status.SEARCH_FAILED, Status.RUNNING))
+    return state._replace(
+        trial=x + jnp.where(corrects, d, t * state.d),
+        t=t,
+        tries=jnp.where(accepted, 0, state.tries + shortens.astype(jnp.int32)),
+        corrected=corrects,
+        falls=falls,
+        program=program,
+        nu=nu,
+        shift=shift,
+        status=status.astype(jnp.int32),
+    )
+
+
+def _shorter(state, at, rows):
+    """The next t of a search: where the parabola through the values and the slope is least."""
+    rise = at.f - state.iterate.f + state.nu * (_violation(state, rows) - _violation(state, state.rows))
+    t = state.t
+    t_q = t**2 * state.falls / (2 * (rise + t * state.falls))
+    t_q = jnp.where(jnp.isfinite(t_q) & (state.falls > 0) & ~state.corrected, t_q, t / 2)
+    return jnp.clip(t_q, t / 10, t / 2)
