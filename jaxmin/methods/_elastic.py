@@ -29,6 +29,8 @@ from jaxmin._core.protocol import PerDtype
 _PUSH = 1e-2
 # f and the rows are scaled so that no derivative at x0 is larger.
 _STEEP = 100.0
+# A row with derivatives and a violation below this at x0 is scaled to 1.
+_FLAT = 1e-2
 # The defaults of the stopping tests.
 TOLERANCES = (
     ("gtol", PerDtype(1e-6, 1e-3)),
@@ -72,11 +74,16 @@ def inside(x, box):
     return jnp.minimum(jnp.maximum(x, box.lower + into(box.lower)), box.upper - into(box.upper))
 
 
-def scales(g, J):
-    """(scale of f, units [m] of the rows in units of f), from the first derivatives at x0 [WB, Section 3.8]."""
+def scales(g, J, rows):
+    """(scale of f, units [m] of the rows in units of f), from the first derivatives at x0 [WB, Section 3.8].
+
+    A row in large units is scaled up too, or its violation would cost next to nothing.
+    """
     of = lambda largest: jnp.clip(_STEEP / jnp.maximum(largest, 1e-12), 1e-8, 1)
-    scale = of(vec.max_abs(g))
-    return scale, of(jnp.max(jnp.abs(J), axis=1, initial=0)) / scale
+    scale, steepest = of(vec.max_abs(g)), jnp.max(jnp.abs(J), axis=1, initial=0)
+    largest = jnp.maximum(steepest, rows.violations)
+    flat = (largest < _FLAT) & (largest > 0)
+    return scale, jnp.where(flat, jnp.minimum(1 / jnp.where(flat, largest, 1), 1e6), of(steepest)) / scale
 
 
 def kkt(state):

@@ -62,6 +62,9 @@ class InteriorPointState(NamedTuple):
     corrections: Any  # [] int32: second-order corrections before
     corrected: Any  # [2, m] the distances for the next correction, without those at the trial
     violation: Any  # [] at the last correction
+    straight: Any  # [] the merit function at the trial before the corrections
+    again: Any  # [] bool: the trial is that one again; the watchdog accepts it on trust
+    renews: Any  # [] bool: the trial is the iterate, with other multipliers
     # changes with every iterate
     iterate: Iterate
     rows: Any  # Rows
@@ -71,7 +74,6 @@ class InteriorPointState(NamedTuple):
     path: Path
     L: Any  # [n, n] the factor of the condensed matrix there
     accepted: Any  # [] bool
-    stays: Any  # [] bool: the trial is the iterate, with other multipliers
     nit: Any  # [] int32
     status: Any  # [] int32
     mu: Any  # []
@@ -88,9 +90,14 @@ class InteriorPointState(NamedTuple):
     unit: Any  # [m] of each row, times that of f
 
     @property
+    def stays(self):
+        """[] bool: f is known at the trial."""
+        return self.renews | self.again
+
+    @property
     def multipliers(self):
         """[m] v at the trial, if it becomes the iterate."""
-        moved = jnp.where(self.stays, 0, self.path.dual) * self.path.step.y
+        moved = jnp.where(self.renews, 0, self.path.dual) * self.path.step.y
         return -_elastic.net(self.y + moved)
 
     @property
@@ -105,6 +112,7 @@ class Outcome(NamedTuple):
     lower: Any  # [] bool: the merit function is low enough
     corrects: Any  # [] bool: a second-order correction follows
     trusts: Any  # [] bool: the watchdog accepts it on trust
+    repeats: Any  # [] bool: the corrections have failed; the trial before them is accepted on trust in the next step
     returns: Any  # [] bool: back to where it began to trust
     shortens: Any  # [] bool: a shorter step follows
     fails: Any  # [] bool: the step cannot become shorter
@@ -143,12 +151,12 @@ def interior_point(mu: float = 0.1, nu: float = 10.0) -> Method:
         at = Iterate(params, jnp.asarray(value, state.iterate.f.dtype), grad)
         s = _elastic.sides(constraints, box, params)
         first = state.nit < 0
-        state = _scaled(state, at, constraint_jacobian, first)
+        state = _scaled(state, at, constraints, constraint_jacobian, first)
         found = _found(s, state, at, constraints, constraint_jacobian, lagrangian_hessian)
         outcome = _judge(state, found)
-        renews = first | state.stays | outcome.lower | outcome.trusts
+        is_new = first | state.renews | outcome.lower | outcome.trusts
         state = _moved(s, state, found, outcome)
-        state = _continued(s, state, outcome, found, lagrangian_hessian, first, renews)
+        state = _continued(s, state, outcome, found, lagrangian_hessian, first, is_new)
         return vec.sub(state.trial, params), state
 
     return Method(
@@ -172,15 +180,16 @@ def _start(x, rows, constants):
     no, running = jnp.zeros((), bool), jnp.full((), Status.RUNNING, jnp.int32)
     return InteriorPointState(
         trial=x, t=one, tries=count, corrections=count, corrected=y, violation=zero,
-        iterate=iterate, rows=rows, J=J, y=y, z=z, path=path, L=jnp.eye(n, dtype=dtype), accepted=no, stays=no,
+        straight=zero, again=no, renews=no,
+        iterate=iterate, rows=rows, J=J, y=y, z=z, path=path, L=jnp.eye(n, dtype=dtype), accepted=no,
         nit=count - 1, status=running, mu=mu, nu=nu, shift=zero, cap=zero + _CAP, since=count, failures=count,
         trusted=count, saved=(Point(iterate, rows.c, J, y, z), path), scale=one, unit=jnp.ones(m, dtype),
     )  # fmt: skip
 
 
-def _scaled(state, at, J, first):
+def _scaled(state, at, rows, J, first):
     """The state with the scales of f and of the rows, and mu in units of f, from the first derivatives at x0."""
-    scale, unit = _elastic.scales(at.g, J)
+    scale, unit = _elastic.scales(at.g, J, rows)
     where = lambda new, old: jnp.where(first, new, old)
     return state._replace(
         scale=where(scale, state.scale), unit=where(unit, state.unit), mu=where(state.mu / scale, state.mu)
@@ -193,7 +202,7 @@ def _prices(s, state):
 
 def _found(s, state, at, constraints, J, H):
     """The trial with the multipliers that it has as an iterate."""
-    gap, dual, step = _elastic.gaps(s, at.x), jnp.where(state.stays, 0, state.path.dual), state.path.step
+    gap, dual, step = _elastic.gaps(s, at.x), jnp.where(state.renews, 0, state.path.dual), state.path.step
     central = state.mu / gap
     z = jnp.clip(state.z + dual * step.z, central / _CENTRAL, central * _CENTRAL)  # [WB, (16)]
     point = Point(at, constraints.c, J, state.y + dual * step.y, jnp.where(s.bounded, z, 0))
@@ -206,7 +215,7 @@ def _found(s, state, at, constraints, J, H):
 
 def _judge(state, found):
     """The ``Outcome`` of a trial."""
-    searches, path, finite = (state.nit >= 0) & ~state.stays, state.path, found.finite
+    searches, path, finite = (state.nit >= 0) & ~state.renews, state.path, found.finite
     _, old = state.saved
     t = state.t
     # On trust, the decrease is measured from where the watchdog began.
@@ -215,29 +224,31 @@ def _judge(state, found):
     slope = jnp.minimum(jnp.where(guarded, old.slope, path.slope), 0)
     eps = jnp.finfo(found.phi.dtype).eps
     noise = 10 * eps * jnp.abs(path.phi) + eps / state.scale
-    lower = searches & finite & (found.phi <= base + _ARMIJO * step * slope + noise)
+    lower = searches & finite & ~state.again & (found.phi <= base + _ARMIJO * step * slope + noise)
 
     before = jnp.sum(state.rows.violations * state.unit)
     begins = (state.tries == 0) & (state.corrections == 0) & (found.violation > _CORRECTED * before)
     goes_on = (state.corrections > 0) & (state.corrections < _CORRECTIONS)
     goes_on &= found.violation <= _CORRECTED * state.violation
     rest = searches & ~lower
-    corrects = rest & finite & (begins | goes_on) & (found.violation > 0)
+    corrects = rest & finite & (begins | goes_on) & (found.violation > 0) & ~state.again
     rest &= ~corrects
-    at_once = state.tries == 0
-    trusts = rest & at_once & finite & (state.trusted < _TRUSTED)
-    returns = rest & ~trusts & at_once & (state.trusted > 0)
-    rest &= ~trusts & ~returns
+    at_once, corrected = state.tries == 0, state.corrections > 0
+    may_trust = rest & at_once & (finite | corrected) & (state.trusted < _TRUSTED)
+    trusts, repeats = may_trust & ~corrected, may_trust & corrected
+    returns = rest & ~may_trust & at_once & (state.trusted > 0)
+    rest &= ~may_trust & ~returns
     length = t * _elastic.relative(path.step.x, state.iterate.x)
     fails = rest & ((length < eps) | (state.tries > _BACKTRACKS))
-    return Outcome(lower, corrects, trusts, returns, rest, fails)
+    return Outcome(lower, corrects, trusts, repeats, returns, rest, fails)
 
 
 def _shorter(state, found):
     """The next t of a search: where the parabola through the values and the slope is least."""
-    t, path = state.t, state.path
-    t_q = -path.slope * t**2 / (2 * (found.phi - path.phi - t * path.slope))
-    t_q = jnp.where(found.finite & (path.slope < 0) & jnp.isfinite(t_q), t_q, t / 4)
+    t, path, corrected = state.t, state.path, state.corrections > 0
+    phi = jnp.where(corrected, state.straight, found.phi)
+    t_q = -path.slope * t**2 / (2 * (phi - path.phi - t * path.slope))
+    t_q = jnp.where((found.finite | corrected) & (path.slope < 0) & jnp.isfinite(t_q), t_q, t / 4)
     return jnp.clip(t_q, t / 10, t / 2)
 
 
@@ -249,7 +260,7 @@ def _moved(s, state, found, o):
     begins_trust = o.trusts & (state.trusted == 0)
     saved = vec.where(begins_trust, (here, state.path), state.saved)
     before, old = saved
-    point = vec.where(accepted | state.stays, found.point, vec.where(o.returns, before, here))
+    point = vec.where(accepted | state.renews, found.point, vec.where(o.returns, before, here))
     mu = jnp.where(o.fails, jnp.maximum(_SLOWER * state.mu, _least(state)), jnp.where(o.returns, old.mu, state.mu))
     nu = jnp.where(o.returns, old.nu, state.nu)
     moved = _elastic.relative(point.at.x - state.iterate.x, state.iterate.x)
@@ -259,6 +270,8 @@ def _moved(s, state, found, o):
         tries=jnp.where(o.returns, 1, state.tries + o.shortens.astype(jnp.int32)),
         corrections=jnp.where(o.corrects, state.corrections + 1, 0),
         violation=jnp.where(o.corrects, found.violation, state.violation),
+        straight=jnp.where(o.corrects & (state.corrections == 0), found.phi, state.straight),
+        again=o.repeats,
         iterate=point.at,
         rows=state.rows._replace(c=point.c),
         J=point.J,
@@ -322,9 +335,19 @@ def _renewed(s, state):
     return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (state.nu >= limit)
 
 
-def _continued(s, state, o, found, H, first, renews):
+def _is_stationary(s, state):
+    """Whether violated rows press against a high price, and the gradient of the merit function is nothing beside it."""
+    violation = jnp.max(state.rows.violations * state.unit, initial=0) * state.scale
+    presses = jnp.max(jnp.abs(state.y) / state.unit, initial=0) > 0.5 * state.nu
+    r = state.iterate.g - state.J.T @ _elastic.net(state.y) - _elastic.net(state.z)
+    pull = vec.max_abs(jnp.abs(state.J).T @ jnp.sum(jnp.abs(state.y), axis=0))
+    small = vec.max_abs(jnp.where(s.free, r, 0)) <= jnp.finfo(r.dtype).eps ** 0.375 * pull
+    return (violation > jnp.finfo(r.dtype).eps ** 0.25) & presses & small & (state.nu >= 1e4)
+
+
+def _continued(s, state, o, found, H, first, is_new):
     """The state with the next trial: along a new path, on the old one, or as a correction."""
-    improves = renews & ~first
+    improves = is_new & ~first
     kept = state.mu, state.nu, state.since, jnp.zeros((), bool)
     mu, nu, since, infeasible = lax.cond(improves, lambda: _renewed(s, state), lambda: kept)
     state = state._replace(mu=mu, nu=nu, since=since)
@@ -346,7 +369,7 @@ def _continued(s, state, o, found, H, first, renews):
     )
     H = jnp.where(first, jnp.eye(x.size, dtype=H.dtype), H)
     L, shift = lax.cond(
-        renews,
+        is_new,
         lambda: _elastic.factor(_elastic.condensed(s, B, H, state.J), H, state.shift)[:2],
         lambda: (state.L, state.shift),
     )
@@ -366,25 +389,27 @@ def _continued(s, state, o, found, H, first, renews):
     path = vec.where(improves, Path(step, longest, dual, phi, slope, mu, nu), state.path)
     t = jnp.where(improves, longest, state.t)
     straight = jnp.where(o.corrects, longest * step.x, t * path.step.x)
-    stays = first | o.fails
-    trial = jnp.where(stays, x, x + straight)
+    renews = first | o.fails
+    trial = jnp.where(renews, x, x + straight)
 
     fine = jnp.all(jnp.isfinite(step.y)) & (jnp.max(jnp.abs(step.y) / state.unit, initial=0) < 1e3)
     y = jnp.where(first & fine & s.equal, step.y, y)
     nu = jnp.where(first, jnp.maximum(nu, 2 * jnp.max(jnp.abs(y) / state.unit, initial=0)), nu)
     broken = improves & ~jnp.isfinite(slope)
-    status = jnp.where(infeasible, Status.INFEASIBLE, Status.RUNNING)
-    status = jnp.where(broken | (state.failures > _FAILURES), Status.SEARCH_FAILED, status)
+    stuck = broken | (state.failures > _FAILURES)
+    infeasible |= stuck & _is_stationary(s, state)
+    status = jnp.where(stuck, Status.SEARCH_FAILED, Status.RUNNING)
+    status = jnp.where(infeasible, Status.INFEASIBLE, status)
     return state._replace(
         trial=trial,
         t=t,
-        tries=jnp.where(renews, 0, state.tries),
+        tries=jnp.where(is_new, 0, state.tries),
         corrected=jnp.where(improves | o.corrects, longest * used, state.corrected),
         y=y,
         z=z,
         path=path,
         L=L,
-        stays=stays,
+        renews=renews,
         status=status.astype(jnp.int32),
         nu=nu,
         shift=jnp.where(first, state.shift, shift),

@@ -73,7 +73,7 @@ def slsqp(nu: float = 1.0) -> Method:
         at = Iterate(params, jnp.asarray(value, state.iterate.f.dtype), grad)
         s = _elastic.sides(constraints, box, params)
         first, J, H = state.nit < 0, constraint_jacobian, lagrangian_hessian
-        scale, unit = _elastic.scales(grad, J)
+        scale, unit = _elastic.scales(grad, J, constraints)
         state = state._replace(scale=jnp.where(first, scale, state.scale), unit=jnp.where(first, unit, state.unit))
         lower, corrects = _judge(state, at, constraints, J, H)
         accepted = first | lower
