@@ -44,7 +44,6 @@ class SlsqpState(NamedTuple):
     nit: Any  # [] int32
     status: Any  # [] int32
     nu: Any  # []: the price of violation
-    shift: Any  # []: the last multiple of I
     cap: Any  # []: the longest step relative to x
     # known after x0
     scale: Any  # [] of f
@@ -99,7 +98,7 @@ def _start(x, rows, nu):
     return SlsqpState(
         trial=x, t=one, tries=count, corrected=no, iterate=Iterate(x, zero, d), rows=rows, J=J, y=y, z=z, d=d,
         falls=zero, program=Program(jnp.eye(n, dtype=dtype), d, J, y, z), accepted=no, nit=count - 1,
-        status=jnp.full((), Status.RUNNING, jnp.int32), nu=zero + nu, shift=zero, cap=zero + _CAP, scale=one,
+        status=jnp.full((), Status.RUNNING, jnp.int32), nu=zero + nu, cap=zero + _CAP, scale=one,
         unit=jnp.ones(m, dtype),
     )  # fmt: skip
 
@@ -141,26 +140,24 @@ def _moved(state, at, rows, J, accepted):
 
 
 def _convex(s, state, H):
-    """(M, g, shift): the model with the curvature that the rows held at their limits allow [1, Section 18.2].
+    """(M, g): the model with the curvature that the active rows allow, made convex [1, Section 18.2].
 
-    Rows and bounds that the multipliers predict to be active have a term rho (h + J d)^2 / 2, which is 0 at the
-    solution. Then the least multiple of I tried is added that makes the matrix positive definite.
+    A row or bound that is predicted to be active has a term rho (h + J d)^2 / 2, which is 0 at the solution of the
+    program. Negative eigenvalues of the sum change their sign.
     """
     x, g, J = state.iterate.x, state.iterate.g, state.J
-    rho = 10 * jnp.maximum(vec.max_abs(H), 1e-8)
+    tiny = jnp.finfo(g.dtype).tiny
+    rho = 10 * jnp.maximum(vec.max_abs(H), 1e-8 / state.scale)
     h, gap = _elastic.heights(s, state.rows.c), _elastic.gaps(s, x)
-    largest = jnp.maximum(jnp.max(jnp.abs(state.y)), jnp.finfo(h.dtype).tiny)
-    active = s.equal | (s.on & (state.y > 1e-8 * largest))
-    squares = jnp.maximum(jnp.sum(J * J, axis=1), jnp.finfo(h.dtype).tiny)
-    per_row = jnp.where(active, rho / squares, 0)
-    held = s.bounded & (state.z * state.scale > 1e-6) & (gap < 1e-6)
-    per_variable = jnp.where(held, rho, 0)
-    B = _elastic.Barriers(None, None, per_row, per_variable)
-    W = _elastic.condensed(s, B, H, J)
-    _, shift, added = _elastic.factor(W, H, state.shift)
-    M = W + added * jnp.eye(x.size, dtype=W.dtype)
+    per_row = jnp.broadcast_to(rho / jnp.maximum(jnp.sum(J * J, axis=1), tiny), h.shape)
+    # What an augmented Lagrangian with this rho predicts.
+    per_row = jnp.where(s.equal | (s.on & (state.y > per_row * h)), per_row, 0)
+    per_variable = jnp.where(s.bounded & (state.z > rho * gap), rho, 0)
+    W = _elastic.condensed(s, _elastic.Barriers(None, None, per_row, per_variable), H, J)
+    lam, V = jnp.linalg.eigh(W)
+    lam = jnp.maximum(jnp.abs(lam), 1e-8 * jnp.maximum(vec.max_abs(H), 1 / state.scale))
     g = g + J.T @ _elastic.net(per_row * h) + _elastic.net(per_variable * gap)
-    return M, g, shift
+    return (V * lam) @ V.T, g
 
 
 def _linear_violation(s, state, program, d):
@@ -180,7 +177,7 @@ class Solved(NamedTuple):
 
 
 def _solved(s, state, program, nu):
-    """The solution of a program for the least nu tried that lowers the violation well [2, Section 3]."""
+    """The solution of a program for the least nu tried that lowers the linear violation well, or as well as ten times it [2]."""
     before = _linear_violation(s, state, program, jnp.zeros_like(program.g))
     highest = _HIGHEST[jnp.finfo(nu.dtype).bits]
 
@@ -188,23 +185,28 @@ def _solved(s, state, program, nu):
         return ~solved.enough & (solved.rises <= _RISES)
 
     def again(solved):
-        nu = jnp.where(solved.rises == 0, solved.nu, jnp.minimum(10 * solved.nu, highest))
+        first = solved.rises == 0
+        nu = jnp.where(first, solved.nu, jnp.minimum(10 * solved.nu, highest))
         w = _elastic.weights(s, 0, nu * state.unit)
         step = _quadratic_program.solve(s, w.p, w.w, program, state.scale)
         left = _linear_violation(s, state, program, step.x)
+        # A price that does not help is not raised.
+        helps = first | (left < 0.9 * solved.left)
         presses = jnp.max(jnp.abs(step.y) / state.unit, initial=0) > 0.9 * nu
-        enough = (left <= 0.1 * before) | (left * state.scale <= _TINY) | ~presses | (nu >= highest)
-        return Solved(step, nu, left, enough, solved.rises + 1)
+        enough = (left <= 0.1 * before) | (left * state.scale <= _TINY) | ~presses | (nu >= highest) | ~helps
+        new = Solved(step, nu, left, enough, solved.rises)
+        new = vec.where(helps, new, solved._replace(enough=enough))
+        return new._replace(rises=solved.rises + 1)
 
     no = jnp.zeros((), bool)
-    begin = Solved(Change(state.d, state.y, state.z), nu, jnp.zeros_like(nu), no, jnp.zeros((), jnp.int32))
+    begin = Solved(Change(state.d, state.y, state.z), nu, before, no, jnp.zeros((), jnp.int32))
     return lax.while_loop(goes_on, again, begin)
 
 
 def _continued(s, state, at, rows, H, accepted, corrects):
     """The state with the next trial: the solution of a new program, of a corrected one, or a shorter step."""
     x, g, old = state.iterate.x, state.iterate.g, state.program
-    M, shifted, shift = lax.cond(accepted, lambda: _convex(s, state, H), lambda: (old.M, old.g, state.shift))
+    M, shifted = lax.cond(accepted, lambda: _convex(s, state, H), lambda: (old.M, old.g))
     bent = _elastic.heights(s, rows.c) - jnp.where(s.on, _elastic.signed(state.J @ state.d), 0)
     reach = state.cap * jnp.maximum(jnp.abs(x), 1)
     bounds = jnp.stack([jnp.maximum(s.bounds[0] - x, -reach), jnp.minimum(s.bounds[1] - x, reach)])
@@ -213,6 +215,9 @@ def _continued(s, state, at, rows, H, accepted, corrects):
     none = Solved(Change(state.d, state.y, state.z), state.nu, state.falls, accepted, state.tries)
     new = lax.cond(accepted | corrects, lambda: _solved(s, state, program, state.nu), lambda: none)
     d, y, z = new.step
+    # The multipliers of the longest step are not those of the bounds.
+    own = jnp.stack([bounds[0] > -reach, bounds[1] < reach])
+    z = jnp.where(s.bounded & own, z, 0)
 
     before = _linear_violation(s, state, program, jnp.zeros_like(d))
     gain = before - new.left
@@ -241,7 +246,6 @@ def _continued(s, state, at, rows, H, accepted, corrects):
         falls=falls,
         program=program,
         nu=nu,
-        shift=shift,
         status=status.astype(jnp.int32),
     )
 
