@@ -358,8 +358,9 @@ def _continued(s, state, o, found, H, first, is_new):
     primal = jnp.where(s.on, w.p - mu / b, 0)
     away = jnp.where(s.bounded, mu / gap, 0)
     margin = 1e-6 * w.p
-    most = jnp.where(first, jnp.where(s.equal, 0, w.p / 2), w.p - margin)
-    y = jnp.where(first | o.fails, jnp.where(s.on, jnp.clip(primal, margin * 1e-6 - w.w, most), 0), state.y)
+    inner = jnp.clip(primal, margin * 1e-6 - w.w, w.p - margin)
+    begin = jnp.where(s.equal, 0, jnp.minimum(inner, w.p / 2))
+    y = jnp.where(s.on, jnp.where(first, begin, jnp.where(o.fails, inner, state.y)), 0)
     z = jnp.where(first | o.fails, away, state.z)
     B = _elastic.barriers(s, w, a, b, y, gap, z)
     # At x0 Newton's equations give the least-squares multipliers of the equalities [WB, Section 3.6].

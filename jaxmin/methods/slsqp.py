@@ -177,7 +177,7 @@ class Solved(NamedTuple):
 
 
 def _solved(s, state, program, nu):
-    """The solution of a program for the least nu tried that lowers the linear violation well, or as well as ten times it [2]."""
+    """The solution of a program for the least nu tried of those that lower the linear violation well [2]."""
     before = _linear_violation(s, state, program, jnp.zeros_like(program.g))
     highest = _HIGHEST[jnp.finfo(nu.dtype).bits]
 
