@@ -13,7 +13,7 @@ from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
-from jaxmin._core.protocol import CONSTRAINTS, SECOND_ORDER, Method
+from jaxmin._core.protocol import SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
@@ -22,9 +22,9 @@ from jaxmin._driver.solution import bounded
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign
 from jaxmin._interop.nnx import as_model
-from jaxmin._problem import constraints as constraints_module
 from jaxmin._problem import hessian, objective
 from jaxmin._problem.bounds import BoundsLike, box
+from jaxmin._problem.constraints import NO_CONSTRAINTS, as_returned, checked
 from jaxmin._problem.objective import Problem
 from jaxmin._problem.sharding import in_form, placed
 
@@ -56,13 +56,15 @@ def prepare(
     options: Any = None, linesearch: Any = None, has_aux: bool = False, progress: bool = False,
 ) -> Call:  # fmt: skip
     """The arguments of ``minimize``, checked, as a ``Call``."""
-    rows = constraints_module.checked(constraints)
+    rows = checked(constraints)
     if not (callback is None or callable(callback) or isinstance(callback, Traced)):
         raise TypeError(f"callback={callback!r}: give a callable, callback(x) or callback(intermediate_result)")
     for name, flag in (("has_aux", has_aux), ("progress", progress)):
         if not isinstance(flag, (bool, np.bool_)):
             raise TypeError(f"{name}={flag!r}: True or False")
     jac = _checked_jac(jac)
+    if hessian.is_learnt(hess) and rows is not None:
+        options, hess = {"hessian": "bfgs"} | dict(options or {}), None
     hess, hessp = hessian.checked(hess, hessp)
     if not callable(fun):
         raise TypeError(f"fun={fun!r}: it must be callable, fun(x, *args)")
@@ -74,6 +76,8 @@ def prepare(
         x0 = model.parameters
     method = resolve_auto(method, hess, hessp, bounds is not None, rows is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
+    if rows is None and "constraints" in chosen.wants:
+        rows = NO_CONSTRAINTS
     unrolled = steps_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
@@ -118,10 +122,6 @@ def _check_wants(method: Method | Foreign, problem: Problem, bounded: bool) -> N
     if problem.rows is not None and "constraints" not in method.wants:
         able = methods_that(lambda method: "constraints" in method.wants)
         raise ValueError(f"constraints: this method takes none; use one of {_quoted(able)}, or leave method out")
-    if missing & CONSTRAINTS:
-        raise ValueError(
-            "method: it is for problems with constraints=, and there are none; use 'lbfgs' or 'trust_exact'"
-        )
     if missing:
         raise ValueError(
             f"method: it wants {_quoted(missing)}, and this problem offers {_quoted(problem.offers)}: fun returns one "
@@ -151,8 +151,8 @@ def _of_rows(problem: Problem, solution: Any, bounded: Any) -> dict[str, Any]:
     kkt, shapes = solution.kkt, problem.trace.shapes
     w = problem.x_static.only(bounded.w)
     return {
-        "v": [*constraints_module.as_returned(kkt.v, shapes), w],
-        "constr": constraints_module.as_returned(kkt.rows.c, shapes),
+        "v": [*as_returned(kkt.v, shapes), w],
+        "constr": as_returned(kkt.rows.c, shapes),
         "constr_violation": solution.residuals.violation,
         "optimality": solution.residuals.optimality,
     }

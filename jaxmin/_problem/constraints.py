@@ -138,6 +138,9 @@ class Constraints(NamedTuple):
     limits: tuple[tuple[Any, Any], ...]  # (lb, ub) of each
 
 
+NO_CONSTRAINTS = Constraints((), ())
+
+
 class Shape(NamedTuple):
     """What one constraint returns."""
 
@@ -269,7 +272,7 @@ def with_jacobian(
         return of(leaves), _by_hand(part, of_leaves, variables, leaves)
     c, pull = jax.vjp(of, leaves)
     if c.size <= variables.size:
-        rows = jax.vmap(lambda v: variables.ravel(pull(v)[0]))(jnp.eye(c.size, dtype=c.dtype))
+        rows = jax.vmap(lambda v: _gradient(variables, pull(v)[0]))(jnp.eye(c.size, dtype=c.dtype))
         return c, rows
     push = lambda v: jax.jvp(of, (leaves,), (variables.unravel(v),))[1]
     return c, jax.vmap(push, out_axes=-1)(jnp.eye(variables.size, dtype=variables.dtype))
@@ -294,7 +297,8 @@ def _by_hand(part: Part, of_leaves: Callable[..., Any], variables: Variables, le
 
 def joined(parts: Sequence[Part], of_leaves: Callable[..., Any], variables: Variables, leaves: Any) -> list[jax.Array]:
     """[c [m], J [m, n]] of all constraints."""
-    both = [with_jacobian(part, of_leaves, variables, leaves) for part in parts]
+    none = jnp.zeros(0, variables.dtype), jnp.zeros((0, variables.size), variables.dtype)
+    both = [none, *(with_jacobian(part, of_leaves, variables, leaves) for part in parts)]
     return [jnp.concatenate(each) for each in zip(*both)]
 
 
@@ -327,7 +331,12 @@ def _pulled(part: Part, of_leaves: Callable[..., Any], variables: Variables, v: 
     if part.jac is not None:
         return v @ _by_hand(part, of_leaves, variables, leaves)
     _, pull = jax.vjp(lambda leaves: values(part, of_leaves, variables, leaves), leaves)
-    return variables.ravel(pull(v)[0])
+    return _gradient(variables, pull(v)[0])
+
+
+def _gradient(variables: Variables, leaves: Sequence[jax.Array]) -> jax.Array:
+    """The vector of a gradient's leaves, which JAX gives conjugated."""
+    return variables.ravel([leaf.conj() for leaf in leaves])
 
 
 # ---- limits

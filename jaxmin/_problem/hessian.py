@@ -26,6 +26,13 @@ def checked(hess: Any, hessp: Any) -> tuple[Derivative | None, Derivative | None
     return hess or None, hessp or None
 
 
+def is_learnt(hess: Any) -> bool:
+    """Whether ``hess`` asks for an approximation: "bfgs", or an update strategy of SciPy."""
+    return (isinstance(hess, str) and hess.lower() == "bfgs") or (
+        hasattr(hess, "initialize") and hasattr(hess, "update")
+    )
+
+
 def used(
     wants: frozenset[str], method: Any, hess: Derivative | None, hessp: Derivative | None
 ) -> tuple[Derivative | None, Derivative | None]:

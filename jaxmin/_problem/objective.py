@@ -103,7 +103,15 @@ def _build(
     parts = (*map(_taken_apart, functions), tuple(map(_part_taken_apart, of_rows)), jax.tree.map(as_argument, args))
     arrays, static = partition(parts, is_argument)
     second = "hess" if hess is not None else "hessp" if hessp is not None else None
-    settings = gradient, jac is None, jac is True, has_aux, None if lagrangian else second, lagrangian
+    settings = (
+        gradient,
+        jac is None,
+        jac is True,
+        has_aux,
+        None if lagrangian else second,
+        constraints is not None,
+        lagrangian,
+    )
     trace = traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     variables = Variables(leaves, wide=trace.value_dtype)
     limits = None if constraints is None else rows(constraints, trace.shapes, variables)
@@ -111,7 +119,7 @@ def _build(
 
 
 def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
-    gradient, by_ad, with_grad, has_aux, second, lagrangian = settings
+    gradient, by_ad, with_grad, has_aux, second, constrained, lagrangian = settings
     aux_box, shapes_box = [], []
 
     def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array], list[jax.Array]]:
@@ -135,7 +143,7 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
         aux_box.append(aux_static)
         at_x = lambda leaves: x_static.combine(leaves, fixed)
         shapes_box.append(tuple(shape_of(part, at_x, leaves) for part in parts))
-        of_rows = joined(parts, at_x, Variables(leaves), leaves) if parts else list[Any]()
+        of_rows = joined(parts, at_x, Variables(leaves), leaves) if constrained else list[Any]()
         return value, grad, of_rows, [jnp.asarray(leaf) for leaf in aux]
 
     inputs = jax.tree.map(_anywhere, inputs)
@@ -143,7 +151,7 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
     trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1])
     if lagrangian:
-        gradient_of = lambda *given: value_and_grad(*given)[1]
+        gradient_of = lambda *given: Variables(given[0]).ravel([g.conj() for g in value_and_grad(*given)[1]])
         return _with_lagrangian(trace, gradient_of, static, x_static, inputs)
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
 
@@ -183,13 +191,22 @@ def _with_lagrangian(
         H = hessian_of_rows(parts, trace.shapes, at_x, variables, leaves, v)
         if hess is not None:
             return H + as_matrix(_by_hand("hess", hess, at_x(leaves), *args), leaves, x_static)
-        return H + hessian_of(lambda leaves: variables.ravel(gradient_of(leaves, fixed, arrays)), variables, leaves)
+        return H + hessian_of(lambda leaves: gradient_of(leaves, fixed, arrays), variables, leaves)
 
     leaves, *rest = inputs
     dtype = Variables(leaves).dtype
     v = jax.ShapeDtypeStruct((sum(shape.size for shape in trace.shapes),), dtype)
     inputs = leaves, v, *rest
-    closed = signed(jax.make_jaxpr(hessian)(*inputs), *jax.tree.leaves(inputs))
+    try:
+        jaxpr = jax.make_jaxpr(hessian)(*inputs)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            "fun or a constraint is a custom_vjp function, which has no second derivatives. Give hess='bfgs': the "
+            "method then learns them from gradients"
+        ) from error
+    closed = signed(jaxpr, *jax.tree.leaves(inputs))
     return trace._replace(lagrangian=closed.signature, lagrangian_constants=closed.constants)
 
 

@@ -25,6 +25,9 @@ from jaxmin._core import vector as vec
 from jaxmin._core.kkt import Kkt
 from jaxmin._core.protocol import PerDtype
 
+# What a method wants, by its parameter ``hessian``.
+_FIRST = frozenset({"grad", "constraints", "constraint_jacobian", "box"})
+WANTS = {"exact": _FIRST | {"lagrangian_hessian"}, "bfgs": _FIRST}
 # How far x0 is moved into the box.
 _PUSH = 1e-2
 # f and the rows are scaled so that no derivative at x0 is larger.
@@ -91,6 +94,15 @@ def kkt(state):
     v = -net(state.y)
     unit = jnp.max(jnp.abs(state.J), axis=1, initial=0)
     return Kkt(state.rows, v, -net(state.z), state.iterate.g + state.J.T @ v, unit)
+
+
+def check(nu, hessian, mu=1.0):
+    """Raise unless the builder's parameters are in their ranges."""
+    for name, value in (("mu", mu), ("nu", nu)):
+        if not value > 0:
+            raise ValueError(f"{name}={value!r}: give a number > 0")
+    if hessian not in WANTS:
+        raise ValueError(f"hessian={hessian!r}: one of {', '.join(map(repr, WANTS))}")
 
 
 class Weights(NamedTuple):
@@ -194,6 +206,42 @@ def factor(W, H, shift):
 
     L, added, _ = lax.while_loop(bad, again, (jnp.full_like(W, jnp.nan), jnp.zeros_like(shift), 0))
     return L, jnp.where(added > 0, added, shift), added
+
+
+class Learning(NamedTuple):
+    """A point at which a Hessian is learnt."""
+
+    at: Any  # Iterate
+    J: Any  # [m, n]
+    y: Any  # [2, m]
+
+
+def learnt_at(state, point):
+    """The learnt Hessian at a point that follows the iterate, by the point's multipliers."""
+    y = net(point.y)
+    r = (point.at.g - point.J.T @ y) - (state.iterate.g - state.J.T @ y)
+    first = state.nit < 0
+    B = learnt(state.B, point.at.x - state.iterate.x, r, state.nit == 0)
+    return jnp.where(first, state.B, B)
+
+
+def learnt(B, s, r, is_first):
+    """B after Powell's damped BFGS update by a step s and the change r of the Lagrangian's gradient.
+
+    J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Procedure 18.2. The first pair sets the scale
+    (6.20). A step of length 0 changes nothing.
+    """
+    sr, rr = vec.dot(s, r), vec.dot(r, r)
+    tiny = jnp.finfo(s.dtype).tiny
+    identity = jnp.eye(s.size, dtype=B.dtype)
+    B = jnp.where(is_first & (sr > 0), jnp.clip(rr / jnp.where(sr > 0, sr, 1), 1e-4, 1e4) * identity, B)
+    Bs = B @ s
+    sBs = vec.dot(s, Bs)
+    theta = jnp.where(sr >= 0.2 * sBs, 1, 0.8 * sBs / jnp.maximum(sBs - sr, tiny))
+    r = theta * r + (1 - theta) * Bs
+    new = B - jnp.outer(Bs, Bs) / jnp.maximum(sBs, tiny) + jnp.outer(r, r) / jnp.maximum(vec.dot(s, r), tiny)
+    fine = (sBs > tiny) & jnp.all(jnp.isfinite(new))
+    return jnp.where(fine, (new + new.T) / 2, B)
 
 
 class Change(NamedTuple):
