@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.promotion import standard
+from jaxmin._driver import kkt
 from jaxmin._driver.ending import is_at_minimum, is_loose
 from jaxmin._driver.newton import solve_positive
 from jaxmin._driver.tangents import is_inexact, no_tangent, nothing
@@ -28,7 +29,8 @@ def implicit(solve, evaluate, call=_at_once):
     at all. Variables held at a bound go with the bound. x0 and the limits have no influence on where a minimum is.
     Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x are NaN. A
     solve that ended by changes of f or x may be far from the minimum: the derivatives are then taken after two of
-    Newton's steps from x, and are NaN unless the third step is short.
+    Newton's steps from x, and are NaN unless the third step is short. Where there are constraints, the equations are
+    those of ``kkt.change``.
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
@@ -55,17 +57,18 @@ def implicit(solve, evaluate, call=_at_once):
         def change(inputs, solution, dots):
             given = iter(dots)
             inputs_dot = jax.tree.unflatten(tree, [next(given) if h else none for h, none in zip(has, still)])
-            return _change(evaluate, inputs, inputs_dot, solution)
+            of_problem = _change if inputs.rows is None else kkt.change
+            return of_problem(evaluate, inputs, inputs_dot, solution)
 
         still = [None if h else leaf for leaf, h in zip(dots, has)]
         arguments = inputs, solution
         known = all(map(_is_known, jax.tree.leaves(arguments)))
         moving = [leaf for leaf, h in zip(dots, has) if h]
-        x_dot, f_dot, aux_dot = (call if known else _at_once)(change, *arguments, moving)
+        x_dot, f_dot, aux_dot, kkt_dot = (call if known else _at_once)(change, *arguments, moving)
         moves = iter(aux_dot)
         aux_dot = jax.tree.map(lambda leaf: next(moves) if is_inexact(leaf) else no_tangent(leaf), solution.aux)
         unmoved = jax.tree.map(no_tangent, solution)
-        return solution, unmoved._replace(x=x_dot, f=f_dot, aux=aux_dot)
+        return solution, unmoved._replace(x=x_dot, f=f_dot, aux=aux_dot, kkt=kkt_dot)
 
     return solved
 
@@ -115,7 +118,7 @@ def _change(evaluate, inputs, inputs_dot, solution):
     f_dot = (f_dot + f_bounds) * valid
     aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
     aux_dot = [leaf for leaf in jax.tree.leaves(aux_dot) if is_inexact(leaf)]
-    return x_dot, f_dot.astype(solution.f.dtype), aux_dot
+    return x_dot, f_dot.astype(solution.f.dtype), aux_dot, None
 
 
 def _nearer(solution, x, step):
