@@ -19,6 +19,11 @@ def is_loose(solution):
     return jnp.isin(solution.status, jnp.asarray(_LOOSE))
 
 
+def is_success(solution):
+    """Whether a stopping test held where a solve ended, [] bool."""
+    return jnp.isin(solution.status, jnp.asarray(SUCCESSES))
+
+
 def is_at_minimum(solution, newton):
     """Whether a solve has ended at a minimum; ``newton()`` is Newton's step from where the derivatives are taken."""
 
@@ -27,4 +32,4 @@ def is_at_minimum(solution, newton):
 
     doubtful = jnp.isin(solution.status, jnp.asarray(_DOUBTFUL))
     near = jax.lax.cond(anywhere(doubtful), is_near, lambda: jnp.ones((), bool))
-    return jnp.where(doubtful, near, jnp.isin(solution.status, jnp.asarray(SUCCESSES)))
+    return jnp.where(doubtful, near, is_success(solution))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core.kkt import Kkt
-from jaxmin._driver.ending import is_at_minimum
+from jaxmin._driver.ending import is_at_minimum, is_success
 from jaxmin._driver.evaluation import symmetric
 from jaxmin._driver.newton import flat
 from jaxmin._driver.tangents import is_inexact, nothing
@@ -76,7 +76,7 @@ def change(evaluate, inputs, inputs_dot, solution):
     Args:
       evaluate: (x, inputs) -> ``Found``, with the constraints and their Jacobian.
       inputs, inputs_dot: ``Inputs`` and their change.
-      solution: a ``Solution``. A doubtful ending is a solution where Newton's step from there is short.
+      solution: a ``Solution``. An ending by ftol or xtol is good where Newton's step from there is short.
 
     Returns:
       The tangents of x, of f, of the leaves of aux that have any, and of the ``Kkt``.
@@ -84,7 +84,8 @@ def change(evaluate, inputs, inputs_dot, solution):
     x, kkt = solution.x, solution.kkt
     found, by_inputs = jax.jvp(lambda inputs: evaluate(x, inputs), (inputs,), (inputs_dot,))
     system = _system(evaluate, inputs, solution, found)
-    at_minimum = is_at_minimum(solution, lambda: system.solve(*system.missing)[0])
+    # Newton's step is short where x is near the solution; where a search has failed, the multipliers may be wrong.
+    at_minimum = is_success(solution) & is_at_minimum(solution, lambda: system.solve(*system.missing)[0])
     valid = lambda holds: jnp.where(holds, 1, jnp.nan).astype(x.dtype)
 
     c_dot, limits = by_inputs.extras["constraints"].c, inputs_dot.rows
