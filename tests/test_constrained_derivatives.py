@@ -157,7 +157,7 @@ def moved(low, high, low_dot, high_dot):
 
 
 def solved(number, x0, lower, upper, lb, ub, theta, **options):
-    """What of a problem's solution has derivatives, for changes theta of its parameters and limits, end to end."""
+    """All that has derivatives of a problem's solution, for changes theta of its parameters and limits, end to end."""
     p, *changes = jnp.split(theta, np.cumsum(list(THETA.values()))[:-1])
     p = p + jnp.array([1, 0], p.dtype)
     lower, upper = moved(lower, upper, *changes[:2])
@@ -182,7 +182,7 @@ H = 1e-4
 
 @jax.jit
 def compared(number, *given):
-    """The Jacobians in both modes and by differences, and whether all solves were successes."""
+    """The solution, its Jacobians in both modes and by differences, and whether all solves were successes."""
     of = functools.partial(solved, number, *given, **TIGHT)
     size = sum(THETA.values())
     steps = H * jnp.eye(size)
@@ -192,18 +192,22 @@ def compared(number, *given):
     by_differences = jax.tree.map(
         lambda leaf: jnp.moveaxis(leaf[1 : 1 + size] - leaf[1 + size :], 0, -1) / (2 * H), around
     )
-    return jax.tree.map(lambda leaf: leaf[0], jacobians), by_differences, jnp.all(successes)
+    solution, jacobians = jax.tree.map(lambda leaf: leaf[0], (around, jacobians))
+    return solution, jacobians, by_differences, jnp.all(successes)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_derivatives_agree_with_differences(name):
     """By the parameters, the bounds and the limits of the rows; of x, the value, the rows and all multipliers."""
     number = list(PROBLEMS).index(name)
-    (forward, reverse), by_differences, success = compared(number, *data(PROBLEMS[name]))
+    solution, (forward, reverse), by_differences, success = compared(number, *data(PROBLEMS[name]))
     assert success
     assert_close(reverse, forward, rtol=1e-8, atol=1e-8)
     for entry in forward:
         assert_close(forward[entry], by_differences[entry], rtol=1e-5, atol=1e-5, err_msg=entry)
+    # A multiplier is a price: what the value loses for one unit more of its limit.
+    _, lower, upper, lb, ub = jnp.split(forward["fun"], np.cumsum(list(THETA.values()))[:-1])
+    assert_close((lower + upper, lb + ub), (-solution["w"], -solution["v"]), rtol=1e-5, atol=1e-5)
 
 
 # ---- quadratic programs with answers of their own, some of which have no derivative
