@@ -50,7 +50,7 @@ def test_the_point_nearest_to_a_target_moves_with_it(dtype):
 
 
 METHODS = {
-    **{name: name for name in entries("methods") if "grad" in asks_for(name)},
+    **{name: name for name in entries("methods") if asks_for(name) & {"grad", "constraints"} == {"grad"}},
     "optax.adam": optax.adam(0.3),
 }
 
@@ -345,6 +345,7 @@ class Given(NamedTuple):
 
     t: Any
     box: Any
+    rows: Any = None
 
 
 @pytest.mark.parametrize("bounded", (False, True))

@@ -1,23 +1,17 @@
 """Derivatives of a solution, by the implicit function theorem."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.promotion import standard
-from jaxmin._core.status import SUCCESSES, Status
+from jaxmin._driver import kkt
+from jaxmin._driver.ending import is_at_minimum, is_loose
 from jaxmin._driver.newton import solve_positive
-
-# Endings by changes of f and x: the minimum may be far.
-_LOOSE = (Status.FTOL, Status.XTOL, Status.SPREAD)
-# Endings whose point is a minimum if Newton's step from there is shorter than so much of x.
-_DOUBTFUL = (Status.PRECISION_LOSS, Status.SEARCH_FAILED, *_LOOSE)
-_NEAR = 1e-2
+from jaxmin._driver.tangents import is_inexact, no_tangent, nothing
 
 
 def _at_once(function, *arguments):
@@ -35,7 +29,8 @@ def implicit(solve, evaluate, call=_at_once):
     at all. Variables held at a bound go with the bound. x0 and the limits have no influence on where a minimum is.
     Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x are NaN. A
     solve that ended by changes of f or x may be far from the minimum: the derivatives are then taken after two of
-    Newton's steps from x, and are NaN unless the third step is short.
+    Newton's steps from x, and are NaN unless the third step is short. Where there are constraints, the equations are
+    those of ``kkt.change``.
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
@@ -62,16 +57,18 @@ def implicit(solve, evaluate, call=_at_once):
         def change(inputs, solution, dots):
             given = iter(dots)
             inputs_dot = jax.tree.unflatten(tree, [next(given) if h else none for h, none in zip(has, still)])
-            return _change(evaluate, inputs, inputs_dot, solution)
+            of_problem = _change if inputs.rows is None else kkt.change
+            return of_problem(evaluate, inputs, inputs_dot, solution)
 
         still = [None if h else leaf for leaf, h in zip(dots, has)]
         arguments = inputs, solution
         known = all(map(_is_known, jax.tree.leaves(arguments)))
         moving = [leaf for leaf, h in zip(dots, has) if h]
-        x_dot, f_dot, aux_dot = (call if known else _at_once)(change, *arguments, moving)
+        x_dot, f_dot, aux_dot, kkt_dot = (call if known else _at_once)(change, *arguments, moving)
         moves = iter(aux_dot)
-        aux_dot = jax.tree.map(lambda leaf: next(moves) if _is_inexact(leaf) else _no_tangent(leaf), solution.aux)
-        return solution, jax.tree.map(_no_tangent, solution)._replace(x=x_dot, f=f_dot, aux=aux_dot)
+        aux_dot = jax.tree.map(lambda leaf: next(moves) if is_inexact(leaf) else no_tangent(leaf), solution.aux)
+        unmoved = jax.tree.map(no_tangent, solution)
+        return solution, unmoved._replace(x=x_dot, f=f_dot, aux=aux_dot, kkt=kkt_dot)
 
     return solved
 
@@ -103,8 +100,8 @@ def _change(evaluate, inputs, inputs_dot, solution):
 
     g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
     # Reverse mode leaves out an input that the gradient does not see: by nothing it sees them all, and so does NaN.
-    nothing = _nothing(inputs_dot)
-    b = jax.tree.map(lambda g_dot: nothing.astype(g_dot.dtype) - g_dot, g_dot)
+    zero = nothing(inputs_dot)
+    b = jax.tree.map(lambda g_dot: zero.astype(g_dot.dtype) - g_dot, g_dot)
     x_dot = vec.zeros(x)
     f_bounds: Any = 0
     if box.bounded:  # what is held at a bound goes with it, and moves the others
@@ -114,30 +111,20 @@ def _change(evaluate, inputs, inputs_dot, solution):
         b = box.only(free, vec.sub(b, product(x, x_dot)))
         # What the value loses or gains with the bounds. Not by the g at hand, which has no derivatives itself.
         f_bounds = vec.dot(gradient(x, inputs), x_dot)
-    at_minimum = _is_at_minimum(solution, lambda: newton(x))
+    at_minimum = is_at_minimum(solution, lambda: newton(x))
     valid = jnp.where(at_minimum, 1, jnp.nan).astype(vec.scalar_dtype(x))
     x_dot = vec.scale(valid, vec.add(x_dot, solve_positive(among_free, b)))
     f_dot = jax.jvp(lambda inputs: evaluate(x, inputs)[0], (inputs,), (inputs_dot,))[1]
     f_dot = (f_dot + f_bounds) * valid
     aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
-    return x_dot, f_dot.astype(solution.f.dtype), [leaf for leaf in jax.tree.leaves(aux_dot) if _is_inexact(leaf)]
+    aux_dot = [leaf for leaf in jax.tree.leaves(aux_dot) if is_inexact(leaf)]
+    return x_dot, f_dot.astype(solution.f.dtype), aux_dot, None
 
 
 def _nearer(solution, x, step):
     """x, or where a solve has ended far from its minimum, x after two of Newton's steps; ``step(x)`` makes one."""
-    loose = jnp.isin(solution.status, jnp.asarray(_LOOSE))
+    loose = is_loose(solution)
     return jax.lax.cond(anywhere(loose), lambda: vec.where(loose, step(step(x)), x), lambda: x)
-
-
-def _is_at_minimum(solution, newton):
-    """Whether a solve has ended at a minimum; ``newton()`` is Newton's step from where the derivatives are taken."""
-
-    def is_near():
-        return vec.max_abs(newton()) <= _NEAR * jnp.maximum(vec.max_abs(solution.x), 1)
-
-    doubtful = jnp.isin(solution.status, jnp.asarray(_DOUBTFUL))
-    near = jax.lax.cond(anywhere(doubtful), is_near, lambda: jnp.ones((), bool))
-    return jnp.where(doubtful, near, jnp.isin(solution.status, jnp.asarray(SUCCESSES)))
 
 
 def _is_known(leaf):
@@ -145,10 +132,6 @@ def _is_known(leaf):
     while type(leaf).__name__ == "BatchTracer":
         leaf = leaf.val
     return not isinstance(leaf, jax.core.Tracer)
-
-
-def _is_inexact(leaf):
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def refused(solve, reason):
@@ -168,22 +151,10 @@ def unknown(solve):
 
     @solved.defjvp
     def rule(primals, tangents):
-        out, nan = solved(*primals), jnp.nan * _nothing(tangents)
-        return out, jax.tree.map(lambda leaf: jnp.full_like(leaf, nan) if _is_inexact(leaf) else _no_tangent(leaf), out)
+        out, nan = solved(*primals), jnp.nan * nothing(tangents)
+        return out, jax.tree.map(lambda leaf: jnp.full_like(leaf, nan) if is_inexact(leaf) else no_tangent(leaf), out)
 
     return solved
-
-
-def _nothing(tangents):
-    """0, which depends on all of them."""
-    parts = [leaf for leaf in jax.tree.leaves(tangents) if _is_inexact(leaf)]
-    return functools.reduce(jnp.add, (jnp.real(jnp.sum(0 * part)) for part in parts), jnp.zeros(()))
-
-
-def _no_tangent(leaf):
-    if _is_inexact(leaf):
-        return jnp.zeros_like(leaf)
-    return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
 
 
 _MODES = {

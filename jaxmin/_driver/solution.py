@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxmin._core import vector as vec
 from jaxmin._core.box import gradient_norm
 
@@ -41,8 +43,12 @@ def bounded(variables, within, solution):
     """The ``Bounded`` of a solution."""
     x, g, kkt = solution.x, solution.g, solution.kkt
     if kkt is not None:
-        active = variables.parts(kkt.active(x, within)) if within.bounded else None
-        return Bounded(None, active, variables.parts(kkt.w))
+        if not within.bounded:
+            return Bounded(None, None, variables.parts(kkt.w))
+        w = jnp.where(
+            within.lower == within.upper, -kkt.slope, kkt.w
+        )  # a method need not know that of a fixed variable
+        return Bounded(None, variables.parts(kkt.active(x, within)), variables.parts(w))
     if not within.bounded:  # the norm of a sharded gradient would have to gather it
         return Bounded(None if variables.flat else gradient_norm(x, g))
     gnorm = gradient_norm(x, g, within)
