@@ -13,6 +13,9 @@ class Rules(NamedTuple):
     best: float = 1e-3  # of f above the least known, relative to max(1, |f|)
 
 
+# A row steeper than this is measured as if it were as steep: where x runs off to infinity, as on TRO11X3, gradients
+# grow with it, and hide any violation.
+STEEPEST = 1e3
 RULES = {"float64": Rules(1e-6, 1e-4, 1e-5), "float32": Rules(1e-3, 1e-2, 1e-3)}
 
 
@@ -28,8 +31,8 @@ class Values(NamedTuple):
 def verdict(x, values, m_eq, bounds, rules=RULES["float64"]):
     """f, violation and KKT residual at x, and whether it is feasible and a KKT point. Not finite: neither.
 
-    A row of c is measured relative to max(1, the largest entry of its gradient); a bound is measured as it is. The
-    residual is relative to max(1, |f|, the largest entry of f's gradient).
+    A row of c is measured relative to the largest entry of its gradient, within [1, STEEPEST]; a bound is measured as
+    it is. The residual is relative to max(1, |f|, the largest entry of f's gradient).
     """
     finite = all(np.all(np.isfinite(part)) for part in (x, *values))
     if not finite:
@@ -56,7 +59,7 @@ def violation_of(x, values, m_eq, bounds):
     """The largest violation of a row or a bound."""
     lower, upper = bounds
     missed = np.where(np.arange(values.c.size) < m_eq, np.abs(values.c), np.maximum(0, -values.c))
-    parts = missed / _scales(values.J), lower - x, x - upper
+    parts = missed / np.minimum(_scales(values.J), STEEPEST), lower - x, x - upper
     return float(max(np.max(part, initial=0) for part in parts))
 
 

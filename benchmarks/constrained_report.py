@@ -14,7 +14,7 @@ def line(record):
     size = f"{record['n']:>4} {record['m_eq']:>3} {record['m_ineq']:>3}"
     head = f"{record['problem']:<10}{size} {record['solver']:<22} {record['kind']:<10}"
     if "reason" in record:
-        return f"{head} {record['reason']}"
+        return f"{head} {record['reason'][:100]}"
     number = lambda name, form: "-" if record[name] is None else format(record[name], form)
     return (
         f"{head} {'kkt' if record['kkt'] else '-':<3} {'best' if record['best'] else '-':<4} "
@@ -107,7 +107,7 @@ def median_of(name, factor=1):
 
 
 def outside(rows):
-    counted = [row["outside"] for row in rows if row.get("outside") is not None]
+    counted = [row["outside"] for row in rows if kind("judged")(row) and row.get("outside") is not None]
     return np.count_nonzero(counted) if counted else "-"
 
 

@@ -146,7 +146,7 @@ class Counted:
     """The functions as a host solver asks for them. What is asked twice in a row is computed and counted once."""
 
     def __init__(self, task):
-        self.functions, self.seconds = task.functions, task.seconds
+        self.functions, self.problem, self.seconds = task.functions, task.functions.problem, task.seconds
         self.start()
 
     def start(self):
@@ -172,7 +172,7 @@ class Counted:
         if self.nfev == MAXFUN or time.process_time() - self._begin > self.seconds:
             raise _Spent
         self.nfev += 1
-        self.outside += bool(np.any((x < self.functions.lower) | (x > self.functions.upper)))
+        self.outside += bool(np.any((x < self.problem.lower) | (x > self.problem.upper)))
 
     def f(self, x):
         return float(self._ask("values", x)[0])

@@ -67,6 +67,13 @@ def test_a_multiplier_of_the_wrong_sign_does_not_count(judge):
     assert least["kkt"] and not most["kkt"] and most["feasible"]
 
 
+def test_steep_rows_hide_no_violation(judge):
+    """At a point far away, 0.04 is little beside the gradient."""
+    values = judge.Values(0.0, np.array([0.04]), np.zeros(1), np.array([[1e13]]))
+    found = judge.verdict(np.array([1e13]), values, 1, (np.array([-np.inf]), np.array([np.inf])))
+    assert not found["feasible"] and not found["kkt"]
+
+
 def test_a_point_that_is_not_finite_is_worth_nothing(judge):
     found = hs71(judge, np.array([1.0, np.nan, 1.0, 1.0]))
     assert not found["feasible"] and not found["kkt"] and found["f"] is None
