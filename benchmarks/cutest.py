@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import json
 import math
-import multiprocessing
 import pathlib
 import queue
 import signal
@@ -25,6 +24,7 @@ import records
 import scipy.optimize
 from cutest_problems import load, posed, x64
 from jax import lax
+from workers import Worker
 
 import jaxmin
 
@@ -37,7 +37,6 @@ REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")
 # Seconds. The first run of a program has its own cost, and while a limit of processor time is set, Linux counts that
 # time in ticks of some ms: a solve that took less than QUICK is made again, for as long as SAMPLE.
 QUICK, SAMPLE = 1.0, 0.1
-PER_CPU_SECOND = 20  # seconds on the wall after which a worker that should use the processor counts as hung
 
 
 class Task(NamedTuple):
@@ -308,50 +307,12 @@ def serve(pipe, options):
             pipe.send(record)
 
 
-class Worker:
-    """A process that serves many problems, and replaced when one of them hangs it or kills it."""
-
-    def __init__(self, options):
-        self.options, self.process = options, None
-
-    def start(self):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=serve, args=(far, self.options), daemon=True)
-        self.process.start()
-        far.close()
-        return self.pipe.recv()
-
-    def stop(self):
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.process = None
-
-    def record(self, name, solver):
-        if self.process is None:
-            self.start()
-        limit = self.options.time_limit
-        out_of_time = f"time limit of {limit:g} s"
-        self.pipe.send((name, solver))
-        try:
-            for _ in ("judge", "solve"):
-                if not self.pipe.poll(limit * (PER_CPU_SECOND if self.options.clock == "cpu" else 1)):
-                    self.stop()
-                    return {"reason": out_of_time}
-                reply = self.pipe.recv()
-                if isinstance(reply, dict):
-                    return reply
-        except EOFError:
-            self.process.join()
-            code, self.process = self.process.exitcode, None
-            return {"reason": out_of_time if code == -signal.SIGPROF else f"the process died: exit code {code}"}
-
-
 def run(options):
     key = lambda record: tuple(record[name] for name in profiles.KEY)
     done = {key(record) for record in profiles.read([options.out])} if options.out.exists() else set()
-    first = Worker(options)
+    cpu = options.clock == "cpu"
+    worker = lambda: Worker(serve, options, stages=2 * [options.time_limit], cpu=cpu)
+    first = worker()
     sizes = first.start()
     unknown = set(options.only or ()) - set(sizes)
     if unknown:
@@ -381,7 +342,7 @@ def run(options):
     wanted = ("dtype", "clock", "time_limit")
     setting = records.setting(gtol=LIMITS.gtol, **{name: getattr(options, name) for name in wanted})
     writer = records.Writer(options.out, setting, continues=True)
-    workers = [first] + [Worker(options) for _ in range(options.workers - 1)]
+    workers = [first] + [worker() for _ in range(options.workers - 1)]
     threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()

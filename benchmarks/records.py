@@ -9,8 +9,11 @@ import platform
 import shlex
 import sys
 
-LIBRARIES = ("jaxmin", "jax", "jaxlib", "optax", "jaxopt", "optimistix", "tfp-nightly", "scipy", "numpy", "sif2jax")
-PLACES = ("--jsonl", "--out")  # options that say where results go, which is no part of how they were made
+LIBRARIES = (
+    "jaxmin", "jax", "jaxlib", "optax", "jaxopt", "optimistix", "tfp-nightly", "scipy", "numpy", "sif2jax",
+    "cyipopt-wheels",
+)  # fmt: skip
+PLACES = ("--jsonl", "--out", "--cache")  # options that say where files go, which is no part of how results were made
 
 
 def setting(**own):
