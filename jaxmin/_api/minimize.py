@@ -82,7 +82,8 @@ def minimize(
       options: None (default), or a dictionary; names in SciPy's spelling or ours. The reference has the whole table.
         The tolerances and limits are traced values:
 
-        - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough;
+        - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough, in units of fun over units of x;
+        - ``gtol_relative`` (off): so much of that norm at x0 is small enough too. gtol is then 0, unless given;
         - ``ftol`` (off): the decrease of fun in an iteration, relative to max(\|fun\|, 1);
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
@@ -141,6 +142,6 @@ def minimize(
     watcher = call.watcher()
     solved = watched(
         watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,
-        call.curvature, call.unrolled, **call.history,
+        call.curvature, call.unrolled, **call.carried,
     )  # fmt: skip
     return call.result(*solved)

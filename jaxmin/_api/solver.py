@@ -281,7 +281,7 @@ class Solver:
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
 
     def _part(self, name: str, call: Call, watcher: Watcher | None = None) -> Any:
-        return stepwise(name, call.problem, call.method, watcher, call.traced, **call.history)
+        return stepwise(name, call.problem, call.method, watcher, call.traced, **call.carried)
 
     def _begun(self, call: Call, leaves: list[jax.Array]) -> Any:
         """The loop's carry at the start, from the leaves of x0."""

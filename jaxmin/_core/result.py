@@ -11,7 +11,7 @@ import numpy as np
 from jaxmin._core import vector as vec
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, is_array, is_number
-from jaxmin._core.status import AT_X0, SUCCESSES, WITHOUT_GRADIENT, Status
+from jaxmin._core.status import AT_X0, RELATIVE, SUCCESSES, WITHOUT_GRADIENT, Status
 from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 
 
@@ -37,6 +37,8 @@ class OptimizeResult:
       ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
     - ``active_mask``: with bounds, int32 like x0: -1 where the lower bound holds x, 1 where the upper bound does,
       else 0; without bounds None.
+    - ``gnorm0``: with ``options={"gtol_relative": r}``, the norm of the gradient at x0 (with bounds of the projected
+      gradient); shape []; else None.
     - ``aux``: the second value that fun returned at x (``has_aux=True``), else None.
 
     ``success`` (bool) and ``message`` (str) follow from the status. A batch has one for each lane: an array of bools
@@ -70,6 +72,7 @@ class OptimizeResult:
     gnorm: jax.Array | MaybeNone = None
     nhev: jax.Array | MaybeNone = None
     history: Any = None  # History or None
+    gnorm0: jax.Array | MaybeNone = None
     # The structures of x and of aux, if some of their leaves are not arrays; else None. They are set when the result is
     # made. The leaves cannot tell later, since JAX puts any object in the place of an array.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
@@ -107,15 +110,18 @@ class OptimizeResult:
         """The function from a lane's index to its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
         at_x0 = np.broadcast_to(np.asarray(self.nit) == 0, status.shape)
+        gnorm0 = np.full(status.shape, np.nan) if self.gnorm0 is None else np.asarray(self.gnorm0, float)
+        texts = WITHOUT_GRADIENT if self.jac is None else {} if self.gnorm0 is None else RELATIVE
 
         def sentence(index: tuple[int, ...]) -> str:
             f = fun[index]
             ulp = float(jnp.finfo(fun.dtype).eps) * abs(float(f))
             ended = Status(int(status[index]))
-            text = WITHOUT_GRADIENT.get(ended, ended.sentence) if self.jac is None else ended.sentence
+            text = texts.get(ended, ended.sentence)
             if at_x0[index] and self.jac is not None:
                 text += AT_X0.get(ended, "")
-            return text.format(gnorm=float(gnorm[index]), fun=float(f), ulp=ulp, advice=_advice(fun.dtype))
+            numbers = {"gnorm": float(gnorm[index]), "gnorm0": float(gnorm0[index]), "fun": float(f), "ulp": ulp}
+            return text.format(**numbers, advice=_advice(fun.dtype))
 
         return sentence
 
@@ -181,6 +187,7 @@ class OptimizeResult:
             "hess_inv",
             "active_mask",
             "gnorm",
+            "gnorm0",
             "history",
             "aux",
         ]

@@ -22,6 +22,7 @@ class Limits(NamedTuple):
     xtol: Any  # change of x between two iterates, relative to max(|x|, 1), in the infinity norm
     maxiter: Any  # iterations after x0
     maxfun: Any  # evaluations
+    gtol_relative: Any = None  # gtol is at least so much of the norm of the (projected) gradient at x0; None: off
 
 
 class Tested(NamedTuple):
@@ -32,6 +33,13 @@ class Tested(NamedTuple):
     nfev: Scalar  # [] int32, evaluations so far
     limits: Limits
     sizes: Sizes | MaybeNone  # after the step; None for a method without a gradient
+    gnorm0: Scalar | MaybeNone = None  # [] the norm of the (projected) gradient at x0; None without gtol_relative
+
+    @property
+    def gtol(self) -> Any:
+        """The norm of the gradient that is small enough."""
+        limits = self.limits
+        return limits.gtol if self.gnorm0 is None else jnp.maximum(limits.gtol, limits.gtol_relative * self.gnorm0)
 
     @property
     def moved(self) -> jax.Array:
@@ -75,10 +83,15 @@ class Stopping(NamedTuple):
         return first
 
 
-def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded) -> Tested:
-    """The ``Tested`` of a step."""
+def tested(
+    before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded, gnorm0: Scalar | MaybeNone = None
+) -> Tested:
+    """The ``Tested`` of a step; ``gnorm0`` is that of the step before."""
     x, _, g = after.iterate
-    return Tested(before, after, nfev, limits, None if g is None else sizes(x, g, box))
+    size: Sizes | MaybeNone = None if g is None else sizes(x, g, box)
+    if gnorm0 is not None:
+        gnorm0 = jnp.where(before.nit < 0, size.projected, gnorm0).astype(gnorm0.dtype)
+    return Tested(before, after, nfev, limits, size, gnorm0)
 
 
 def of_method(wants: frozenset[str]) -> Stopping:
@@ -90,7 +103,7 @@ def of_method(wants: frozenset[str]) -> Stopping:
 
 def stationary(t: Tested) -> Scalar:
     """The gradient is small."""
-    return t.sizes.projected <= t.limits.gtol
+    return t.sizes.projected <= t.gtol
 
 
 def _is_no_saddle(t: Tested) -> Scalar:
@@ -123,11 +136,15 @@ def _is_still(t: Tested) -> Scalar:
 def _is_at_floor(t: Tested) -> Scalar:
     """Rounding stopped the method where the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)) is small.
 
-    The relative gradient does not depend on the units of x and f.
+    The relative gradient does not depend on the units of x and f. ``gtol_relative`` is meant for any units of f, so
+    that |f| takes the place of max(|f|, 1).
     """
     f = t.after.iterate.f
     # Multiplied out: XLA makes a kernel of each division.
-    small = t.sizes.projected * jnp.maximum(t.sizes.x, 1) <= t.limits.gtol * jnp.maximum(jnp.abs(f), 1)
+    size, allowed = t.sizes.projected * jnp.maximum(t.sizes.x, 1), t.limits.gtol * jnp.maximum(jnp.abs(f), 1)
+    if t.gnorm0 is not None:
+        allowed = jnp.maximum(allowed, t.limits.gtol_relative * jnp.abs(f))
+    small = size <= allowed
     return (t.after.status == Status.PRECISION_LOSS) & small
 
 
