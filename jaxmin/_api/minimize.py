@@ -42,7 +42,8 @@ def minimize(
 
     Args:
       fun: the objective, ``fun(x, *args) -> scalar``, any callable, written with ``jax.numpy``. It returns one real
-        number, of shape [] or of size 1.
+        number, of shape [] or of size 1. A fun that certainly does not depend on x, or whose automatic gradient is
+        certainly 0 at every x, gives a RuntimeWarning.
       x0: the start: an array, a list or tuple of numbers, or any pytree (nested containers, mixed and complex dtypes,
         modules with leaves that are not arrays). The result's x has the same structure, shapes and dtypes; integers
         become the default float dtype.
@@ -139,6 +140,7 @@ def minimize(
         fun, x0, args, method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, tol=tol,
         callback=callback, options=options, linesearch=linesearch, has_aux=has_aux, progress=progress,
     )  # fmt: skip
+    call.warn()
     watcher = call.watcher()
     solved = watched(
         watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,

@@ -125,6 +125,7 @@ def minimize_many(
     )  # fmt: skip
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
+    call.warn()
     feed = fed(call, rows, method, linesearch, best_of)
     is_traced = any_traced((feed.problems, feed.shared))
     if is_traced:

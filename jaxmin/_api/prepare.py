@@ -1,6 +1,7 @@
 """A call of minimize, checked and ready to run."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -42,6 +43,11 @@ class Call(NamedTuple):
     carried: dict[str, Any]  # the arguments history, keep_x and relative of the loop's ``begin``
     watcher: Callable[[], Watcher | None]
     whole: Callable[[PyTree], Any] | None  # the x of the solve -> the user's model; None if x0 is not a model
+
+    def warn(self) -> None:
+        """Say what is certainly wrong with fun, at the line of the user that called the function that calls this."""
+        if self.problem.trace.flaw is not None:
+            warnings.warn(self.problem.trace.flaw, RuntimeWarning, stacklevel=3)
 
     def result(self, *solved: Any) -> OptimizeResult:
         """The user's result, from the output of ``solve``."""

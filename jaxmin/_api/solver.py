@@ -192,6 +192,7 @@ class Solver:
         call = prepare(self._fun, x0, args, **self._settings)
         if call.whole is not None:
             raise TypeError("x0: a Flax NNX module; give its parameters to a Solver (nnx.split, and nnx.merge in fun)")
+        call.warn()
         problem = call.problem
         carry = self._begun(call, problem.leaves)
         arrays, static = partition(jax.tree.map(as_argument, args), problem.is_argument)

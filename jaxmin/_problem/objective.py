@@ -15,6 +15,7 @@ from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
 from jaxmin._core.vector import typed_sharding
+from jaxmin._problem import dependence
 from jaxmin._problem.hessian import as_matrix
 
 
@@ -32,6 +33,7 @@ class Trace(NamedTuple):
     # of the outputs along p.
     second: Signature | None = None
     second_constants: Sequence[jax.Array] = ()  # the arrays that it closes over
+    flaw: str | None = None  # what is certainly wrong with fun, in words
 
 
 class Problem(NamedTuple):
@@ -122,8 +124,10 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
+    count = len(inputs[0])
+    flaw = dependence.flaw(closed.jaxpr, count, 1 + count if gradient else 1, gradient and by_ad)
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
-    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1])
+    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], flaw=flaw)
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
 
 
