@@ -218,7 +218,8 @@ def default(option):
     """The default of a row of the table of options, as the page shows it."""
     if option.whose == options.REFUSED:
         return ""
-    return "off" if option.whose == options.LIMIT and option.default < 0 else code(str(option.default))
+    off = option.whose == options.LIMIT and (option.default is None or option.default < 0)
+    return "off" if off else code(str(option.default))
 
 
 def code(*names):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxmin._core.typing import PyTree
+from jaxmin._problem import dependence
 
 # Directions of random signs along which the derivatives are compared.
 _DIRECTIONS = 4
@@ -116,20 +117,29 @@ def _by_differences(
         kinked |= abs(ahead - behind) > 0.5 * max(abs(ahead), abs(behind)) + noise
         excess = max(abs((ahead + behind) / 2 - exact) - noise, 0)
         worst = max(worst, excess / max(size, abs(ahead), abs(behind), float(np.finfo(float).tiny)))
-    if not float(jnp.max(jnp.abs(g), initial=0)) and worst <= _AGREE:
-        return True, "fun does not change near x, and its gradient is 0: is fun constant?", worst
+    is_zero = not float(jnp.max(jnp.abs(g), initial=0))
+    flaw = _flaw(value, x) if is_zero else None
+    if is_zero and worst <= _AGREE:
+        constant = "fun does not change near x, and its gradient is 0: is fun constant?"
+        return True, constant if flaw is None else f"fun does not change near x: {flaw}", worst
     if worst <= _AGREE:
         return (
             True,
             f"fun and its automatic gradient agree: the error along {_DIRECTIONS} directions is {worst:.1g}.",
             worst,
         )
-    why = (
+    why = flaw or (
         "fun has a kink near x"
         if kinked
         else "fun is not smooth near x, is noisy, or has a derivative rule that is wrong"
     )
     return False, f"fun and its automatic gradient differ by {worst:.2g} of its size: {why}.", worst
+
+
+def _flaw(value: Callable[[jax.Array], jax.Array], x: jax.Array) -> str | None:
+    """What is certainly wrong with fun, in words, without the full stop."""
+    flaw = dependence.flaw(jax.make_jaxpr(jax.value_and_grad(value))(x).jaxpr, 1, 2, by_ad=True)
+    return None if flaw is None else flaw.rstrip(".")
 
 
 def _by_hand(name: str, what: str, given: jax.Array, exact: jax.Array) -> tuple[bool, str, float]:

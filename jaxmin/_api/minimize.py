@@ -43,7 +43,8 @@ def minimize(
 
     Args:
       fun: the objective, ``fun(x, *args) -> scalar``, any callable, written with ``jax.numpy``. It returns one real
-        number, of shape [] or of size 1.
+        number, of shape [] or of size 1. A fun that certainly does not depend on x, or whose automatic gradient is
+        certainly 0 at every x, gives a RuntimeWarning.
       x0: the start: an array, a list or tuple of numbers, or any pytree (nested containers, mixed and complex dtypes,
         modules with leaves that are not arrays). The result's x has the same structure, shapes and dtypes; integers
         become the default float dtype.
@@ -87,7 +88,8 @@ def minimize(
       options: None (default), or a dictionary; names in SciPy's spelling or ours. The reference has the whole table.
         The tolerances and limits are traced values:
 
-        - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough;
+        - ``gtol`` (1e-5): the infinity norm of the gradient that is small enough, in units of fun over units of x;
+        - ``gtol_relative`` (off): so much of that norm at x0 is small enough too. gtol is then 0, unless given;
         - ``ftol`` (off): the decrease of fun in an iteration, relative to max(\|fun\|, 1);
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
         - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
@@ -143,9 +145,10 @@ def minimize(
         fun, x0, args, method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, tol=tol,
         callback=callback, options=options, linesearch=linesearch, has_aux=has_aux, progress=progress,
     )  # fmt: skip
+    call.warn()
     watcher = call.watcher()
     solved = watched(
         watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,
-        call.curvature, call.unrolled, **call.history,
+        call.curvature, call.unrolled, **call.carried,
     )  # fmt: skip
     return call.result(*solved)

@@ -128,6 +128,7 @@ def minimize_many(
     )  # fmt: skip
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
+    call.warn()
     feed = fed(call, rows, method, linesearch, best_of)
     is_traced = any_traced((feed.problems, feed.shared))
     if is_traced:
@@ -149,7 +150,7 @@ def minimize_many(
         everywhere = devices[0] if mesh is None else NamedSharding(mesh, PartitionSpec())
         feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
     plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), bool(hess_inv), in_order, mesh)
-    program = compiled.many(call.problem, call.method, worker, plan, **call.history)
+    program = compiled.many(call.problem, call.method, worker, plan, **call.carried)
     if is_traced:
         program = refused(program, _NO_DERIVATIVES)
     work = _Schedule(program, plan, feed, devices, starts, best_of)

@@ -37,6 +37,8 @@ LIMIT, FIXED, REFUSED = "the solve", "SciPy, with one value", "SciPy, refused"
 TABLE = (
     Option("gtol", (), "a number", 1e-5, LIMIT,
            "the infinity norm of the gradient that is small enough, in units of fun over units of x"),
+    Option("gtol_relative", (), "a number >= 0", None, LIMIT,
+           "so much of the gradient's norm at x0 is small enough too, whatever the units; gtol is then 0 if not given"),
     Option("ftol", ("fatol",), "a number", -1.0, LIMIT,
            "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
     Option("xtol", ("xrtol", "xatol"), "a number", -1.0, LIMIT,
@@ -72,6 +74,7 @@ CLIP = Option("clip", (), "a number", None, "a transformation by name",
 
 _SPELLINGS = {spelling: row.name for row in TABLE for spelling in (row.name, *row.spellings)}
 _LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
+_COUNTS = {"maxiter", "maxfun"}  # the limits that are whole numbers
 
 
 class CallOptions(NamedTuple):
@@ -157,7 +160,10 @@ def _check_limit(name: str, value: Any) -> None:
     if isinstance(value, jax.core.Tracer):
         return
     value, least = float(value), {"options['maxiter']": 0, "options['maxfun']": 1}.get(name)
-    if least is None:
+    if name == "options['gtol_relative']":
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{name}={value!r}: give a finite number >= 0")
+    elif least is None:
         if np.isnan(value):
             raise ValueError(f"{name}={value!r}: give a number; a number below 0 turns the test off")
         if name == "tol" and value < 0:
@@ -195,6 +201,8 @@ def choose(
     """The method to run and the limits of the solve."""
     chosen = _choose_method(method, linesearch, options.others, bounded)
     defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
+    if "gtol_relative" in options.limits and "grad" not in chosen.wants:
+        raise ValueError("options['gtol_relative']: this method uses no gradient; give xtol and ftol")
     return chosen, _limits(defaults, tol, options.limits)
 
 
@@ -204,11 +212,12 @@ def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
         _check_limit("tol", tol)
         given = dict.fromkeys(defaults.tol, tol) | given
     own: dict[str, Any] = dict(defaults.limits)
-    counts = {"maxiter", "maxfun"}
+    if "gtol_relative" in given:  # else the units of f would matter all the same
+        own["gtol"] = 0.0
     # SciPy's rule: if one limit is given, the other is infinite. An infinite one leaves the other as it is by default.
-    if own.keys() & counts:
-        if any(_is_finite(given[name]) for name in given.keys() & counts):
-            own |= dict.fromkeys(counts, np.inf)
+    if own.keys() & _COUNTS:
+        if any(_is_finite(given[name]) for name in given.keys() & _COUNTS):
+            own |= dict.fromkeys(_COUNTS, np.inf)
     elif "maxiter" in given and "maxfun" not in given:  # more iterations need more evaluations
         own["maxfun"] = _no_less(_LIMITS["maxfun"], given["maxiter"])
     return Limits(**(_LIMITS | own | given))
@@ -360,4 +369,5 @@ def as_arrays(limits: Limits, variables: Variables) -> Limits:
             value = value.double if dtype == jnp.float64 else value.single
         return value.astype(dtype) if isinstance(value, jax.core.Tracer) else np.asarray(value, dtype)
 
-    return Limits(*map(tolerance, limits[:3]), *map(count, limits[3:5]), *map(tolerance, limits[5:]))
+    own = {name: value for name, value in limits._asdict().items() if value is not None}
+    return Limits(**{name: (count if name in _COUNTS else tolerance)(value) for name, value in own.items()})

@@ -1,6 +1,7 @@
 """A call of minimize, checked and ready to run."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -40,9 +41,14 @@ class Call(NamedTuple):
     box: Box | Unbounded
     traced: TracedCallback | None
     curvature: Core | None  # the inverse Hessian of a warm start
-    history: dict[str, Any]  # the arguments history and keep_x of the loop's ``begin``
+    carried: dict[str, Any]  # the arguments history, keep_x and relative of the loop's ``begin``
     watcher: Callable[[], Watcher | None]
     whole: Callable[[PyTree], Any] | None  # the x of the solve -> the user's model; None if x0 is not a model
+
+    def warn(self) -> None:
+        """Say what is certainly wrong with fun, at the line of the user that called the function that calls this."""
+        if self.problem.trace.flaw is not None:
+            warnings.warn(self.problem.trace.flaw, RuntimeWarning, stacklevel=3)
 
     def result(self, *solved: Any) -> OptimizeResult:
         """The user's result, from the output of ``solve``."""
@@ -102,9 +108,8 @@ def prepare(
 
     limits = as_arrays(limits, problem.variables)
     of_model = None if model is None else whole
-    return Call(
-        problem, chosen, limits, options.diff, unrolled, within, in_loop, curvature, options.history, watcher, of_model
-    )  # fmt: skip
+    carried = options.history | {"relative": limits.gtol_relative is not None}
+    return Call(problem, chosen, limits, options.diff, unrolled, within, in_loop, curvature, carried, watcher, of_model)
 
 
 def _checked_jac(jac: Any) -> Any:
@@ -163,7 +168,7 @@ def result_of(
 ) -> OptimizeResult:
     """The arrays of the solve in the user's structures; for ``axes`` see ``InverseHessian``."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
-    nit, nfev, nhev, curvature, history = solution.others
+    nit, nfev, nhev, curvature, history, gnorm0 = solution.others
     if history is not None and history.x is not None:
         history = history._replace(x=static.only(history.x))
     hess_inv: Any = None if curvature is None else InverseHessian(curvature, variables, static, axes)
@@ -183,6 +188,7 @@ def result_of(
         aux=aux_static.combine(solution.aux),
         **_of_rows(problem, solution, bounded),
         gnorm=bounded.gnorm,
+        gnorm0=gnorm0,
         active_mask=None if bounded.active is None else static.only(bounded.active),
         _static=(static if static.leaves() else None, aux_static if aux_static.leaves() else None),
     )

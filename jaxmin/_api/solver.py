@@ -193,6 +193,7 @@ class Solver:
         call = prepare(self._fun, x0, args, **self._settings)
         if call.whole is not None:
             raise TypeError("x0: a Flax NNX module; give its parameters to a Solver (nnx.split, and nnx.merge in fun)")
+        call.warn()
         problem = call.problem
         carry = self._begun(call, problem.leaves)
         arrays, static = partition(jax.tree.map(as_argument, args), problem.is_argument)
@@ -282,7 +283,7 @@ class Solver:
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
 
     def _part(self, name: str, call: Call, watcher: Watcher | None = None) -> Any:
-        return stepwise(name, call.problem, call.method, watcher, call.traced, **call.history)
+        return stepwise(name, call.problem, call.method, watcher, call.traced, **call.carried)
 
     def _begun(self, call: Call, leaves: list[jax.Array]) -> Any:
         """The loop's carry at the start, from the leaves of x0."""

@@ -27,7 +27,7 @@ def is_call(eqn):
 
 def any_unknown(jaxpr):
     """Whether rules that are not JAX's own are left anywhere in it."""
-    return any((is_call(eqn) and known(eqn) is None) or any(map(any_unknown, _inside(eqn))) for eqn in jaxpr.eqns)
+    return any((is_call(eqn) and known(eqn) is None) or any(map(any_unknown, inside(eqn))) for eqn in jaxpr.eqns)
 
 
 def without(jaxpr):
@@ -90,7 +90,7 @@ def _is_of_jax(function):
     return (getattr(function, "__module__", None) or "").split(".")[0] == "jax"
 
 
-def _inside(eqn):
+def inside(eqn):
     """The computations that an operation holds."""
     for value in eqn.params.values():
         for inner in value if isinstance(value, (tuple, list)) else (value,):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmin._core import vector as vec
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, is_array, is_number
-from jaxmin._core.status import AT_X0, CONSTRAINED, SUCCESSES, WITHOUT_GRADIENT, Status
+from jaxmin._core.status import AT_X0, CONSTRAINED, RELATIVE, SUCCESSES, WITHOUT_GRADIENT, Status
 from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 
 
@@ -44,6 +44,8 @@ class OptimizeResult:
     - ``constr``: the values of the constraints, a list built in the same way, without bounds.
     - ``constr_violation``: the largest violation of a constraint, in its own units; shape [].
     - ``optimality``: the infinity norm of the gradient of the Lagrangian; shape [].
+    - ``gnorm0``: with ``options={"gtol_relative": r}``, the norm of the gradient at x0 (with bounds of the projected
+      gradient); shape []; else None.
     - ``aux``: the second value that fun returned at x (``has_aux=True``), else None.
 
     ``success`` (bool) and ``message`` (str) follow from the status. A batch has one for each lane: an array of bools
@@ -81,6 +83,7 @@ class OptimizeResult:
     constr: Any = None
     constr_violation: jax.Array | MaybeNone = None
     optimality: jax.Array | MaybeNone = None
+    gnorm0: jax.Array | MaybeNone = None
     # The structures of x and of aux, if some of their leaves are not arrays; else None. They are set when the result is
     # made. The leaves cannot tell later, since JAX puts any object in the place of an array.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
@@ -118,6 +121,7 @@ class OptimizeResult:
         """The function from a lane's index to its status in words."""
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
         at_x0 = np.broadcast_to(np.asarray(self.nit) == 0, status.shape)
+        gnorm0 = np.full(status.shape, np.nan) if self.gnorm0 is None else np.asarray(self.gnorm0, float)
         constrained = self.constr_violation is not None
         violation, optimality = np.asarray(self.constr_violation), np.asarray(self.optimality)
 
@@ -128,7 +132,7 @@ class OptimizeResult:
             text = self._texts().get(ended, ended.sentence)
             if at_x0[index] and self.jac is not None and not constrained:
                 text += AT_X0.get(ended, "")
-            numbers = {"gnorm": gnorm[index], "fun": f, "ulp": ulp}
+            numbers = {"gnorm": gnorm[index], "gnorm0": gnorm0[index], "fun": f, "ulp": ulp}
             if constrained:
                 numbers |= {"violation": violation[index], "optimality": optimality[index]}
             return text.format(**{name: float(value) for name, value in numbers.items()}, advice=_advice(fun.dtype))
@@ -139,7 +143,9 @@ class OptimizeResult:
         """The sentences of this kind of solve."""
         if self.constr_violation is not None:
             return CONSTRAINED
-        return WITHOUT_GRADIENT if self.jac is None else {}
+        if self.jac is None:
+            return WITHOUT_GRADIENT
+        return {} if self.gnorm0 is None else RELATIVE
 
     def _norms(self) -> np.ndarray:
         """The norm that the stopping test compares with gtol, for each lane."""
@@ -207,6 +213,7 @@ class OptimizeResult:
             "v",
             "constr_violation",
             "optimality",
+            "gnorm0",
             "history",
             "aux",
         ]

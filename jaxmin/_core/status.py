@@ -92,6 +92,16 @@ CONSTRAINED = _SENTENCES | {
     Status.SEARCH_FAILED: "Stopped: no step makes progress; " + _AT + " Are fun and the constraints smooth here, and "
     "their derivatives right? jaxmin.check_derivatives tells. {advice}",
 }
+# For solves with gtol_relative.
+RELATIVE = {
+    Status.CONVERGED: "Converged: the gradient norm {gnorm:.3g} is within gtol, or within gtol_relative times that at "
+    "x0, {gnorm0:.3g}.",
+    Status.PRECISION_LOSS: "Stopped by rounding with the gradient norm at {gnorm:.3g}, {gnorm0:.3g} at x0, above what "
+    "gtol and gtol_relative ask for: fun = {fun:.8g}, rounded to about {ulp:.1g}, shows no more decrease. {advice}",
+    Status.PRECISION_FLOOR: "Converged to rounding: the gradient norm {gnorm:.3g} is within gtol * max(1, |fun|) or "
+    "gtol_relative * |fun|, and the decrease still to be expected is below the rounding of fun = {fun:.8g}, about "
+    "{ulp:.1g}.",
+}
 # Added for a solve that ended at x0.
 AT_X0 = {
     Status.CONVERGED: " No step was made from x0. If it may be a maximum or a saddle point, start elsewhere, or use "

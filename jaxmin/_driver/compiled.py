@@ -68,6 +68,7 @@ class SolveKey(NamedTuple):
     watched: bool  # by a callback of the host's
     history: int
     keep_x: bool
+    relative: bool  # whether the limits have a ``gtol_relative``
     stops: Signature | None  # of the traced callback
     by_hand: str | None  # "hess", "hessp"
     second: Signature | None  # of second derivatives, where they are not those of the signature
@@ -92,7 +93,7 @@ class Parts(NamedTuple):
 
 
 def solve(
-    problem, method, limits, diff, box=Unbounded(), watcher=None, traced=None, curvature=None, unrolled=None, **history
+    problem, method, limits, diff, box=Unbounded(), watcher=None, traced=None, curvature=None, unrolled=None, **carried
 ):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
@@ -100,12 +101,12 @@ def solve(
       traced: a ``TracedCallback``, or None.
       curvature: to begin with, or None.
       unrolled: see ``loop.run``.
-      history: see ``loop.begin``.
+      carried: see ``loop.begin``.
 
     Returns:
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
-    key = _key(problem, method, watcher, traced, **history)
+    key = _key(problem, method, watcher, traced, **carried)
     arguments = problem.leaves, inputs(problem, box, watcher, traced, curvature), limits
     with_rules = problem.trace.with_rules
     if with_rules is None and not _is_new(method):
@@ -180,18 +181,18 @@ def _examine(problem, build, arguments, *settings):
         return arguments[2]
 
 
-def stepwise(part, problem, method, watcher=None, traced=None, **history):
+def stepwise(part, problem, method, watcher=None, traced=None, **carried):
     """A compiled part of the same solve, "begin", "run" or "end"; it begins with the leaves of x0."""
-    return compiled(_part, _key(problem, method, watcher, traced, **history), part)
+    return compiled(_part, _key(problem, method, watcher, traced, **carried), part)
 
 
-def many(problem, method, make, plan, **history):
+def many(problem, method, make, plan, **carried):
     """``make(plan, begin, step, end)`` compiled, with the ``Parts`` that begin with and give leaves.
 
     Args:
       make: gives a function of arrays; itself and the plan hashable.
     """
-    return compiled(_many, _key(problem, method, None, None, **history), make, plan)
+    return compiled(_many, _key(problem, method, None, None, **carried), make, plan)
 
 
 def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
@@ -205,12 +206,12 @@ def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
     )  # fmt: skip
 
 
-def _key(problem, method, watcher, traced, history=0, keep_x=False):
+def _key(problem, method, watcher, traced, history=0, keep_x=False, relative=False):
     x_static = problem.x_static.bare() if isinstance(method, Foreign) else None
     stops = None if traced is None else traced.signature
     trace = problem.trace
     return SolveKey(
-        trace.signature, problem.variables, method, x_static, watcher is not None, history, keep_x, stops,
+        trace.signature, problem.variables, method, x_static, watcher is not None, history, keep_x, relative, stops,
         trace.by_hand, trace.second, trace.lagrangian,
     )  # fmt: skip
 
@@ -457,7 +458,8 @@ def _parts(key, with_rules=None):
         first += 0 if inputs.rows is None else 2
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
         method, curvature = chosen(), inputs.extras.curvature
-        carry = loop.begin(evaluation(inputs), method, x0, aux0, key.history, key.keep_x, inputs.box)
+        records = key.history, key.keep_x, key.relative
+        carry = loop.begin(evaluation(inputs), method, x0, aux0, *records, box=inputs.box)
         return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
 
     def run(carry, inputs, limits, steps=None, unrolled=None):
@@ -481,7 +483,7 @@ def _parts(key, with_rules=None):
         record: Any = in_order(carry.history, state.nit) if key.history else None
         if key.keep_x:
             record = record._replace(x=jax.vmap(variables.unravel)(record.x))
-        others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record)
+        others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record, carry.gnorm0)
         f = f.astype(signature.outputs[0].dtype)
         return Solution(x, f, g, carry.aux, carry.status, others, getattr(state, "kkt", None), carry.residuals)
 

@@ -33,6 +33,7 @@ class Carry(NamedTuple):
     history: ring.History | None = None  # None if none is recorded
     cache: CachedHessian | MaybeNone = None  # the user's Hessian, if the method uses it
     residuals: Residuals | MaybeNone = None  # at the iterate, of a constrained solve
+    gnorm0: Scalar | MaybeNone = None  # [] of ``Tested``, NaN before the first step; None without gtol_relative
 
 
 class Loop(NamedTuple):
@@ -49,7 +50,7 @@ class Loop(NamedTuple):
 
 def begin(
     evaluation: Evaluation, method: Method, x0: Vector, aux0: PyTree, history: int = 0, keep_x: bool = False,
-    box: Box | Unbounded = Unbounded(),
+    relative: bool = False, box: Box | Unbounded = Unbounded(),
 ) -> Carry:  # fmt: skip
     """The ``Carry`` before the first step; nothing is evaluated.
 
@@ -60,6 +61,7 @@ def begin(
       aux0: anything built like aux.
       history: how many iterates to record.
       keep_x: whether to record their points too.
+      relative: whether the limits have a ``gtol_relative``.
       box: the bounds, for a method whose state depends on them.
     """
     far = None
@@ -73,7 +75,9 @@ def begin(
     carry = Carry(state, aux0, zero, jnp.full((), Status.RUNNING, jnp.int32))
     record = ring.empty(history, state.iterate.f.dtype, x0 if keep_x else None) if history else None
     cache = empty_cache(evaluation, method.wants, x0)
-    return carry._replace(history=record, cache=cache, residuals=far, **dict.fromkeys(counters(method.wants), zero))
+    gnorm0 = jnp.full((), jnp.nan, vec.scalar_dtype(x0)) if relative else None
+    counts = dict.fromkeys(counters(method.wants), zero)
+    return carry._replace(history=record, cache=cache, gnorm0=gnorm0, residuals=far, **counts)
 
 
 def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | None = None) -> Carry:
@@ -151,10 +155,11 @@ def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
     wanted |= {name: setting for name, setting in settings.items() if name in method.wants}
     _, state = method.update(found.grad, carry.state, x, value=found.value, **wanted)
     counts = _counts(carry, counters(method.wants))
-    after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box)
-    aux = vec.where(state.accepted, found.aux, carry.aux)
-    status = loop.stopping.status(after)
-    return carry._replace(state=state, aux=aux, status=status, cache=cache, residuals=after.residuals, **counts)
+    after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box, carry.gnorm0)
+    status, aux = loop.stopping.status(after), vec.where(state.accepted, found.aux, carry.aux)
+    return carry._replace(
+        state=state, aux=aux, status=status, cache=cache, gnorm0=after.gnorm0, residuals=after.residuals, **counts
+    )
 
 
 def _counts(carry: Carry, names: dict[str, bool]) -> dict[str, Any]:
@@ -180,7 +185,8 @@ def _advance_observed(loop: Loop, carry: Carry, x: Vector) -> Carry:
         aux, nfev = carry.aux, carry.nfev + missing.astype(jnp.int32)
 
     state = method.observe(grad, carry.state, x, value=value)
-    status = loop.stopping.status(tested(carry.state, state, nfev, loop.limits, loop.box))
+    at_end = tested(carry.state, state, nfev, loop.limits, loop.box, carry.gnorm0)
+    status = loop.stopping.status(at_end)
     value_fn, asked = _value_fn(evaluation)
     going = functools.partial(method.update, grad, state, x, value=value, value_fn=value_fn)
     state = lax.cond(status == Status.RUNNING, lambda: going()[1], lambda: state)
@@ -194,7 +200,8 @@ def _advance_observed(loop: Loop, carry: Carry, x: Vector) -> Carry:
             "bounds: this transformation searches by itself, or stores a value that a projection would outdate; "
             "use a method of jaxmin, or a transformation without a search"
         )
-    return carry._replace(state=state, aux=vec.where(state.accepted, aux, carry.aux), nfev=nfev, status=status)
+    aux = vec.where(state.accepted, aux, carry.aux)
+    return carry._replace(state=state, aux=aux, nfev=nfev, status=status, gnorm0=at_end.gnorm0)
 
 
 def _value_fn(evaluation: Evaluation) -> tuple[Callable[[Vector], Scalar], list[bool]]:

@@ -16,6 +16,7 @@ class Counts(NamedTuple):
     nhev: Any  # [] int32: products or Hessians, or None
     curvature: Any  # what the method knows of it, or None
     history: Any  # a ``History``, or None
+    gnorm0: Any  # [] the norm of the (projected) gradient at x0, or None
 
 
 class Solution(NamedTuple):

@@ -25,6 +25,7 @@ class Limits(NamedTuple):
     maxfun: Any  # evaluations
     ctol: Any = None  # violation of a row over its largest derivative
     barrier_tol: Any = None  # product of a multiplier and the distance from its limit, relative to max(|f|, 1)
+    gtol_relative: Any = None  # gtol is at least so much of the norm of the (projected) gradient at x0; None: off
 
 
 class Tested(NamedTuple):
@@ -36,6 +37,13 @@ class Tested(NamedTuple):
     limits: Limits
     sizes: Sizes | MaybeNone  # after the step; None for a method without a gradient
     residuals: Residuals | MaybeNone = None  # after the step, of a constrained solve
+    gnorm0: Scalar | MaybeNone = None  # [] the norm of the (projected) gradient at x0; None without gtol_relative
+
+    @property
+    def gtol(self) -> Any:
+        """The norm of the gradient that is small enough."""
+        limits = self.limits
+        return limits.gtol if self.gnorm0 is None else jnp.maximum(limits.gtol, limits.gtol_relative * self.gnorm0)
 
     @property
     def moved(self) -> jax.Array:
@@ -79,12 +87,17 @@ class Stopping(NamedTuple):
         return first
 
 
-def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded) -> Tested:
-    """The ``Tested`` of a step."""
+def tested(
+    before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded, gnorm0: Scalar | MaybeNone = None
+) -> Tested:
+    """The ``Tested`` of a step; ``gnorm0`` is that of the step before."""
     x, _, g = after.iterate
+    size: Sizes | MaybeNone = None if g is None else sizes(x, g, box)
+    if gnorm0 is not None:
+        gnorm0 = jnp.where(before.nit < 0, size.projected, gnorm0).astype(gnorm0.dtype)
     kkt = getattr(after, "kkt", None)
     of_rows = None if kkt is None else residuals(kkt, x, box)
-    return Tested(before, after, nfev, limits, None if g is None else sizes(x, g, box), of_rows)
+    return Tested(before, after, nfev, limits, size, of_rows, gnorm0)
 
 
 def of_method(wants: frozenset[str]) -> Stopping:
@@ -98,12 +111,12 @@ def of_method(wants: frozenset[str]) -> Stopping:
 
 def stationary(t: Tested) -> Scalar:
     """The gradient is small."""
-    return t.sizes.projected <= t.limits.gtol
+    return t.sizes.projected <= t.gtol
 
 
 def _is_kkt_stationary(t: Tested) -> Scalar:
     """The gradient of the Lagrangian is small beside that of f."""
-    return t.residuals.optimality <= t.limits.gtol * jnp.maximum(t.sizes.g, 1)
+    return t.residuals.optimality <= t.gtol * jnp.maximum(t.sizes.g, 1)
 
 
 def _is_feasible(t: Tested) -> Scalar:
@@ -147,11 +160,15 @@ def _is_still(t: Tested) -> Scalar:
 def _is_at_floor(t: Tested) -> Scalar:
     """Rounding stopped the method where the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)) is small.
 
-    The relative gradient does not depend on the units of x and f.
+    The relative gradient does not depend on the units of x and f. ``gtol_relative`` is meant for any units of f, so
+    that |f| takes the place of max(|f|, 1).
     """
     f = t.after.iterate.f
     # Multiplied out: XLA makes a kernel of each division.
-    small = t.sizes.projected * jnp.maximum(t.sizes.x, 1) <= t.limits.gtol * jnp.maximum(jnp.abs(f), 1)
+    size, allowed = t.sizes.projected * jnp.maximum(t.sizes.x, 1), t.limits.gtol * jnp.maximum(jnp.abs(f), 1)
+    if t.gnorm0 is not None:
+        allowed = jnp.maximum(allowed, t.limits.gtol_relative * jnp.abs(f))
+    small = size <= allowed
     return (t.after.status == Status.PRECISION_LOSS) & small
 
 

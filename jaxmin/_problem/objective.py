@@ -17,6 +17,7 @@ from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
 from jaxmin._core.vector import typed_sharding
+from jaxmin._problem import dependence
 from jaxmin._problem.constraints import Constraints, Part, Shape, hessian_of, hessian_of_rows, joined, rows, shape_of
 from jaxmin._problem.hessian import as_matrix
 
@@ -38,6 +39,7 @@ class Trace(NamedTuple):
     shapes: tuple[Shape, ...] = ()  # of what the constraints return
     lagrangian: Signature | None = None  # constants, x leaves, v, other arrays -> the Hessian of f + v.c
     lagrangian_constants: Sequence[jax.Array] = ()
+    flaw: str | None = None  # what is certainly wrong with fun, in words
 
 
 class Problem(NamedTuple):
@@ -148,8 +150,12 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
+    count = len(inputs[0])
+    flaw = dependence.flaw(closed.jaxpr, count, 1 + count if gradient else 1, gradient and by_ad)
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
-    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1])
+    # Who looks for a feasible point gives a constant.
+    flaw = None if constrained else flaw
+    trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1], flaw=flaw)
     if lagrangian:
         gradient_of = lambda *given: Variables(given[0]).ravel([g.conj() for g in value_and_grad(*given)[1]])
         return _with_lagrangian(trace, gradient_of, static, x_static, inputs)
