@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Box, Sizes, Unbounded, sizes
+from jaxmin._core.box import Sizes, Within, sizes
 from jaxmin._core.kkt import Residuals, residuals
 from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.status import Status
@@ -79,7 +79,7 @@ class Stopping(NamedTuple):
         return first
 
 
-def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded) -> Tested:
+def tested(before: Any, after: Any, nfev: Scalar, limits: Limits, box: Within) -> Tested:
     """The ``Tested`` of a step."""
     x, _, g = after.iterate
     kkt = getattr(after, "kkt", None)
