@@ -40,7 +40,7 @@ nitpicky = False
 # Not there where the pages are built without the repository.
 TESTS = pathlib.Path(__file__).parent.parent / "tests"
 
-LATER = ("choosing", "watching", "batches", "sharding")
+LATER = ("choosing", "sets", "watching", "batches", "sharding")
 
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
@@ -167,6 +167,7 @@ def first_sentence(docstring):
 # What a method may promise: the head of a column, and whether a method does.
 MATRIX = {
     "bounds": lambda entry, method: "box" in method.wants,
+    "sets": lambda entry, method: "set" in method.wants,
     "without gradient": lambda entry, method: "grad" not in method.wants,
     "second derivatives": lambda entry, method: (
         "products" if "hv" in method.wants else "matrix" * ("H" in method.wants)
@@ -285,7 +286,7 @@ def complete(app, env):
     documented = {name for name, *_ in env.get_domain("py").get_objects()}
     public = [
         f"{module}.{name}"
-        for module in ("jaxmin", "jaxmin.transforms")
+        for module in ("jaxmin", "jaxmin.sets", "jaxmin.transforms")
         for name in importlib.import_module(module).__all__
         if not inspect.ismodule(getattr(importlib.import_module(module), name))
     ]

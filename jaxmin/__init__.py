@@ -1,6 +1,6 @@
 """jaxmin: scipy.optimize.minimize for JAX, as one compiled loop."""
 
-from jaxmin import datasets, extend, linesearches, methods, transforms
+from jaxmin import datasets, extend, linesearches, methods, sets, transforms
 from jaxmin._api.check_derivatives import DerivativeCheck, check_derivatives
 from jaxmin._api.minimize import minimize
 from jaxmin._api.minimize_many import minimize_many
@@ -42,6 +42,6 @@ __all__ = [  # noqa: RUF022  # by what they are
     "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead", "newton_cg", "powell",
     "trust_exact", "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
-    "datasets", "extend", "linesearches", "methods", "transforms",
+    "datasets", "extend", "linesearches", "methods", "sets", "transforms",
 ]  # fmt: skip
 __version__ = "0.1.0"

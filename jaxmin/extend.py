@@ -13,6 +13,7 @@ name               what it is
 ``Kkt``            what the tests of a constrained solve read at an iterate
 ``Box``            the bounds, and what they do to points and gradients
 ``Unbounded``      the same without bounds
+``Region``         the same in a convex set of ``jaxmin.sets``
 ``Direction``      a rule for a descent direction
 ``descend``        a method, made of a ``Direction`` and a ``LineSearch``
 ``LineSearch``     a search for a step along a direction; it sees numbers only
@@ -31,6 +32,7 @@ The pages "Writing a method" and "Writing a line search" use nothing else.
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector
 from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.convex_set import Region
 from jaxmin._core.inverse_hessian import Compact, Dense, Unlimited
 from jaxmin._core.kkt import Kkt, Rows
 from jaxmin._core.protocol import Defaults, Direction, Iterate, LineSearch, Method, PerDtype, PerVariable, Start
@@ -40,5 +42,6 @@ from jaxmin.methods._descend import descend
 
 __all__ = [
     "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "Kkt", "LineSearch", "Method", "PerDtype",
-    "PerVariable", "Rows", "Start", "Status", "Unbounded", "Unlimited", "builder", "descend", "search", "vector",
+    "PerVariable", "Region", "Rows", "Start", "Status", "Unbounded", "Unlimited", "builder", "descend", "search",
+    "vector",
 ]  # fmt: skip

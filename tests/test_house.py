@@ -33,7 +33,7 @@ def test_imports_run_one_way():
 
 
 def test_every_file_is_in_a_wing_or_public():
-    public = {"__init__.py", "__main__.py", "extend.py", "datasets", "py.typed"}
+    public = {"__init__.py", "__main__.py", "extend.py", "datasets", "sets", "py.typed"}
     found = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert found == public | set(WINGS)
 

@@ -55,7 +55,7 @@ def minimize(
         "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and
         "powell", without gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without
         bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs". None follows SciPy's
-        rule: "bfgs", or "lbfgs" with bounds. Or a built method:
+        rule: "bfgs", or "lbfgs" with bounds; in a set it is "gradient_descent", and so is "auto". Or a built method:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
         by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",
         "extra_gradient", with the option ``learning_rate``), any Optax-style object, or a triple of
@@ -66,7 +66,9 @@ def minimize(
         :class:`~jaxmin.Bounds` (SciPy's too), with arrays or pytrees shaped like x0. A start outside moves to the
         nearest point inside, and nothing is evaluated outside. The stopping test then leaves out the gradient of the
         variables that are at a bound where fun falls outwards; a variable that is only near its bound counts.
-        A transformation that searches by itself cannot have bounds.
+        A transformation that searches by itself cannot have bounds. Or a convex set of ``jaxmin.sets``, for
+        "gradient_descent" and transformations: every point evaluated is in it, up to rounding, and the test compares
+        P(x - g) - x with gtol, where P projects.
       callback: None (default), or as in SciPy ``callback(x)``, or ``callback(intermediate_result)`` with this name.
         It is called on the host after each iteration, with NumPy arrays, under ``vmap`` for each lane.
         ``StopIteration`` or True ends the solve (of that lane) with status 99. Any other exception ends it and is
@@ -106,9 +108,9 @@ def minimize(
           start is still x0. An "lbfgs" that stores pairs cannot use a matrix. "bfgs" returns a matrix, and so does
           "lbfgs" without ``memory`` for up to 16 variables;
         - ``diff``: derivatives of the solution. "implicit" (default) uses the implicit function theorem, with respect
-          to args, bounds, constraints and the values that fun closes over. "none" makes derivatives an error. "unroll",
-          for a transformation, differentiates through all the maxiter or maxfun evaluations, also with respect to x0,
-          and needs memory for all of them;
+          to args, bounds, constraints and the values that fun closes over; in a set of ``jaxmin.sets`` there are none
+          yet. "none" makes derivatives an error. "unroll", for a transformation, differentiates through all the maxiter
+          or maxfun evaluations, also with respect to x0, and needs memory for all of them;
         - ``flat``: whether x0's leaves are joined to one vector for the method. By default they are, unless one of them
           is sharded over several devices (under ``jit`` this is not visible). False leaves each as it is, with its
           sharding; it suits all methods but "bfgs" and those that use matrices or no gradients;

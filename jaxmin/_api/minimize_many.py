@@ -73,8 +73,8 @@ def minimize_many(
         whatever else has no axes, are shared by all problems.
       in_axes: as in ``jax.vmap``, over (x0, args): which axis of each array is the one of problems, None for
         none; 0 by default. ``(0, None)`` shares all args, ``(0, (0, None))`` the second of two.
-      bounds: pairs or :class:`~jaxmin.Bounds`, shared; an array of ``Bounds`` with one axis more than x has is one
-        row a problem.
+      bounds: pairs, :class:`~jaxmin.Bounds` or a set of ``jaxmin.sets``, shared; an array of ``Bounds`` with one axis
+        more than x has is one row a problem.
       constraints: those of ``minimize``, shared by all problems.
       tol, options: those of ``minimize``; a tolerance or a limit may be an array [problems]. ``disp`` prints one
         line at the end. A callback is not offered.
@@ -113,7 +113,7 @@ def minimize_many(
     options = named(options)
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
-    method = resolve_auto(method, hess, hessp, bounds is not None, checked(constraints) is not None)
+    method = resolve_auto(method, hess, hessp, bounds, checked(constraints) is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache.registry import Entry, find
+from jaxmin._core.convex_set import ConvexSet
 from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerDtype, PerVariable, check_method
 from jaxmin._core.pytree import is_count
 from jaxmin._core.variables import Variables
@@ -232,17 +233,20 @@ def _no_less(default: int, count: Any) -> Any:
     return jnp.maximum(default, count) if traced else max(default, float(count))
 
 
-def resolve_auto(method: Any, hess: Any, hessp: Any, bounded: bool, constrained: bool) -> Any:
+def resolve_auto(method: Any, hess: Any, hessp: Any, bounds: Any, constrained: bool) -> Any:
     """Resolve ``method="auto"`` by the table in docs/choosing.md; return any other method unchanged.
 
-    With constraints, so are None and the default.
+    In a set None is resolved too, and with constraints None and the default.
     """
     by_itself = method is None or (isinstance(method, str) and method.lower() in ("auto", "lbfgs"))
     if constrained and by_itself:
         return "interior_point"
-    if not isinstance(method, str) or method.lower() != "auto":
+    is_auto = isinstance(method, str) and method.lower() == "auto"
+    if isinstance(bounds, ConvexSet) and (is_auto or method is None):
+        return "gradient_descent"
+    if not is_auto:
         return method
-    if hess is not None and not bounded:
+    if hess is not None and bounds is None:
         return "trust_exact"
     return "lbfgs" if hess is None and hessp is None else "trust_ncg"
 

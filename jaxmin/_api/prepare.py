@@ -12,7 +12,7 @@ from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_un
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
-from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.box import Within
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
 from jaxmin._core.protocol import SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
@@ -38,7 +38,7 @@ class Call(NamedTuple):
     limits: Limits
     diff: str
     unrolled: int | None  # the number of steps to record
-    box: Box | Unbounded
+    box: Within
     traced: TracedCallback | None
     curvature: Core | None  # the inverse Hessian of a warm start
     carried: dict[str, Any]  # the arguments history, keep_x and relative of the loop's ``begin``
@@ -80,7 +80,7 @@ def prepare(
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
-    method = resolve_auto(method, hess, hessp, bounds is not None, rows is not None)
+    method = resolve_auto(method, hess, hessp, bounds, rows is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     if rows is None and "constraints" in chosen.wants:
         rows = NO_CONSTRAINTS
@@ -93,7 +93,8 @@ def prepare(
         problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
-    _check_wants(chosen, problem, within.bounded)
+    _check_wants(chosen, problem)
+    _check_within(chosen, method, within)
     curvature = None if options.warm_start is None else warm(options.warm_start, chosen, problem.variables)
     whole = model.whole if model else lambda x: x
     in_loop = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
@@ -121,8 +122,8 @@ def _checked_jac(jac: Any) -> Any:
     return None if jac is False else jac
 
 
-def _check_wants(method: Method | Foreign, problem: Problem, bounded: bool) -> None:
-    """Raise if the method wants something that the problem does not offer, or takes no bounds and there are some."""
+def _check_wants(method: Method | Foreign, problem: Problem) -> None:
+    """Raise if the method wants something that the problem does not offer."""
     missing = method.wants - problem.offers
     if problem.rows is not None and "constraints" not in method.wants:
         able = methods_that(lambda method: "constraints" in method.wants)
@@ -132,7 +133,18 @@ def _check_wants(method: Method | Foreign, problem: Problem, bounded: bool) -> N
             f"method: it wants {_quoted(missing)}, and this problem offers {_quoted(problem.offers)}: fun returns one "
             "number, and there are no residuals and no constraints"
         )
-    if bounded and "box" not in method.wants:
+
+
+def _check_within(method: Method | Foreign, given: Any, within: Within) -> None:
+    """Raise if there are bounds, or a set, and the method takes none; ``given`` is the method of the call."""
+    if within.is_set and "set" not in method.wants:
+        able = methods_that(lambda method: "set" in method.wants)
+        named = f"method={given!r}" if isinstance(given, str) else "this method"
+        raise ValueError(
+            f"bounds: {named} takes no sets of jaxmin.sets, only boxes; use one of {_quoted(able)}, a transformation "
+            "such as 'adam', or a method of your own with 'set' in its wants"
+        )
+    if within.bounded and "box" not in method.wants:
         able = methods_that(lambda method: "box" in method.wants)
         raise ValueError(
             f"bounds: this method takes no bounds; use one of {_quoted(able)}, or a method of your own with 'box' in "

@@ -1,12 +1,14 @@
 """A box: what bounds on the variables do to points and gradients."""
 
 import functools
-from typing import NamedTuple
+import math
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
+from jaxmin._core.convex_set import Region
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 
 
@@ -30,6 +32,16 @@ class Box(NamedTuple):
     def bounded(self) -> bool:
         """True, a Python bool: known while compiling."""
         return True
+
+    @property
+    def is_set(self) -> bool:
+        """False, a Python bool: this is a box, and no other set."""
+        return False
+
+    @property
+    def max_step(self) -> float:
+        """inf: trials are bent along the bounds."""
+        return math.inf
 
     def clip(self, x: Vector) -> Vector:
         """The point of the box nearest to x."""
@@ -65,6 +77,11 @@ class Box(NamedTuple):
 
         return jax.tree.map(one, x, d, *self)
 
+    def step(self, x: Vector, d: Vector) -> Vector:
+        """d itself: the path along it is bent, not d. In a ``Region`` it is P(x + d) - x."""
+        del x
+        return d
+
     def projected(self, x: Vector, g: Vector) -> Vector:
         """The projected gradient: g with 0 for each variable that a bound holds."""
         # Not x - clip(x - g): it is as small as the distance from a bound, however steep f is there.
@@ -95,6 +112,16 @@ class Unbounded(NamedTuple):
         """False, a Python bool: known while compiling."""
         return False
 
+    @property
+    def is_set(self) -> bool:
+        """False, a Python bool: known while compiling."""
+        return False
+
+    @property
+    def max_step(self) -> float:
+        """inf: no step is too long."""
+        return math.inf
+
     def clip(self, x: Vector) -> Vector:
         """x itself."""
         return x
@@ -121,6 +148,11 @@ class Unbounded(NamedTuple):
         del x
         return d
 
+    def step(self, x: Vector, d: Vector) -> Vector:
+        """d itself."""
+        del x
+        return d
+
     def projected(self, x: Vector, g: Vector) -> Vector:
         """g itself."""
         del x
@@ -132,6 +164,10 @@ class Unbounded(NamedTuple):
         return jnp.zeros((), bool)
 
 
+# Where x may be: what methods receive as ``box``.
+Within: TypeAlias = Box | Unbounded | Region
+
+
 class Sizes(NamedTuple):
     """The norms at a point."""
 
@@ -141,13 +177,13 @@ class Sizes(NamedTuple):
     free: Scalar  # [] the 2-norm of the projected gradient
 
 
-def sizes(x: Vector, g: Vector, box: Box | Unbounded) -> Sizes:
+def sizes(x: Vector, g: Vector, box: Within) -> Sizes:
     """The :class:`Sizes` at x, measured in one pass."""
     projected = box.projected(x, g)
     of_free, of_x, of_g, largest = vec.measure(norms=(projected,), largest=(x, g, projected))
     return Sizes(of_x, of_g, largest, of_free)
 
 
-def gradient_norm(x: Vector, g: Vector | None, box: Box | Unbounded = Unbounded()) -> Scalar | MaybeNone:
+def gradient_norm(x: Vector, g: Vector | None, box: Within = Unbounded()) -> Scalar | MaybeNone:
     """The infinity norm of the projected gradient, which the stopping test compares with gtol; None without g."""
     return None if g is None else vec.max_abs(box.projected(x, g))

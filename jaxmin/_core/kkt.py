@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.box import Box, Within
 from jaxmin._core.typing import Scalar, Vector
 
 
@@ -70,7 +70,7 @@ class Residuals(NamedTuple):
     complementarity: Scalar  # [] the largest product of a multiplier and the distance from its limit
 
 
-def residuals(kkt: Kkt, x: Vector, box: Box | Unbounded) -> Residuals:
+def residuals(kkt: Kkt, x: Vector, box: Within) -> Residuals:
     """The ``Residuals`` at an iterate."""
     (c, lower, upper), v, w = kkt.rows, kkt.v, kkt.w
     violations = kkt.rows.violations

@@ -102,6 +102,7 @@ class Method(NamedTuple):
     ``constraint_jacobian``  of c, [m, n]                                   every step
     ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  every step
     ``box``                  a ``Box``, or ``Unbounded()``                  every step of a solve
+    ``set``                  no argument: ``box`` may be a ``Region``
     ``xtol``                 the tolerance of the solve, []                 every step of a solve
     ``ended``                [] bool: this lane has ended and waits         every step of a batch
     =======================  =============================================  =====================
@@ -109,7 +110,8 @@ class Method(NamedTuple):
     A step stays where ``state.stays`` ([] bool) is true: ``trial`` is then the iterate, where f is known. In such a
     step the loop evaluates what the method wants there, and not f. In all other steps, ignore the values under these
     names. Give ``box``, ``xtol`` and ``ended`` defaults, since loops of other libraries do not pass them.
-    A method that does not want ``box`` takes no bounds. Where ``ended`` is true, the method accepts nothing: the
+    A method that does not want ``box`` takes no bounds. One that wants ``set`` takes convex sets too: ``box`` is then a
+    ``Region``, and ``init(params, *, box)`` receives it. Where ``ended`` is true, the method accepts nothing: the
     iterate, ``nit`` and the result of ``inverse_hessian`` stay as they are.
 
     The state is a NamedTuple with these fields:
@@ -213,8 +215,10 @@ class Direction(NamedTuple):
       wants: ``frozenset({"grad"})`` by default, or ``frozenset({"grad", "hv"})``. With ``hv`` the state has the fields
         ``along``, like params, and ``ready``, [] bool, true at first. After a new iterate ``ready`` is false, and each
         ``update`` receives ``hv``, the Hessian times ``along`` there, until ``ready`` is true. Only then is d read.
-        With ``box``, ``update`` receives the ``Box``, or ``Unbounded``. A state with ``hv`` may have ``saddle``, as in
-        :class:`Method`, and ``bend``, []: where the gradient is 0, d . H d of a d of negative curvature, else 0.
+        With ``box``, ``update`` receives the ``Box``, or ``Unbounded``. With ``set`` it may be a ``Region``, which
+        ``init(params, *, box)`` receives too; d is then replaced by P(x + d) - x, and the state may have ``highest``,
+        []: where that is above f at the iterate, a search compares f with it. A state with ``hv`` may have ``saddle``,
+        as in :class:`Method`, and ``bend``, []: where the gradient is 0, d . H d of a d of negative curvature, else 0.
 
     The direction of steepest descent, as a method:
 

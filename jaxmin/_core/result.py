@@ -30,13 +30,13 @@ class OptimizeResult:
       transformation's own search does not report its evaluations.
     - ``history``: a :class:`~jaxmin.History`, with ``options={"history": N}``; else None.
     - ``gnorm``: with bounds, the infinity norm of the projected gradient, which the stopping test compares with gtol;
-      shape []; else None.
+      in a set that of P(x - g) - x; shape []; else None.
     - ``nhev``: Hessian-vector products, for methods that use them, else None; int32, shape [].
     - ``status``: a :class:`~jaxmin.Status`; int32, shape [].
     - ``hess_inv``: the approximate inverse Hessian of a quasi-Newton method, else None: an array [n, n] for
       ``bfgs`` on an array x0 of n numbers, else an :class:`~jaxmin.InverseHessian`.
     - ``active_mask``: with bounds, int32 like x0: -1 where the lower bound holds x, 1 where the upper bound does,
-      else 0; without bounds None.
+      else 0; without bounds, and in a set, None.
     - ``v``: of a constrained solve, the multipliers in f + v . c + w . x: a list with one entry for each constraint,
       built as it returns, then one for the bounds, built like x0. It is positive at an upper limit, negative at a lower
       one, as in SciPy's trust-constr: a price, what f loses for one unit more of an upper limit. Without constraints

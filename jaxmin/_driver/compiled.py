@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
     fixed: Any  # of x0: the arrays that do not vary
     arrays: Any  # of fun, of its derivatives by hand, and of args
     extras: Extras
-    box: Any  # a ``Box`` or ``Unbounded``
+    box: Any  # a ``Box``, ``Unbounded`` or a ``Region``
     rows: Any = None  # the limits of the constraints, ``Rows``
     lagrangian_constants: Any = ()  # of the Hessian of the Lagrangian
 

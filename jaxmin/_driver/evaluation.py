@@ -96,8 +96,8 @@ PROVIDERS = {
     "constraint_jacobian": _extra("constraint_jacobian"),
     "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev", every=True),
 }
-# Names that the loop itself provides, without an evaluation.
-SETTINGS = frozenset({"box", "xtol", "ended"})
+# Names that the loop itself provides, without an evaluation. Who wants "set" may receive one as the box.
+SETTINGS = frozenset({"box", "set", "xtol", "ended"})
 
 
 def counters(wants: frozenset[str]) -> dict[str, bool]:

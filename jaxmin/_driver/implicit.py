@@ -13,6 +13,11 @@ from jaxmin._driver.ending import is_at_minimum, is_loose
 from jaxmin._driver.newton import solve_positive
 from jaxmin._driver.tangents import is_inexact, no_tangent, nothing
 
+_OF_SET = (
+    "bounds: a solution in a set of jaxmin.sets has no derivatives yet; Bounds and constraints= have them, "
+    "options['diff']='unroll' differentiates the steps of a transformation, and jax.lax.stop_gradient goes without"
+)
+
 
 def _at_once(function, *arguments):
     return function(*arguments)
@@ -50,6 +55,8 @@ def implicit(solve, evaluate, call=_at_once):
     @standard
     def rule(primals, tangents):
         _, inputs, _ = primals
+        if inputs.box.is_set:
+            raise NotImplementedError(_OF_SET)
         solution = solved(*primals)
         dots, tree = jax.tree.flatten(tangents[1])
         has = [leaf.dtype != jax.dtypes.float0 for leaf in dots]

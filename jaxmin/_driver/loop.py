@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Box, Unbounded, gradient_norm
+from jaxmin._core.box import Unbounded, Within, gradient_norm
 from jaxmin._core.kkt import Residuals
 from jaxmin._core.protocol import Method, check_state
 from jaxmin._core.status import Status
@@ -44,13 +44,13 @@ class Loop(NamedTuple):
     method: Method
     stopping: Stopping
     limits: Limits
-    box: Box | Unbounded = Unbounded()
+    box: Within = Unbounded()
     watch: Callable[..., Scalar] | None = None  # (accepted, iterate, gnorm, nit, nfev, status) -> status
 
 
 def begin(
     evaluation: Evaluation, method: Method, x0: Vector, aux0: PyTree, history: int = 0, keep_x: bool = False,
-    relative: bool = False, box: Box | Unbounded = Unbounded(),
+    relative: bool = False, box: Within = Unbounded(),
 ) -> Carry:  # fmt: skip
     """The ``Carry`` before the first step; nothing is evaluated.
 
@@ -65,11 +65,12 @@ def begin(
       box: the bounds, for a method whose state depends on them.
     """
     far = None
+    given: dict[str, Any] = {"box": box} if method.wants & {"constraints", "set"} else {}
     if "constraints" in method.wants:
-        state = method.init(x0, constraints=evaluation.rows, box=box)
+        state = method.init(x0, constraints=evaluation.rows, **given)
         far = Residuals(*[jnp.full((), jnp.inf, state.iterate.f.dtype)] * len(Residuals._fields))
     else:
-        state = method.init(x0)
+        state = method.init(x0, **given)
     check_state(state, method.wants)
     zero = jnp.zeros((), jnp.int32)
     carry = Carry(state, aux0, zero, jnp.full((), Status.RUNNING, jnp.int32))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.box import Within
 from jaxmin._core.status import Status
 from jaxmin._core.typing import Scalar, Vector
 from jaxmin._driver.newton import DENSE_MAX, conjugate_gradients, flat
@@ -29,9 +29,7 @@ def may_be_examined(x: Vector) -> bool:
     return all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(x))
 
 
-def has_converged(
-    gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g: Vector, box: Box | Unbounded
-) -> Scalar:
+def has_converged(gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g: Vector, box: Within) -> Scalar:
     r"""Whether Newton's step from x would lower f by less than the rounding of f, [] bool.
 
     The Hessian H at x among the free variables must not be negative in any direction by more than rounding, and

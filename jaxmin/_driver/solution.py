@@ -54,4 +54,5 @@ def bounded(variables, within, solution):
         return Bounded(None if variables.flat else gradient_norm(x, g))
     gnorm = gradient_norm(x, g, within)
     g = vec.zeros(x) if g is None else g  # without a gradient: where x is at a bound
-    return Bounded(gnorm, variables.parts(within.active(x, g)))
+    active = within.active(x, g)
+    return Bounded(gnorm, None if active is None else variables.parts(active))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Box, Sizes, Unbounded, sizes
+from jaxmin._core.box import Sizes, Within, sizes
 from jaxmin._core.kkt import Residuals, residuals
 from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.status import Status
@@ -88,7 +88,7 @@ class Stopping(NamedTuple):
 
 
 def tested(
-    before: Any, after: Any, nfev: Scalar, limits: Limits, box: Box | Unbounded, gnorm0: Scalar | MaybeNone = None
+    before: Any, after: Any, nfev: Scalar, limits: Limits, box: Within, gnorm0: Scalar | MaybeNone = None
 ) -> Tested:
     """The ``Tested`` of a step; ``gnorm0`` is that of the step before."""
     x, _, g = after.iterate

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import optax
 
 # Loops for Optax pass the gradient. The other names have defaults.
-_OFFERED = frozenset({"grad", "box", "xtol", "ended"})
+_OFFERED = frozenset({"grad", "box", "set", "xtol", "ended"})
 
 
 class AsOptaxState(NamedTuple):

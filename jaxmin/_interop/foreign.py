@@ -35,7 +35,7 @@ class Foreign(NamedTuple):
     transformation: TransformationLike
     linesearch: LineSearch | None = None
     cacheable: bool = False  # equal behaviour implies the same object, so identity is a valid cache key
-    wants = frozenset({"grad", "box"})  # type: ignore[misc]  # the loop projects its points
+    wants = frozenset({"grad", "box", "set"})  # type: ignore[misc]  # the loop projects its points
     trees = True  # type: ignore[misc]
 
     def bind(self, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]) -> Method:
@@ -111,7 +111,8 @@ def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _as_method(
     transformation: TransformationLike, to_params: Callable[[Vector], PyTree], to_vector: Callable[[PyTree], Vector]
 ) -> Method:
-    def init(x: Vector) -> ForeignState:
+    def init(x: Vector, *, box: Any = None) -> ForeignState:
+        del box  # the loop projects
         zero, zeros = jnp.zeros((), vec.scalar_dtype(x)), vec.zeros(x)
         return ForeignState(
             trial=x,

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.box import Box, Unbounded, Within
+from jaxmin._core.convex_set import ConvexSet, region
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, any_traced, is_array, is_number
 from jaxmin._core.typing import PyTree
@@ -49,15 +50,16 @@ class ScipyBounds(Protocol):
 
 
 # The ways to give bounds. The sequence holds (low, high) pairs.
-BoundsLike: TypeAlias = Bounds | ScipyBounds | Sequence[Sequence[Any]] | np.ndarray | jax.Array
+BoxLike: TypeAlias = Bounds | ScipyBounds | Sequence[Sequence[Any]] | np.ndarray | jax.Array
+BoundsLike: TypeAlias = BoxLike | ConvexSet
 
 
 @standard
-def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Box | Unbounded:
-    """The user's bounds as a ``Box``, or ``Unbounded()``.
+def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Within:
+    """The user's bounds as a ``Box``, a set as a ``Region``, or ``Unbounded()``.
 
     Args:
-      bounds: None, a sequence of (low, high) pairs with None for no bound, ``Bounds`` or SciPy's.
+      bounds: None, a sequence of (low, high) pairs with None for no bound, ``Bounds`` or SciPy's, or a set.
       variables: the ``Variables`` of x0.
       x_static: the ``Static`` of x0.
 
@@ -66,6 +68,8 @@ def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Bo
     """
     if bounds is None:
         return Unbounded()
+    if isinstance(bounds, ConvexSet):
+        return region(bounds, variables, _like(variables, x_static))
     sides = [
         _spread(name, side, none, variables, x_static)
         for name, side, none in zip(("lower", "upper"), _pair(bounds, variables, x_static), (-np.inf, np.inf))
@@ -74,13 +78,13 @@ def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Bo
     return Box(*map(variables.ravel, zip(*rounded)))
 
 
-def _pair(bounds: BoundsLike, variables: Variables, x_static: Static) -> Sequence[PyTree]:
+def _pair(bounds: BoxLike, variables: Variables, x_static: Static) -> Sequence[PyTree]:
     """(lower, upper), each a pytree."""
     if isinstance(bounds, Bounds):
         return bounds
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # SciPy's
         return bounds.lb, bounds.ub
-    expected = "a sequence of (low, high) pairs, one a variable, or Bounds(lower, upper)"
+    expected = "a sequence of (low, high) pairs, one a variable, Bounds(lower, upper), or a set of jaxmin.sets"
     if not isinstance(bounds, (list, tuple)) and not hasattr(bounds, "__array__"):
         raise TypeError(f"bounds={bounds!r}: {expected}")
     if not jax.tree_util.treedef_is_leaf(x_static.treedef):
@@ -100,9 +104,14 @@ def _pair(bounds: BoundsLike, variables: Variables, x_static: Static) -> Sequenc
     ]
 
 
+def _like(variables: Variables, x_static: Static) -> PyTree:
+    """x0 as a pytree of shapes, with None for leaves that do not vary."""
+    return x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
+
+
 def _spread(name: str, side: PyTree, none: float, variables: Variables, x_static: Static) -> list[Any]:
     """The bounds of one side: an array in the shape of each leaf that varies."""
-    like = x_static.only([jax.ShapeDtypeStruct(*shape) for shape in variables.shapes])
+    like = _like(variables, x_static)
     if jax.tree_util.treedef_is_leaf(x_static.treedef) and isinstance(side, (list, tuple)):
         side = jnp.stack(list(map(jnp.asarray, side))) if any_traced(side) else np.asarray(side)
     above, tree = jax.tree.flatten(side, is_leaf=lambda node: node is None)

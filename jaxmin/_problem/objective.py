@@ -58,7 +58,7 @@ class Problem(NamedTuple):
     def offers(self) -> frozenset[str]:
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
         of_rows = frozenset() if self.rows is None else CONSTRAINTS
-        return frozenset({"grad", "hv", "H", "box", "xtol", "ended"}) | of_rows
+        return frozenset({"grad", "hv", "H", "box", "set", "xtol", "ended"}) | of_rows
 
 
 def build(

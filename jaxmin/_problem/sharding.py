@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.box import Box, Within
 from jaxmin._core.variables import ApartVariables
 from jaxmin._core.vector import typed_sharding
 from jaxmin._problem.objective import Problem
@@ -45,9 +45,9 @@ def in_form(flat: Any, problem: Problem, method: Any, choices: Callable[[], str]
     return problem._replace(variables=ApartVariables(problem.leaves, wide=problem.trace.value_dtype))
 
 
-def placed(box: Box | Unbounded, problem: Problem) -> Box | Unbounded:
+def placed(box: Within, problem: Problem) -> Within:
     """The box; if leaves are not joined, each bound is moved to the devices of its leaf of x0."""
-    if not box.bounded or problem.variables.flat:
+    if not isinstance(box, Box) or problem.variables.flat:
         return box
 
     def with_leaves(bounds: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

@@ -13,7 +13,7 @@ from jaxmin._core.pytree import check_tree
 from jaxmin._core.status import Status
 from jaxmin._core.typing import TransformationLike
 from jaxmin.linesearches import search
-from jaxmin.methods._noise_floor import Doubt, Floor, Progress, Verdict, floor_after, judge, unit
+from jaxmin.methods._noise_floor import MEMORY, STALLS_MAX, Doubt, Floor, Progress, Verdict, floor_after, judge, unit
 
 
 class DescentState(NamedTuple):
@@ -165,8 +165,8 @@ def _method(parts: Parts) -> Method:
     """The ``Method`` of a descent."""
     direction: Any = parts.direction
 
-    def init(params):
-        return _before_x0(parts, params)
+    def init(params, *, box=Unbounded()):
+        return _before_x0(parts, params, box)
 
     def update(grad, state, params, /, *, value, hv=None, box=Unbounded(), ended=None, **_):
         check_tree("grad", grad, params)
@@ -197,7 +197,7 @@ def _method(parts: Parts) -> Method:
     )
 
 
-def _before_x0(parts, params):
+def _before_x0(parts, params, box):
     """The state before the first evaluation."""
     zero, g = jnp.zeros((), vec.scalar_dtype(params)), vec.zeros(params)
     return DescentState(
@@ -208,7 +208,7 @@ def _before_x0(parts, params):
         nit=jnp.full((), -1, jnp.int32),
         d=g,
         slope0=zero,
-        direction=parts.direction.init(params),
+        direction=parts.direction.init(params, **({"box": box} if "set" in parts.direction.wants else {})),
         step=zero + 1,
         fresh=jnp.ones((), bool),
         floor=Floor.unknown(zero),
@@ -223,7 +223,8 @@ def _searched(parts, state, given):
     predicted, slope = vec.measure((last.g, vec.sub(x, last.x)), (g, box.moving(x, state.d)))
     if parts.products:  # a direction of negative curvature from a point without gradient
         predicted = jnp.where(predicted == 0, state.search.step * state.slope0, predicted)
-    start = Start(last.f, state.slope0, state.floor.noise.hides(last.f, ulp), jnp.inf)
+    f0 = _reference(state.direction, last.f)
+    start = Start(f0, state.slope0, state.floor.noise.hides(f0, ulp), box.max_step)
     search = parts.linesearch.step(state.search, start, f, slope, predicted)
     accepted = at_x0 | (searching & search.done)
     return Outcome(
@@ -236,6 +237,20 @@ def _searched(parts, state, given):
     )
 
 
+def _reference(memory, f):
+    """What a search compares f with: f at its start; with a nonmonotone direction, the highest of the last values."""
+    return jnp.maximum(f, memory.highest) if _is_nonmonotone(memory) else f
+
+
+def _is_nonmonotone(memory):
+    return hasattr(memory, "highest")
+
+
+def _patience(memory):
+    """How many iterates may be without progress."""
+    return STALLS_MAX + MEMORY if _is_nonmonotone(memory) else STALLS_MAX
+
+
 def _headed(parts, state, given, outcome):
     """The direction from the new iterate; in a box it moves only the variables that are free there.
 
@@ -246,12 +261,12 @@ def _headed(parts, state, given, outcome):
     free = box.free(x, g)
     previous = Iterate(box.only(free, last.x, x), last.f, box.only(free, last.g))
     wanted = {"hv": box.only(free, hv)} if parts.products else {}
-    wanted |= {"box": box} if "box" in parts.direction.wants else {}
+    wanted |= {"box": box} if parts.direction.wants & {"box", "set"} else {}
     d, memory = parts.direction.update(
         box.only(free, g), state.direction, x, previous=previous, accepted=accepted, restart=state.fresh, **wanted
     )
     found = going & state.stays & memory.ready if parts.products else accepted
-    d = box.only(free, d)
+    d = box.step(x, box.only(free, d))
     (slope,) = vec.measure((g, d))
     if parts.products:
         # From a point without gradient: the average slope that the curvature gives along d.
@@ -286,7 +301,7 @@ def _first_trial(parts, state, given, outcome, heading):
     at_x0, step, fresh = given.at_x0, outcome.step, heading.fresh
     if parts.linesearch.growth is not None:
         return jnp.where(at_x0, 1, parts.linesearch.growth * step)
-    if parts.first_step == "decrease":
+    if parts.first_step == "decrease" and not given.box.is_set:
         again = 2 * (state.iterate.f - given.f) / -heading.slope0
         known = outcome.accepted & ~at_x0 & (again > 0) & jnp.isfinite(again)
         return jnp.where(known, again, jnp.where(fresh, 1, jnp.minimum(1, 1 / vec.norm(heading.d))))
@@ -303,12 +318,13 @@ def _state_after(parts, state, given, outcome, heading, t):
     # The direction must be replaced if it failed or if there is no progress.
     on = cond_in_batch(
         given.going & (heading.steepest | doubtful),
-        lambda: _replaced(state, outcome, heading, floor, ulp, d),
+        lambda: _replaced(state, given, outcome, heading, floor, d),
         lambda: usual,
         vec.size(given.x),
     )
     floor = on.verdict.on(floor)
-    ahead = Start(iterate.f, on.slope0, floor.noise.hides(iterate.f, ulp), jnp.inf)
+    f0 = _reference(heading.memory, iterate.f)
+    ahead = Start(f0, on.slope0, floor.noise.hides(f0, ulp), box.max_step)
     begins = heading.usable | heading.steepest
     search = vec.where(begins | on.retry, parts.linesearch.init(ahead, t.astype(state.slope0.dtype)), outcome.search)
     trial = box.clip(vec.axpy(search.step, on.d, iterate.x))
@@ -341,18 +357,21 @@ def _floor_after(state, given, outcome, heading, t):
         xnorm=heading.sizes.x,
         expected=jnp.abs(heading.slope0),
         natural=t,
+        patience=_patience(state.direction),
+        reference=_reference(state.direction, state.iterate.f) if _is_nonmonotone(state.direction) else None,
     )
     return floor_after(state.floor, given.ulp, step)
 
 
-def _replaced(state, outcome, heading, floor, ulp, d):
+def _replaced(state, given, outcome, heading, floor, d):
     """Search along the steepest descent if there is no better direction left; or end the solve."""
     x, _, _ = outcome.iterate
     g, size, slope0 = heading.g, heading.sizes, heading.slope0
     along = jnp.where(size.free > 0, _length(size) / size.free, 1)
     downhill = vec.where(heading.steepest, vec.scale(-along, g), d)
     # The steepest descent in the units of x: each variable moves in proportion to its size [2, Section 7.1].
-    scaled = jax.tree.map(lambda g, x: -g * x * x, g, x)
+    # In a set it may lead out, and is not tried.
+    scaled = vec.zeros(x) if given.box.is_set else jax.tree.map(lambda g, x: -g * x * x, g, x)
     (slope_scaled,) = vec.measure((g, scaled))
     why = Doubt(
         failed=outcome.failed,
@@ -363,8 +382,9 @@ def _replaced(state, outcome, heading, floor, ulp, d):
         g_lowest=state.floor.noise.g_lowest,
         expected=jnp.abs(slope0),
         promise=jnp.sqrt(-slope_scaled),
+        patience=_patience(state.direction),
     )
-    verdict, retry = judge(floor, ulp, why)
+    verdict, retry = judge(floor, given.ulp, why)
     return NextSearch(vec.where(retry, scaled, downhill), jnp.where(retry, slope_scaled, slope0), retry, verdict)
 
 

@@ -17,6 +17,8 @@ _CERTAIN = 100
 _SEEN = 10
 # Stop after this many iterates, or failed searches, in a row without progress.
 STALLS_MAX = 6
+# A nonmonotone search compares f with the highest value of so many iterates.
+MEMORY = 10
 # A solve that rounding has stopped stands on a kink if its gradient is larger than this fraction of the first one,
 # and would lower f, over the length of x, by more than this fraction of f. A smooth f is flat there.
 _KINK, _STEEP = 1e-2, 1e-3
@@ -96,6 +98,8 @@ class Progress(NamedTuple):
     xnorm: Any  # [] the infinity norm of the new iterate
     expected: Any  # [] the decrease that the slope predicts for a unit step from it
     natural: Any  # [] the first step of the search from it
+    patience: int = STALLS_MAX  # so many iterates may be without progress
+    reference: Any = None  # [] what a nonmonotone search compared f with; None: f0
 
 
 def floor_after(floor, ulp, step):
@@ -109,9 +113,11 @@ def floor_after(floor, ulp, step):
     Returns:
       The ``Floor``, and [] bool: call :func:`judge`, since the search failed or there is no progress.
     """
-    at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, expected, natural = step
+    at_x0, accepted, failed, f0, f, falls, gnorm, xnorm, expected, natural, patience, reference = step
     before = floor.noise
     gained = at_x0 | before.is_gain(f, gnorm, ulp)
+    if reference is not None:  # the last iterates differ by more than rounding: nonmonotone steps may rise between
+        gained |= f < reference - before.doubt(ulp)
     progress = gained | (expected > _GROWN * floor.highest)
     stalls = jnp.where(accepted, jnp.where(progress, 0, before.stalls + 1), before.stalls + failed.astype(jnp.int32))
     highest = jnp.where(accepted, jnp.where(gained, 0, jnp.maximum(expected, floor.highest)), floor.highest)
@@ -137,7 +143,7 @@ def floor_after(floor, ulp, step):
         contradicted=~accepted & (floor.contradicted | (risen & (rise > blur))),
         retried=floor.retried & ~(accepted & progress),
     )
-    return new, failed | (stalls >= STALLS_MAX)
+    return new, failed | (stalls >= patience)
 
 
 class Verdict(NamedTuple):
@@ -173,6 +179,7 @@ class Doubt(NamedTuple):
     g_lowest: Any  # [] the lowest norm at earlier iterates
     expected: Any  # [] the decrease that the slope predicts for a unit step from the iterate
     promise: Any  # [] the decrease that the gradient predicts if each variable changes by its own size
+    patience: int = STALLS_MAX  # as in ``Progress``
 
 
 def judge(floor, ulp, why):
@@ -186,13 +193,13 @@ def judge(floor, ulp, why):
     Returns:
       The ``Verdict``, and [] bool: the method should discard what it has learnt and restart.
     """
-    failed, last_resort, f, xnorm, gnorm, g_lowest, expected, promise = why
+    failed, last_resort, f, xnorm, gnorm, g_lowest, expected, promise, patience = why
     stalls, doubt = floor.noise.stalls, floor.noise.doubt(ulp)
     in_rounding = floor.lost & ~floor.contradicted
     ended_by_search = jnp.where(in_rounding, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
     status = jnp.where(failed & last_resort, ended_by_search, Status.RUNNING)
     # Rounding may move the steps between a good point and its poorer neighbours: end at a good one.
-    settled = (stalls >= STALLS_MAX) & (gnorm <= 2 * g_lowest) | (stalls >= 2 * STALLS_MAX)
+    settled = (stalls >= patience) & (gnorm <= 2 * g_lowest) | (stalls >= 2 * patience)
     hidden = expected <= _CERTAIN * doubt
     # If the gradient predicts a large decrease, rounding may have spoilt what the method has learnt. Restart it once.
     ended = settled | (failed & last_resort)
