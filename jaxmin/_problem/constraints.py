@@ -100,7 +100,7 @@ class LinearConstraint:
 
 
 def _as_node(function: Any) -> Any:
-    """A function as a pytree, of which it is no leaf."""
+    """A function as a pytree whose leaves are arrays."""
     if not callable(function) or not jax.tree_util.all_leaves([function]):
         return function
     return jax.tree_util.Partial(function)

@@ -36,7 +36,7 @@ class Trace(NamedTuple):
     # of the outputs along p.
     second: Signature | None = None
     second_constants: Sequence[jax.Array] = ()  # the arrays that it closes over
-    shapes: tuple[Shape, ...] = ()  # of what the constraints return
+    shapes: tuple[Shape, ...] = ()  # of the outputs of the constraints
     lagrangian: Signature | None = None  # constants, x leaves, v, other arrays -> the Hessian of f + v.c
     lagrangian_constants: Sequence[jax.Array] = ()
     flaw: str | None = None  # what is certainly wrong with fun, in words

@@ -1,4 +1,4 @@
-r"""Elastic rows: constraints of which each violation has a price, smoothed by logarithms.
+r"""Elastic rows: constraints whose violation has a price, smoothed by logarithms.
 
 A row has two sides, :math:`h = c - l \ge 0` and :math:`h = u - c \ge 0`. An elastic side has slacks :math:`a - b = h`
 with :math:`a, b > 0`. The violation b costs p a unit, and for an equality so does a (w = p, else w = 0):
@@ -138,7 +138,7 @@ def heights(s, c):
 
 
 def gaps(s, x):
-    """[2, n] the distances of x from its bounds; 1 where there is none."""
+    """[2, n] the distances of x from its bounds; 1 without a bound."""
     return jnp.where(s.bounded, signed(x - s.bounds), 1)
 
 

@@ -63,7 +63,7 @@ class InteriorPointState(NamedTuple):
     corrected: Any  # [2, m] the distances for the next correction, without those at the trial
     violation: Any  # [] at the last correction
     straight: Any  # [] the merit function at the trial before the corrections
-    again: Any  # [] bool: the trial is that one again; the watchdog accepts it on trust
+    again: Any  # [] bool: the trial before the corrections again; the watchdog accepts it on trust
     renews: Any  # [] bool: the trial is the iterate, with other multipliers
     # changes with every iterate
     iterate: Iterate
@@ -370,7 +370,10 @@ def _renewed(s, state):
     rises = presses & due & (violation > jnp.maximum(tol, 10 * mu * state.scale))
     limit = 1e9 if jnp.finfo(mu.dtype).bits > 32 else 1e6
     nu = jnp.where(rises, 10 * state.nu, state.nu)
-    return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (state.nu >= limit)
+    # At a minimum of the merit function where f has no part in the balance, the violation itself is stationary.
+    pull = vec.max_abs(jnp.abs(state.J).T @ jnp.sum(jnp.abs(state.y), axis=0))
+    alone = (far <= _KAPPA * mu) & (vec.max_abs(state.iterate.g) <= 1e-5 * pull) & (state.nu >= 1e4)
+    return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (alone | (state.nu >= limit))
 
 
 def _is_stationary(s, state):

@@ -44,6 +44,7 @@ class SlsqpState(NamedTuple):
     nit: Any  # [] int32
     status: Any  # [] int32
     nu: Any  # []: the price of violation
+    blocked: Any  # [] bool: no step lowers the violation of the linear rows much, at ten times the price neither
     cap: Any  # []: the longest step relative to x
     B: Any  # [n, n] the learnt Hessian of the Lagrangian at the iterate; None where it is exact
     # known after x0
@@ -135,7 +136,7 @@ def _start(x, rows, nu):
     rows = Rows(jnp.zeros(m, dtype), jnp.asarray(rows.lower, dtype), jnp.asarray(rows.upper, dtype))
     return SlsqpState(
         trial=x, t=one, tries=count, corrected=no, iterate=Iterate(x, zero, d), rows=rows, J=J, y=y, z=z, d=d,
-        falls=zero, program=Program(jnp.eye(n, dtype=dtype), d, J, y, z), accepted=no, nit=count - 1,
+        falls=zero, program=Program(jnp.eye(n, dtype=dtype), d, J, y, z), accepted=no, blocked=no, nit=count - 1,
         status=jnp.full((), Status.RUNNING, jnp.int32), nu=zero + nu, cap=zero + _CAP, scale=one,
         unit=jnp.ones(m, dtype), B=None,
     )  # fmt: skip
@@ -274,8 +275,11 @@ def _continued(s, state, at, rows, H, accepted, corrects):
     t = jnp.where(shortens, _shorter(state, at, rows), 1)
     fails = shortens & ((t * _elastic.relative(state.d, x) < jnp.finfo(d.dtype).eps) | (state.tries > _BACKTRACKS))
     still = accepted & ~(_elastic.relative(d, x) > 10 * jnp.finfo(d.dtype).eps)
-    stuck = accepted & (new.nu >= highest) & (new.left > 0.9 * before) & (before * state.scale > 100 * _TINY)
-    status = jnp.where(stuck, Status.INFEASIBLE, jnp.where(fails | still, Status.SEARCH_FAILED, Status.RUNNING))
+    blocked = (new.left > 0.9 * before) & (before * state.scale > 100 * _TINY)
+    blocked = jnp.where(accepted, blocked, state.blocked)
+    ended = jnp.where(blocked, Status.INFEASIBLE, Status.SEARCH_FAILED)
+    stuck = accepted & blocked & (new.nu >= highest)
+    status = jnp.where(stuck | fails | still, ended, Status.RUNNING)
     return state._replace(
         trial=x + jnp.where(corrects, d, t * state.d),
         t=t,
@@ -284,6 +288,7 @@ def _continued(s, state, at, rows, H, accepted, corrects):
         falls=falls,
         program=program,
         nu=nu,
+        blocked=blocked,
         status=status.astype(jnp.int32),
     )
 
