@@ -29,6 +29,7 @@ from jaxmin.methods.lbfgs import lbfgs
 from jaxmin.methods.nelder_mead import nelder_mead
 from jaxmin.methods.newton_cg import newton_cg
 from jaxmin.methods.powell import powell
+from jaxmin.methods.slsqp import slsqp
 from jaxmin.methods.trust_exact import trust_exact
 from jaxmin.methods.trust_krylov import trust_krylov
 from jaxmin.methods.trust_ncg import trust_ncg
@@ -40,7 +41,7 @@ __all__ = [  # noqa: RUF022  # by what they are
     "as_optax", "check_derivatives", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
     "value_and_grad_from_state",
     "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead", "newton_cg", "powell",
-    "trust_exact", "trust_krylov", "trust_ncg",
+    "slsqp", "trust_exact", "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "sets", "transforms",
 ]  # fmt: skip

@@ -425,14 +425,13 @@ def test_options_go_before_tol():
 # ---- not offered yet: refused by name
 
 REFUSED = {
-    "constraints": {"constraints": {"type": "eq", "fun": lambda x: x[0]}},
     "return_all": {"options": {"return_all": True}},
     "eps": {"options": {"eps": 1e-8}},
     "finite_diff_rel_step": {"options": {"finite_diff_rel_step": 1e-8}},
     "workers": {"options": {"workers": 2}},
     "norm": {"options": {"norm": 2}},
     "2-point": {"jac": "2-point"},
-    "SLSQP": {"method": "SLSQP"},
+    "COBYQA": {"method": "COBYQA"},
     "hess_inv0": {"method": "BFGS", "options": {"hess_inv0": np.eye(2)}},
 }
 

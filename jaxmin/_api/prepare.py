@@ -131,7 +131,7 @@ def _check_wants(method: Method | Foreign, problem: Problem) -> None:
     if missing:
         raise ValueError(
             f"method: it wants {_quoted(missing)}, and this problem offers {_quoted(problem.offers)}: fun returns one "
-            "number, and there are no residuals and no constraints"
+            "number, and there are no residuals"
         )
 
 
