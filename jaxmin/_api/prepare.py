@@ -77,9 +77,9 @@ def prepare(
     unrolled = steps_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
-    lagrangian = "lagrangian_hessian" in chosen.wants
-    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, lagrangian)
-    if chosen.wants & SECOND_ORDER:
+    of_rows = chosen.wants & CONSTRAINTS
+    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, of_rows)
+    if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)

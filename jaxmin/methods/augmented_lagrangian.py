@@ -1,0 +1,254 @@
+r"""The augmented Lagrangian of Powell, Hestenes and Rockafellar, around a method for bounds alone [BM].
+
+For rows :math:`l \le c(x) \le u`, multipliers v and a penalty :math:`\rho`,
+
+.. math:: L_\rho(x, v) = f(x) + \frac{\rho}{2} \sum_i \mathrm{dist}(c_i(x) + v_i / \rho, [l_i, u_i])^2 - \frac{|v|^2}{2 \rho}
+
+[BM, (4.3)], for equal limits and for limits on both sides alike. Its gradient is :math:`g + J^T \bar v`, where
+:math:`\bar v = v + \rho s` are the next multipliers, and :math:`s = c - P(c + v / \rho)`, with the projection P on the
+limits, measures violation and complementarity at once [BM, (4.9)].
+
+References:
+  [BM] E. G. Birgin and J. M. Martínez, Practical Augmented Lagrangian Methods for Constrained Optimization, 2014.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmin._cache.builder import builder
+from jaxmin._cache.registry import find
+from jaxmin._core import vector as vec
+from jaxmin._core.box import Unbounded
+from jaxmin._core.kkt import Kkt, Rows
+from jaxmin._core.protocol import Defaults, Iterate, Method
+from jaxmin._core.status import Status
+from jaxmin.methods import _elastic
+
+# The penalty grows by gamma unless s falls to tau times the last one [BM, Algorithm 4.1]; it is at most so large.
+_GAMMA, _TAU, _RHO_MAX = 10.0, 0.5, 1e8
+# The safeguard of the multipliers.
+_V_MAX = 1e16
+# The first tolerance of the inner solves, relative to max(|g|, 1), and how it falls.
+_OMEGA, _FALL = 0.1, 0.1
+# So many inner solves in a row may end without their tolerance.
+_FAILURES = 3
+# f is scaled so that no derivative at x0 is larger.
+_STEEP = 100.0
+# The violation is stationary if J^T v is so small beside v.
+_STATIONARY = 1e-3
+# What a method inside may want.
+_OFFERED = frozenset({"grad", "hv", "box", "xtol", "ended"})
+
+
+class Shifted(NamedTuple):
+    """The rows, seen by the augmented Lagrangian."""
+
+    s: Any  # [m] c - P(c + v / rho)
+    v: Any  # [m] v + rho s, the next multipliers
+
+
+def shifted(rows, v, rho):
+    """The ``Shifted`` at a point; its v is differentiated with respect to c."""
+    z = rows.c + v / rho
+    above, below = z > rows.upper, z < rows.lower
+    # Equal limits have no inside, not even where c is at them.
+    outside = above | below | rows.equal
+    h = rows.c - jnp.where(above | rows.equal, rows.upper, jnp.where(below, rows.lower, rows.c))
+    return Shifted(jnp.where(outside, h, -v / rho), jnp.where(outside, v + rho * h, 0))
+
+
+class AugmentedLagrangianState(NamedTuple):
+    # changes with every step
+    trial: Any  # [n]
+    inner: Any  # the state of the method inside
+    renews: Any  # [] bool: v or rho are new; the trial is the iterate, where that method begins
+    # changes with every iterate
+    iterate: Iterate  # with f and g of the objective
+    rows: Rows
+    next_v: Any  # [m] v + rho s
+    slope: Any  # [n] g + J^T (v + rho s)
+    w: Any  # [n] the multipliers of the bounds
+    accepted: Any  # [] bool
+    nit: Any  # [] int32
+    status: Any  # [] int32
+    # changes with every inner solve
+    v: Any  # [m]
+    rho: Any  # []
+    omega: Any  # [] its tolerance
+    distance: Any  # [] the largest s at the end of the last one
+    failures: Any  # [] int32: solves in a row that ended without their tolerance
+    # known after x0
+    scale: Any  # [] of f
+
+    def cotangent(self, rows):
+        """[m] v + rho s at a trial: J is multiplied by it."""
+        return shifted(rows, self.v, self.rho).v
+
+    @property
+    def along(self):
+        """[n] the direction of the next product."""
+        return self.inner.along
+
+    @property
+    def stays(self):
+        """[] bool: the trial is the iterate."""
+        return self.renews | self.inner.stays
+
+    @property
+    def kkt(self):
+        """What the tests read."""
+        return Kkt(self.rows, self.next_v, self.w, self.slope, jnp.ones_like(self.next_v))
+
+
+class Found(NamedTuple):
+    """A trial."""
+
+    at: Iterate
+    rows: Rows
+    shifted: Shifted
+    pull: Any  # [n] J^T (v + rho s)
+    slope: Any  # [n] the gradient of the augmented Lagrangian
+    value: Any  # []
+
+
+def _inside(inner):
+    """The ``Method`` inside, from its name or itself."""
+    method = inner if isinstance(inner, Method) else find("inner", inner, "methods").build()
+    if method.observe is not None or "grad" not in method.wants or not method.wants <= _OFFERED:
+        raise ValueError(
+            f"inner={inner!r}: it must want 'grad', and besides it only {', '.join(sorted(_OFFERED - {'grad'}))}: "
+            "'trust_ncg', 'lbfgs', 'newton_cg'"
+        )
+    return method
+
+
+@builder(aliases=("algencan", "auglag"), spellings={"initial_constr_penalty": "rho"}, converters={"inner": _inside})
+def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = None) -> Method:
+    if rho is not None and not rho > 0:
+        raise ValueError(f"rho={rho!r}: give a number > 0, or None")
+    method: Any = inner
+
+    def init(x, /, *, constraints, box=Unbounded()):
+        return _start(method, box.clip(x), constraints)
+
+    def update(grad, state, params, /, *, value, constraints, constraint_pull, box=Unbounded(), **given):
+        first = state.nit < 0
+        state = _priced(state, value, grad, constraints, rho)
+        # The cotangent at x0 was that of rho = 1.
+        pull = jnp.where(first, state.rho, 1) * constraint_pull
+        found = _found(state, jnp.asarray(value), grad, params, constraints, pull)
+        wanted = {"box": box, "hv": given.get("lagrangian_product")} | given
+        wanted = {name: wanted[name] for name in method.wants & wanted.keys()}
+        _, new = method.update(found.slope, state.inner, params, value=found.value, **wanted)
+        state = _renewed(method, _moved(state, found, new, box), found, box)
+        return vec.sub(state.trial, params), state
+
+    wants = {"grad", "constraints", "constraint_pull"} | (method.wants & {"box", "xtol"})
+    wants |= {"lagrangian_product"} if "hv" in method.wants else set()
+    return Method(init, update, wants=frozenset(wants), defaults=Defaults(limits=_elastic.TOLERANCES))
+
+
+def _start(method, x, rows):
+    """The state before x0."""
+    dtype = vec.scalar_dtype(x)
+    zero, count, no = jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    v, g = jnp.zeros(rows.c.size, dtype), jnp.zeros(x.size, dtype)
+    rows = Rows(v, jnp.asarray(rows.lower, dtype), jnp.asarray(rows.upper, dtype))
+    return AugmentedLagrangianState(
+        trial=x, inner=method.init(x), renews=no, iterate=Iterate(x, zero, g), rows=rows, next_v=v, slope=g, w=g,
+        accepted=no, nit=count - 1, status=jnp.full((), Status.RUNNING, jnp.int32), v=v, rho=zero + 1,
+        omega=zero + _OMEGA, distance=zero + jnp.inf, failures=count, scale=zero + 1,
+    )  # fmt: skip
+
+
+def _priced(state, f, g, rows, rho):
+    """The state with the scale of f and the first penalty, from what is known at x0 [BM, Section 12.3]."""
+    first, dtype = state.nit < 0, state.rho.dtype
+    scale = jnp.clip(_STEEP / jnp.maximum(vec.max_abs(g), 1e-12), 1e-8, 1).astype(dtype)
+    if rho is None:
+        half = jnp.sum(rows.violations**2) / 2
+        price = 10 * jnp.maximum(jnp.abs(f) * scale, 1) / jnp.maximum(half, 1)
+        price = jnp.clip(price, 1e-6, 10).astype(dtype) / scale
+    else:
+        price = jnp.full((), rho, dtype)
+    price = jnp.where(jnp.isfinite(price), price, 1)
+    return state._replace(rho=jnp.where(first, price, state.rho), scale=jnp.where(first, scale, state.scale))
+
+
+def _found(state, f, g, x, rows, pull):
+    """The ``Found`` at a trial."""
+    seen = shifted(rows, state.v, state.rho)
+    # (|v + rho s|^2 - |v|^2) / (2 rho), without its cancellation.
+    penalty = jnp.sum(seen.s * (seen.v + state.v)) / 2
+    at = Iterate(x, f.astype(state.rho.dtype), g)
+    return Found(at, rows, seen, pull, g + pull, (f + penalty).astype(f.dtype))
+
+
+def _moved(state, found, inner, box):
+    """The state after the step of the method inside; its point may be a new iterate."""
+    here = inner.accepted
+    accepted = here & ~state.renews
+    slope = jnp.where(here, found.slope, state.slope)
+    iterate = vec.where(here, found.at, state.iterate)
+    held = box.active(iterate.x, slope)
+    return state._replace(
+        trial=inner.trial,
+        inner=inner,
+        renews=jnp.zeros((), bool),
+        iterate=iterate,
+        rows=state.rows._replace(c=jnp.where(here, found.rows.c, state.rows.c)),
+        next_v=jnp.where(here, found.shifted.v, state.next_v),
+        slope=slope,
+        w=jnp.zeros_like(slope) if held is None else jnp.where(held == 0, 0, -slope),
+        accepted=accepted,
+        nit=state.nit + accepted.astype(jnp.int32),
+    )
+
+
+def _renewed(method, state, found, box):
+    """The state with new multipliers and a new penalty, where the method inside has ended [BM, Algorithm 4.1]."""
+    x, _, g = state.iterate
+    eps = jnp.finfo(state.rho.dtype).eps
+    least = eps**0.6
+    small = vec.max_abs(box.projected(x, state.slope)) <= state.omega * jnp.maximum(vec.max_abs(g), 1)
+    solved = state.inner.accepted & small
+    stops = (state.inner.status != Status.RUNNING) & ~solved
+    ends = solved | stops
+
+    s = shifted(state.rows, state.v, state.rho).s
+    distance = jnp.max(jnp.abs(s), initial=0)
+    poor = solved & (distance > jnp.maximum(_TAU * state.distance, least))
+    most = _RHO_MAX / state.scale
+    exhausted = poor & (state.rho >= most)
+    failures = jnp.where(solved, 0, state.failures + stops.astype(jnp.int32))
+    stuck = exhausted | (failures >= _FAILURES) | (ends & (state.omega < eps))
+    status = jnp.where(stuck, jnp.where(_is_infeasible(state, found, box), Status.INFEASIBLE, Status.SEARCH_FAILED), Status.RUNNING)
+    omega = _FALL * state.omega
+    omega = jnp.where(distance > least, jnp.maximum(omega, least), omega)
+
+    renews = ends & ~stuck
+    begun = method.init(x)
+    if hasattr(begun, "radius"):  # what it has learnt
+        begun = begun._replace(radius=jnp.where(solved, jnp.maximum(state.inner.radius, 0), begun.radius))
+    return state._replace(
+        trial=jnp.where(renews, x, state.trial),
+        inner=vec.where(renews, begun, state.inner),
+        renews=renews,
+        v=jnp.where(renews, jnp.clip(state.next_v, -_V_MAX, _V_MAX), state.v),
+        rho=jnp.where(renews & poor, jnp.minimum(_GAMMA * state.rho, most), state.rho),
+        omega=jnp.where(solved, omega, state.omega),
+        distance=jnp.where(ends, distance, state.distance),
+        failures=failures,
+        status=status.astype(jnp.int32),
+    )
+
+
+def _is_infeasible(state, found, box):
+    """Whether the violation is large, and no step can lower it to first order."""
+    eps = jnp.finfo(state.rho.dtype).eps
+    pull = vec.max_abs(box.projected(state.iterate.x, state.slope - state.iterate.g))
+    violation = jnp.max(state.rows.violations, initial=0)
+    large = jnp.max(jnp.abs(state.next_v), initial=0)
+    return (violation > eps**0.25) & (pull <= _STATIONARY * large) & (state.rho * state.scale >= 1e4)
