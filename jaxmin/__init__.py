@@ -40,8 +40,8 @@ __all__ = [  # noqa: RUF022  # by what they are
     "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
     "as_optax", "check_derivatives", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
     "value_and_grad_from_state",
-    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead", "newton_cg", "powell",
-    "trust_exact", "trust_krylov", "trust_ncg",
+    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead",
+    "newton_cg", "powell", "trust_exact", "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "transforms",
 ]  # fmt: skip

@@ -156,7 +156,10 @@ def _linearised(evaluation: Evaluation, names: list[str], state: Any, x: Vector)
         found = _with_pull(evaluation, names, state, x)
         return (found.grad, found.extras), found
 
-    if linear in (["hv"], ["lagrangian_product"]):  # one direction: forward mode saves the memory of a stored linear map
+    if linear in (
+        ["hv"],
+        ["lagrangian_product"],
+    ):  # one direction: forward mode saves the memory of a stored linear map
         _, along, found = jax.jvp(smooth, (x,), (state.along,), has_aux=True)
         return found, lambda v: along
     _, push, found = jax.linearize(smooth, x, has_aux=True)

@@ -160,10 +160,10 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
         aux_box.append(aux_static)
         at_x = lambda leaves: x_static.combine(leaves, fixed)
         shapes_box.append(tuple(shape_of(part, at_x, leaves) for part in parts))
-        of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if wanted else ((), ())
+        of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if wanted else ([], ())
         linear, tree = jax.tree.flatten(linear)
         pull_box.append(tree)
-        return value, grad, (*of_rows, *linear), [jnp.asarray(leaf) for leaf in aux]
+        return value, grad, [*of_rows, *linear], [jnp.asarray(leaf) for leaf in aux]
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)

@@ -2,7 +2,8 @@ r"""The augmented Lagrangian of Powell, Hestenes and Rockafellar, around a metho
 
 For rows :math:`l \le c(x) \le u`, multipliers v and a penalty :math:`\rho`,
 
-.. math:: L_\rho(x, v) = f(x) + \frac{\rho}{2} \sum_i \mathrm{dist}(c_i(x) + v_i / \rho, [l_i, u_i])^2 - \frac{|v|^2}{2 \rho}
+.. math:: L_\rho(x, v) = f(x) + \frac{\rho}{2} \sum_i \mathrm{dist}(c_i(x) + v_i / \rho, [l_i, u_i])^2
+    - \frac{|v|^2}{2 \rho}
 
 [BM, (4.3)], for equal limits and for limits on both sides alike. Its gradient is :math:`g + J^T \bar v`, where
 :math:`\bar v = v + \rho s` are the next multipliers, and :math:`s = c - P(c + v / \rho)`, with the projection P on the
@@ -12,7 +13,6 @@ References:
   [BM] E. G. Birgin and J. M. Martínez, Practical Augmented Lagrangian Methods for Constrained Optimization, 2014.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -126,6 +126,45 @@ def _inside(inner):
 
 @builder(aliases=("algencan", "auglag"), spellings={"initial_constr_penalty": "rho"}, converters={"inner": _inside})
 def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = None) -> Method:
+    r"""The augmented Lagrangian method, for constraints on thousands of variables: neither J nor a Hessian is formed.
+
+    A method for bounds alone minimises :math:`L_\rho(x, v) = f(x) + \frac{\rho}{2} \sum_i \mathrm{dist}(c_i(x) + v_i /
+    \rho, [l_i, u_i])^2 - |v|^2 / (2 \rho)` over x, to a tolerance that falls from 0.1. Then the multipliers v become
+    those that this function has at x, and :math:`\rho` grows tenfold unless violation and complementarity have halved
+    [1, Algorithm 4.1; 2]. Each step evaluates f, c, g and :math:`J^T \bar v` at one point. With ``trust_ncg`` it is a
+    trial, or a product of the Hessian of :math:`L_\rho` with one vector at the iterate.
+
+    Below some hundred variables ``interior_point`` needs fewer evaluations. Where rows depend on each other, or in very
+    different units, :math:`\rho` grows and the products become many: scale the rows so that their derivatives are
+    near 1. The test ``ctol`` takes each row in its own units.
+
+    Args:
+      inner: the method for bounds: "trust_ncg" (default), "lbfgs", "newton_cg", or a ``Method`` that wants the
+        gradient, and besides it only the products ``hv`` and the settings ``box`` and ``xtol``.
+      rho: the first penalty, in units of fun over squared units of the rows, > 0; None (default): 10 max(\|f\|, 1) over
+        max(\|violation\|^2 / 2, 1) at x0, at most 10; f is there scaled so that no derivative is above 100.
+
+    Returns:
+      A ``Method``. ``res.nfev`` counts its trials. ``res.nhev`` counts the products, and one more for each new v.
+      The solve ends as ``INFEASIBLE`` where :math:`\rho` is large, rows are violated, and :math:`J^T \bar v` vanishes
+      beside :math:`\bar v`; as ``SEARCH_FAILED`` where :math:`\rho` would pass 1e8, or three inner solves in a row
+      end by rounding.
+
+    Raises:
+      ValueError: for an argument out of its range, and an inner method that wants something else.
+      TypeError: for an argument of another type.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> pairs = jaxmin.NonlinearConstraint(lambda x: x[1:] ** 2 + x[:-1] ** 2, ub=1.0)  # 999 rows
+    >>> f = lambda x: jnp.sum((x - 2) ** 2)
+    >>> res = jaxmin.minimize(f, jnp.zeros(1000), constraints=pairs, method="augmented_lagrangian")
+    >>> res.success, res.x[:2].round(3).tolist(), res.v[0].shape
+    (True, [0.707, 0.707], (999,))
+
+    References:
+      [1] E. G. Birgin and J. M. Martínez, Practical Augmented Lagrangian Methods for Constrained Optimization, 2014.
+      [2] R. Andreani, E. G. Birgin, J. M. Martínez and M. L. Schuverdt, SIAM J. Optim. 18 (2008), 1286-1309.
+    """
     if rho is not None and not rho > 0:
         raise ValueError(f"rho={rho!r}: give a number > 0, or None")
     method: Any = inner
@@ -224,7 +263,9 @@ def _renewed(method, state, found, box):
     exhausted = poor & (state.rho >= most)
     failures = jnp.where(solved, 0, state.failures + stops.astype(jnp.int32))
     stuck = exhausted | (failures >= _FAILURES) | (ends & (state.omega < eps))
-    status = jnp.where(stuck, jnp.where(_is_infeasible(state, found, box), Status.INFEASIBLE, Status.SEARCH_FAILED), Status.RUNNING)
+    status = jnp.where(
+        stuck, jnp.where(_is_infeasible(state, found, box), Status.INFEASIBLE, Status.SEARCH_FAILED), Status.RUNNING
+    )
     omega = _FALL * state.omega
     omega = jnp.where(distance > least, jnp.maximum(omega, least), omega)
 
