@@ -81,6 +81,7 @@ class AugmentedLagrangianState(NamedTuple):
     failures: Any  # [] int32: solves in a row that ended without their tolerance
     # known after x0
     scale: Any  # [] of f
+    unit: Any  # [] of the rows
 
     def cotangent(self, rows):
         """[m] v + rho s at a trial: J is multiplied by it."""
@@ -99,7 +100,7 @@ class AugmentedLagrangianState(NamedTuple):
     @property
     def kkt(self):
         """What the tests read."""
-        return Kkt(self.rows, self.next_v, self.w, self.slope, jnp.ones_like(self.next_v))
+        return Kkt(self.rows, self.next_v, self.w, self.slope, jnp.full_like(self.next_v, self.unit))
 
 
 class Found(NamedTuple):
@@ -155,11 +156,11 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
       TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
-    >>> pairs = jaxmin.NonlinearConstraint(lambda x: x[1:] ** 2 + x[:-1] ** 2, ub=1.0)  # 999 rows
+    >>> disks = jaxmin.NonlinearConstraint(lambda x: jnp.sum(x.reshape(-1, 2) ** 2, axis=1), ub=1.0)  # 500 rows
     >>> f = lambda x: jnp.sum((x - 2) ** 2)
-    >>> res = jaxmin.minimize(f, jnp.zeros(1000), constraints=pairs, method="augmented_lagrangian")
+    >>> res = jaxmin.minimize(f, jnp.zeros(1000), constraints=disks, method="augmented_lagrangian")
     >>> res.success, res.x[:2].round(3).tolist(), res.v[0].shape
-    (True, [0.707, 0.707], (999,))
+    (True, [0.707, 0.707], (500,))
 
     References:
       [1] E. G. Birgin and J. M. Martínez, Practical Augmented Lagrangian Methods for Constrained Optimization, 2014.
@@ -174,14 +175,15 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
 
     def update(grad, state, params, /, *, value, constraints, constraint_pull, box=Unbounded(), **given):
         first = state.nit < 0
-        state = _priced(state, value, grad, constraints, rho)
+        at = Iterate(params, jnp.asarray(value), grad)
+        state = vec.where(first, _priced(state, at, constraints, constraint_pull, rho), state)
         # The cotangent at x0 was that of rho = 1.
         pull = jnp.where(first, state.rho, 1) * constraint_pull
-        found = _found(state, jnp.asarray(value), grad, params, constraints, pull)
+        found = _found(state, at, constraints, pull)
         wanted = {"box": box, "hv": given.get("lagrangian_product")} | given
         wanted = {name: wanted[name] for name in method.wants & wanted.keys()}
         _, new = method.update(found.slope, state.inner, params, value=found.value, **wanted)
-        state = _renewed(method, _moved(state, found, new, box), found, box)
+        state = _renewed(method, _moved(state, found, new, box), box)
         return vec.sub(state.trial, params), state
 
     wants = {"grad", "constraints", "constraint_pull"} | (method.wants & {"box", "xtol"})
@@ -199,30 +201,33 @@ def _start(method, x, rows):
         trial=x, inner=method.init(x), renews=no, iterate=Iterate(x, zero, g), rows=rows, next_v=v, slope=g, w=g,
         accepted=no, nit=count - 1, status=jnp.full((), Status.RUNNING, jnp.int32), v=v, rho=zero + 1,
         omega=zero + _OMEGA, distance=zero + jnp.inf, failures=count, scale=zero + 1,
+        unit=zero + 1,
     )  # fmt: skip
 
 
-def _priced(state, f, g, rows, rho):
-    """The state with the scale of f and the first penalty, from what is known at x0 [BM, Section 12.3]."""
-    first, dtype = state.nit < 0, state.rho.dtype
-    scale = jnp.clip(_STEEP / jnp.maximum(vec.max_abs(g), 1e-12), 1e-8, 1).astype(dtype)
-    if rho is None:
-        half = jnp.sum(rows.violations**2) / 2
-        price = 10 * jnp.maximum(jnp.abs(f) * scale, 1) / jnp.maximum(half, 1)
-        price = jnp.clip(price, 1e-6, 10).astype(dtype) / scale
-    else:
-        price = jnp.full((), rho, dtype)
-    price = jnp.where(jnp.isfinite(price), price, 1)
-    return state._replace(rho=jnp.where(first, price, state.rho), scale=jnp.where(first, scale, state.scale))
+def _priced(state, at, rows, pull, rho):
+    """The state with the scale of f, the unit of the rows and the first penalty, from what is known at x0.
+
+    pull is J^T of the violations there. Without a violation, or where it is stationary, the unit is 1.
+    """
+    dtype = state.rho.dtype
+    length, pulled = vec.norm(rows.violations), vec.norm(pull)
+    known = (pulled > 0) & jnp.isfinite(pulled)
+    unit = jnp.where(known, jnp.clip(pulled / jnp.where(known, length, 1), 1e-8, 1), 1)
+    scale = jnp.clip(_STEEP / jnp.maximum(vec.max_abs(at.g), 1e-12), 1e-8, 1)
+    if rho is None:  # [BM, Section 12.3]
+        price = 10 * jnp.maximum(jnp.abs(at.f) * scale, 1) / jnp.maximum((length / unit) ** 2 / 2, 1)
+        rho = jnp.clip(jnp.where(jnp.isfinite(price), price, 1), 1e-6, 10) / (scale * unit**2)
+    return state._replace(rho=jnp.asarray(rho, dtype), scale=scale.astype(dtype), unit=unit.astype(dtype))
 
 
-def _found(state, f, g, x, rows, pull):
+def _found(state, at, rows, pull):
     """The ``Found`` at a trial."""
     seen = shifted(rows, state.v, state.rho)
     # (|v + rho s|^2 - |v|^2) / (2 rho), without its cancellation.
     penalty = jnp.sum(seen.s * (seen.v + state.v)) / 2
-    at = Iterate(x, f.astype(state.rho.dtype), g)
-    return Found(at, rows, seen, pull, g + pull, (f + penalty).astype(f.dtype))
+    value = (at.f + penalty).astype(at.f.dtype)
+    return Found(at._replace(f=at.f.astype(penalty.dtype)), rows, seen, pull, at.g + pull, value)
 
 
 def _moved(state, found, inner, box):
@@ -246,50 +251,72 @@ def _moved(state, found, inner, box):
     )
 
 
-def _renewed(method, state, found, box):
-    """The state with new multipliers and a new penalty, where the method inside has ended [BM, Algorithm 4.1]."""
+class Verdict(NamedTuple):
+    """What becomes of an inner solve."""
+
+    solved: Any  # [] bool: it has met its tolerance
+    ends: Any  # [] bool: it has met it, or cannot go on
+    poor: Any  # [] bool: s is still larger than tau times the last one
+    stuck: Any  # [] bool: so is the method
+    distance: Any  # [] the largest s, in units of the rows
+    failures: Any  # [] int32
+
+
+def _judged(state, box):
+    """The ``Verdict``."""
     x, _, g = state.iterate
-    eps = jnp.finfo(state.rho.dtype).eps
-    least = eps**0.6
     small = vec.max_abs(box.projected(x, state.slope)) <= state.omega * jnp.maximum(vec.max_abs(g), 1)
     solved = state.inner.accepted & small
     stops = (state.inner.status != Status.RUNNING) & ~solved
     ends = solved | stops
-
     s = shifted(state.rows, state.v, state.rho).s
-    distance = jnp.max(jnp.abs(s), initial=0)
-    poor = solved & (distance > jnp.maximum(_TAU * state.distance, least))
-    most = _RHO_MAX / state.scale
-    exhausted = poor & (state.rho >= most)
+    distance = jnp.max(jnp.abs(s), initial=0) / state.unit
+    poor = solved & (distance > jnp.maximum(_TAU * state.distance, _least(state)))
     failures = jnp.where(solved, 0, state.failures + stops.astype(jnp.int32))
-    stuck = exhausted | (failures >= _FAILURES) | (ends & (state.omega < eps))
-    status = jnp.where(
-        stuck, jnp.where(_is_infeasible(state, found, box), Status.INFEASIBLE, Status.SEARCH_FAILED), Status.RUNNING
-    )
-    omega = _FALL * state.omega
-    omega = jnp.where(distance > least, jnp.maximum(omega, least), omega)
+    stuck = (poor & (state.rho >= _rho_max(state))) | (failures >= _FAILURES)
+    # Rounding ends all tolerances.
+    stuck |= ends & (state.omega < jnp.finfo(state.rho.dtype).eps)
+    return Verdict(solved, ends, poor, stuck, distance, failures)
 
-    renews = ends & ~stuck
+
+def _least(state):
+    """A distance that counts as none."""
+    return jnp.finfo(state.rho.dtype).eps ** 0.6
+
+
+def _rho_max(state):
+    return _RHO_MAX / (state.scale * state.unit**2)
+
+
+def _renewed(method, state, box):
+    """The state with new multipliers and a new penalty, where the inner solve has ended [BM, Algorithm 4.1]."""
+    solved, ends, poor, stuck, distance, failures = _judged(state, box)
+    x = state.iterate.x
+    # An inner solution that is much better than v is of no use.
+    floor = jnp.where(distance > _least(state), jnp.maximum(_FALL * distance, _least(state)), 0)
+    omega = jnp.minimum(jnp.maximum(_FALL * state.omega, floor), state.omega)
     begun = method.init(x)
-    if hasattr(begun, "radius"):  # what it has learnt
-        begun = begun._replace(radius=jnp.where(solved, jnp.maximum(state.inner.radius, 0), begun.radius))
+    if hasattr(begun, "radius"):  # where it could trust the model, it still can
+        begun = begun._replace(radius=jnp.where(solved, state.inner.radius, begun.radius))
+    lost = jnp.where(_is_infeasible(state, box), Status.INFEASIBLE, Status.SEARCH_FAILED)
+    renews = ends & ~stuck
     return state._replace(
         trial=jnp.where(renews, x, state.trial),
         inner=vec.where(renews, begun, state.inner),
         renews=renews,
         v=jnp.where(renews, jnp.clip(state.next_v, -_V_MAX, _V_MAX), state.v),
-        rho=jnp.where(renews & poor, jnp.minimum(_GAMMA * state.rho, most), state.rho),
+        rho=jnp.where(renews & poor, jnp.minimum(_GAMMA * state.rho, _rho_max(state)), state.rho),
         omega=jnp.where(solved, omega, state.omega),
         distance=jnp.where(ends, distance, state.distance),
         failures=failures,
-        status=status.astype(jnp.int32),
+        status=jnp.where(stuck, lost, Status.RUNNING).astype(jnp.int32),
     )
 
 
-def _is_infeasible(state, found, box):
+def _is_infeasible(state, box):
     """Whether the violation is large, and no step can lower it to first order."""
     eps = jnp.finfo(state.rho.dtype).eps
     pull = vec.max_abs(box.projected(state.iterate.x, state.slope - state.iterate.g))
-    violation = jnp.max(state.rows.violations, initial=0)
-    large = jnp.max(jnp.abs(state.next_v), initial=0)
-    return (violation > eps**0.25) & (pull <= _STATIONARY * large) & (state.rho * state.scale >= 1e4)
+    violation, largest = (jnp.max(jnp.abs(u), initial=0) for u in (state.rows.violations, state.next_v))
+    dear = state.rho >= 1e-4 * _rho_max(state)
+    return (violation > eps**0.25 * state.unit) & (pull <= _STATIONARY * largest * state.unit) & dear
