@@ -135,8 +135,8 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
     [1, Algorithm 4.1; 2]. Each step evaluates f, c, g and :math:`J^T \bar v` at one point. With ``trust_ncg`` it is a
     trial, or a product of the Hessian of :math:`L_\rho` with one vector at the iterate.
 
-    Below some hundred variables ``interior_point`` needs fewer evaluations. Scale the rows so that their derivatives are
-    near 1: all are measured in one unit, 1, or \|J^T s\| / \|s\| for the violations s at x0 where that is less. A row in
+    Below some hundred variables ``interior_point`` needs fewer evaluations. Scale the rows so that their derivatives
+    are near 1: all are measured in one unit, 1, or \|J^T s\| / \|s\| for the violations s at x0 if that is less. A row in
     much smaller units than the others counts as met too early. Where the multipliers of far rows act together, as those
     of a long chain of differences do, :math:`\rho` grows and the evaluations become thousands.
 
