@@ -20,6 +20,7 @@ from jaxmin.linesearches.fixed import fixed
 from jaxmin.linesearches.hager_zhang import hager_zhang
 from jaxmin.linesearches.wolfe import wolfe
 from jaxmin.methods._descend import descend
+from jaxmin.methods.augmented_lagrangian import augmented_lagrangian
 from jaxmin.methods.bfgs import bfgs
 from jaxmin.methods.cg import cg
 from jaxmin.methods.dogleg import dogleg
@@ -40,8 +41,8 @@ __all__ = [  # noqa: RUF022  # by what they are
     "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
     "as_optax", "check_derivatives", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
     "value_and_grad_from_state",
-    "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead", "newton_cg", "powell",
-    "slsqp", "trust_exact", "trust_krylov", "trust_ncg",
+    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead",
+    "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "sets", "transforms",
 ]  # fmt: skip

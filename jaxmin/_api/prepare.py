@@ -14,7 +14,7 @@ from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Within
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
-from jaxmin._core.protocol import SECOND_ORDER, Method
+from jaxmin._core.protocol import CONSTRAINTS, SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
@@ -87,9 +87,9 @@ def prepare(
     unrolled = steps_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
-    lagrangian = "lagrangian_hessian" in chosen.wants
-    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, lagrangian)
-    if chosen.wants & SECOND_ORDER:
+    of_rows = chosen.wants & CONSTRAINTS
+    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, of_rows)
+    if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)

@@ -12,7 +12,11 @@ SECOND_ORDER = frozenset({"hv", "H"})
 # The fields of every state of a method.
 _OF_STATE = ("trial", "iterate", "nit", "status", "accepted")
 # What a method wants of the constraints.
-CONSTRAINTS = frozenset({"constraints", "constraint_jacobian", "lagrangian_hessian"})
+CONSTRAINTS = frozenset(
+    {"constraints", "constraint_jacobian", "constraint_pull", "lagrangian_hessian", "lagrangian_product"}
+)
+# What needs J^T u, without J.
+PULLS = frozenset({"constraint_pull", "lagrangian_product"})
 
 
 class Iterate(NamedTuple):
@@ -101,6 +105,8 @@ class Method(NamedTuple):
     ``constraints``          ``Rows``: c and its limits, [m] each           every step
     ``constraint_jacobian``  of c, [m, n]                                   every step
     ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  every step
+    ``constraint_pull``      J^T u, u = ``state.cotangent(rows)``, like x   every step
+    ``lagrangian_product``   of grad + J^T u(c), along ``state.along``      steps that stay
     ``box``                  a ``Box``, or ``Unbounded()``                  every step of a solve
     ``set``                  no argument: ``box`` may be a ``Region``
     ``xtol``                 the tolerance of the solve, []                 every step of a solve
@@ -126,6 +132,8 @@ class Method(NamedTuple):
     method has found, or must still find out, that f falls from there. The solve does not end by gtol while it is true.
     A method that wants ``constraints`` has ``init(params, *, constraints, box)``, where c is still 0. Its state has
     ``kkt``, a ``Kkt``: the rows, their limits and the multipliers at the iterate, which the stopping tests read.
+    A method that wants ``constraint_pull`` or ``lagrangian_product`` never has J formed for it. Its state has a method
+    ``cotangent(rows) -> [m]``, a function of c that may be differentiated; the product includes its derivative.
     The state of a method that does not want ``grad`` also has ``spread``, (df, dx), each []: how far apart the values
     and the points are that it compares. The solve then ends by the spread, not by the gradient or by changes.
 
@@ -181,9 +189,10 @@ def check_state(state: Any, wants: frozenset[str]) -> None:
     """Raise unless a method's state has the fields that the loop reads, by what the method wants."""
     missing = [name for name in _OF_STATE if name not in getattr(state, "_fields", ())]
     more = {
-        "stays": wants & {"hv", "H", "jacobian"},
-        "along": wants & {"hv"},
+        "stays": wants & {"hv", "H", "jacobian", "lagrangian_product"},
+        "along": wants & {"hv", "lagrangian_product"},
         "multipliers": wants & {"lagrangian_hessian"},
+        "cotangent": wants & PULLS,
         "kkt": wants & {"constraints"},
         "spread": "grad" not in wants,
     }

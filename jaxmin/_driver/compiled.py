@@ -52,6 +52,7 @@ class Inputs(NamedTuple):
     box: Any  # a ``Box``, ``Unbounded`` or a ``Region``
     rows: Any = None  # the limits of the constraints, ``Rows``
     lagrangian_constants: Any = ()  # of the Hessian of the Lagrangian
+    pull_constants: Any = ()  # of u -> J^T u
 
     def rest(self):
         """The arrays that fun sees beside its constants and x."""
@@ -73,6 +74,8 @@ class SolveKey(NamedTuple):
     by_hand: str | None  # "hess", "hessp"
     second: Signature | None  # of second derivatives, where they are not those of the signature
     lagrangian: Signature | None = None  # of the Hessian of f + v.c
+    of_rows: Any = None  # ``OfRows``
+    pull: Signature | None = None  # of u -> J^T u
 
 
 class ExaminationKey(NamedTuple):
@@ -163,7 +166,9 @@ def examined_rows(problem, method, plan, feed, leaves, f, status):
 def _is_examined(problem, method, leaves):
     """Whether solves of this problem are examined; known while compiling. An effect of fun is not repeated."""
     effects = problem.trace.signature.jaxpr.effects
-    return "grad" in method.wants and not effects and may_be_examined(leaves)
+    # Where there are constraints, the curvature of f alone says nothing.
+    smooth = "grad" in method.wants and problem.rows is None
+    return smooth and not effects and may_be_examined(leaves)
 
 
 def _examine(problem, build, arguments, *settings):
@@ -202,7 +207,7 @@ def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
     trace = problem.trace
     return Inputs(
         trace.constants, trace.second_constants, problem.fixed, problem.arrays, extras, box, problem.rows,
-        trace.lagrangian_constants,
+        trace.lagrangian_constants, trace.pull_constants,
     )  # fmt: skip
 
 
@@ -212,7 +217,7 @@ def _key(problem, method, watcher, traced, history=0, keep_x=False, relative=Fal
     trace = problem.trace
     return SolveKey(
         trace.signature, problem.variables, method, x_static, watcher is not None, history, keep_x, relative, stops,
-        trace.by_hand, trace.second, trace.lagrangian,
+        trace.by_hand, trace.second, trace.lagrangian, trace.of_rows, trace.pull,
     )  # fmt: skip
 
 
@@ -387,6 +392,15 @@ def _examination_of_rows(key, rules, tree, every):
     return of_rows
 
 
+def _split(outputs, counts):
+    """The outputs, so many in each list; the last one has the rest."""
+    lists, start = [], 0
+    for count in counts:
+        lists.append(outputs[start : start + count])
+        start += count
+    return *lists, outputs[start:]
+
+
 def _outputs(key, with_rules):
     """(leaves of x, inputs) -> the outputs of fun's trace: with its rules, where they are given."""
     trace = with_rules or key.signature
@@ -422,9 +436,14 @@ def _parts(key, with_rules=None):
         grad, others = variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
         if inputs.rows is None:
             return Found(value, grad, others)
-        c, J, *aux = others
-        rows = inputs.rows._replace(c=c.astype(x.dtype))
-        return Found(value, grad, aux, {"constraints": rows, "constraint_jacobian": J.astype(x.dtype)})
+        c, J, linear, aux = _split(others, key.of_rows)
+        extras = {"constraints": inputs.rows._replace(c=c[0].astype(x.dtype))}
+        extras |= {"constraint_jacobian": J[0].astype(x.dtype)} if J else {}
+        return Found(value, grad, aux, extras | ({"linear": linear} if key.pull is not None else {}))
+
+    def pull(linear, u, inputs):
+        u = u.astype(signature.outputs[1 + count].dtype)
+        return key.pull(*inputs.pull_constants, *linear, u)[0].astype(inputs.rows.c.dtype)
 
     def lagrangian(x, v, inputs):
         return key.lagrangian(*inputs.lagrangian_constants, *variables.unravel(x), v, *inputs.rest())[0].astype(x.dtype)
@@ -435,7 +454,12 @@ def _parts(key, with_rules=None):
     def evaluation(inputs):
         first = lambda x: evaluate(x, inputs)
         if inputs.rows is not None:
-            return Evaluation(first, lagrangian=lambda x, v: lagrangian(x, v, inputs), rows=inputs.rows)
+            return Evaluation(
+                first,
+                lagrangian=lambda x, v: lagrangian(x, v, inputs),
+                rows=inputs.rows,
+                pull=lambda linear, u: pull(linear, u, inputs),
+            )
         if key.by_hand is None:
             return Evaluation(first)
         if key.by_hand == "hess":
@@ -455,7 +479,7 @@ def _parts(key, with_rules=None):
 
     def begin(x0, inputs):
         first = 1 if "grad" not in wants else 1 + count
-        first += 0 if inputs.rows is None else 2
+        first += sum(key.of_rows)
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
         method, curvature = chosen(), inputs.extras.curvature
         records = key.history, key.keep_x, key.relative

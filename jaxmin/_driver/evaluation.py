@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core.kkt import Rows
-from jaxmin._core.protocol import SECOND_ORDER
+from jaxmin._core.protocol import PULLS, SECOND_ORDER
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 
 
@@ -18,7 +18,7 @@ class Found(NamedTuple):
     value: Scalar  # []
     grad: Any  # like x; None for a method that does not want it
     aux: PyTree = None
-    extras: Any = {}  # noqa: RUF012  # never written  # other results of the same trace: "residual", "constraints"
+    extras: Any = {}  # noqa: RUF012  # never written  # other results of the same trace: "residual", "constraints", ...
 
 
 # v -> the derivatives along v of the gradient, and of the extras
@@ -33,6 +33,7 @@ class Evaluation(NamedTuple):
     hessian: Callable[[Vector], jax.Array] | None = None  # x -> H by hand, [n, n]
     lagrangian: Callable[[Vector, jax.Array], jax.Array] | None = None  # (x, v) -> the Hessian of f + v.c, [n, n]
     rows: Rows | MaybeNone = None  # the limits of the constraints; c is 0
+    pull: Callable[[Any, jax.Array], Vector] | None = None  # (extras["linear"], u) -> J^T u
 
     def __call__(self, x: Vector) -> Found:
         return self.first(x)
@@ -85,6 +86,11 @@ def _lagrangian_hessian(at: At) -> jax.Array:
     return at.evaluation.lagrangian(at.x, at.state.multipliers)
 
 
+def _lagrangian_product(at: At) -> Vector:
+    of_gradient, of_extras = at.push(at.state.along)
+    return jax.tree.map(jnp.add, of_gradient, of_extras["constraint_pull"])
+
+
 # All names that a problem may offer. The loop itself knows none of them.
 PROVIDERS = {
     "grad": Provider(lambda at: at.found.grad),
@@ -95,6 +101,8 @@ PROVIDERS = {
     "constraints": _extra("constraints"),
     "constraint_jacobian": _extra("constraint_jacobian"),
     "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev", every=True),
+    "constraint_pull": _extra("constraint_pull"),
+    "lagrangian_product": Provider(_lagrangian_product, linear=True, counter="nhev"),
 }
 # Names that the loop itself provides, without an evaluation. Who wants "set" may receive one as the box.
 SETTINGS = frozenset({"box", "set", "xtol", "ended"})
@@ -142,17 +150,32 @@ def _linearised(evaluation: Evaluation, names: list[str], state: Any, x: Vector)
     """The ``Found`` at x, and its derivatives along any vector. It linearises only if a name needs it."""
     linear = [name for name in names if PROVIDERS[name].linear]
     if not linear:
-        return evaluation(x), None
+        return _with_pull(evaluation, names, state, x), None
 
     def smooth(x: Vector) -> tuple[Any, Found]:
-        found = evaluation(x)
+        found = _with_pull(evaluation, names, state, x)
         return (found.grad, found.extras), found
 
-    if linear == ["hv"]:  # one direction: forward mode saves the memory of a stored linear map
+    if linear in (
+        ["hv"],
+        ["lagrangian_product"],
+    ):  # one direction: forward mode saves the memory of a stored linear map
         _, along, found = jax.jvp(smooth, (x,), (state.along,), has_aux=True)
         return found, lambda v: along
     _, push, found = jax.linearize(smooth, x, has_aux=True)
     return found, push
+
+
+def _with_pull(evaluation: Evaluation, names: list[str], state: Any, x: Vector) -> Found:
+    """The ``Found`` at x, with J^T u if a name needs it; c is evaluated once."""
+    found = evaluation(x)
+    if not PULLS & set(names):
+        return found
+    assert evaluation.pull is not None
+    # What the linear map holds has no further use: as an output its derivatives would be computed too.
+    extras = {name: extra for name, extra in found.extras.items() if name != "linear"}
+    u = state.cotangent(extras["constraints"])
+    return found._replace(extras=extras | {"constraint_pull": evaluation.pull(found.extras["linear"], u)})
 
 
 def _by_hand(

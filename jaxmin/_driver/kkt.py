@@ -123,6 +123,10 @@ def _slope(found, v):
 
 def _system(evaluate, inputs, solution, found):
     """The ``System`` at a solution."""
+    if "constraint_jacobian" not in found.extras:
+        raise NotImplementedError(
+            "the solution of a method that forms no Jacobian has no derivatives; solve with 'interior_point' from res.x"
+        )
     x, kkt, J = solution.x, solution.kkt, found.extras["constraint_jacobian"]
     c, *limits = found.extras["constraints"]
     bounds = inputs.box if inputs.box.bounded else (jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf))

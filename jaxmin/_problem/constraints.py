@@ -302,6 +302,40 @@ def joined(parts: Sequence[Part], of_leaves: Callable[..., Any], variables: Vari
     return [jnp.concatenate(each) for each in zip(*both)]
 
 
+def with_pulls(
+    parts: Sequence[Part], of_leaves: Callable[..., Any], variables: Variables, leaves: Any
+) -> tuple[jax.Array, list[Any]]:
+    """(c [m], pulls) of all constraints; pulls is a pytree of what :func:`pulled` needs. J is not formed."""
+    both = [_with_pull(part, of_leaves, variables, leaves) for part in parts]
+    return jnp.concatenate([jnp.zeros(0, variables.dtype), *(c for c, _ in both)]), [pull for _, pull in both]
+
+
+def _with_pull(part: Part, of_leaves: Callable[..., Any], variables: Variables, leaves: Any) -> tuple[jax.Array, Any]:
+    of = lambda leaves: values(part, of_leaves, variables, leaves)
+    if part.jac is not None:
+        return of(leaves), jax.tree_util.Partial(_of_matrix, _by_hand(part, of_leaves, variables, leaves))
+    c, pull = jax.vjp(of, leaves)
+    return c, jax.tree_util.Partial(_of_vjp, pull)
+
+
+def _of_matrix(J: jax.Array, variables: Variables, u: jax.Array) -> jax.Array:
+    del variables
+    return u @ J
+
+
+def _of_vjp(pull: Any, variables: Variables, u: jax.Array) -> jax.Array:
+    return _gradient(variables, pull(u)[0])
+
+
+def pulled(pulls: Sequence[Any], shapes: Sequence[Shape], variables: Variables, u: jax.Array) -> jax.Array:
+    """J^T u [n]."""
+    total, start = jnp.zeros(variables.size, variables.dtype), 0
+    for pull, shape in zip(pulls, shapes):
+        total += pull(variables, u[start : start + shape.size])
+        start += shape.size
+    return total
+
+
 def hessian_of(gradient: Callable[..., jax.Array], variables: Variables, leaves: Any) -> jax.Array:
     """The Hessian [n, n] of a function whose gradient [n] at leaves is given."""
     push = lambda v: jax.jvp(gradient, (leaves,), (variables.unravel(v),))[1]

@@ -12,20 +12,41 @@ import numpy as np
 from jaxmin._cache import traces
 from jaxmin._cache.computation import Computation, Signature, signed
 from jaxmin._core.kkt import Rows
-from jaxmin._core.protocol import CONSTRAINTS
+from jaxmin._core.protocol import CONSTRAINTS, PULLS
 from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
 from jaxmin._core.vector import typed_sharding
 from jaxmin._problem import dependence
-from jaxmin._problem.constraints import Constraints, Part, Shape, hessian_of, hessian_of_rows, joined, rows, shape_of
+from jaxmin._problem.constraints import (
+    Constraints,
+    Part,
+    Shape,
+    hessian_of,
+    hessian_of_rows,
+    joined,
+    pulled,
+    rows,
+    shape_of,
+    values,
+    with_pulls,
+)
 from jaxmin._problem.hessian import as_matrix
+
+
+class OfRows(NamedTuple):
+    """The outputs of a trace for the constraints: c, J if it is there, and the arrays of the linear map u -> J^T u."""
+
+    c: int = 0  # 1 if there are constraints
+    J: int = 0
+    linear: int = 0
 
 
 class Trace(NamedTuple):
     """The trace of fun."""
 
-    signature: Signature  # constants, x leaves, other arrays -> value, gradient leaves, aux leaves
+    # constants, x leaves, other arrays -> value, gradient leaves, outputs ``of_rows``, aux leaves
+    signature: Signature
     constants: list[jax.Array]  # the arrays that fun closes over
     with_rules: Computation | None  # the same with derivative rules, where some are left that are not JAX's own
     value_dtype: Any
@@ -40,6 +61,9 @@ class Trace(NamedTuple):
     lagrangian: Signature | None = None  # constants, x leaves, v, other arrays -> the Hessian of f + v.c
     lagrangian_constants: Sequence[jax.Array] = ()
     flaw: str | None = None  # what is certainly wrong with fun, in words
+    of_rows: OfRows = OfRows()
+    pull: Signature | None = None  # constants, the linear map of the signature's outputs, u -> J^T u
+    pull_constants: Sequence[jax.Array] = ()
 
 
 class Problem(NamedTuple):
@@ -64,16 +88,16 @@ class Problem(NamedTuple):
 def build(
     fun: Callable[..., Any], x0: PyTree, args: Any, jac: Callable[..., Any] | bool | None, has_aux: bool,
     gradient: bool = True, hess: Callable[..., Any] | None = None, hessp: Callable[..., Any] | None = None,
-    constraints: Constraints | None = None, lagrangian: bool = False,
+    constraints: Constraints | None = None, wanted: frozenset[str] = frozenset(),
 ) -> Problem:  # fmt: skip
     """Trace fun once at x0, with its gradient if ``gradient`` is true; raise for all that is wrong without values.
 
-    At most one of ``hess`` and ``hessp`` is given. It is traced too. So are the constraints with their derivatives,
-    and where ``lagrangian`` is true the Hessian of f + v . c.
+    At most one of ``hess`` and ``hessp`` is given. It is traced too. So are the constraints, and of their derivatives
+    those that are ``wanted``, some of the names ``CONSTRAINTS``.
     """
     args = args if isinstance(args, tuple) else (args,)
     functions = fun, jac, hess, hessp
-    rest = constraints, has_aux, gradient, lagrangian
+    rest = constraints, has_aux, gradient, wanted
     try:
         return _build(functions, x0, args, *rest, _is_argument)
     except Exception as error:
@@ -94,7 +118,7 @@ def build(
 
 def _build(
     functions: tuple[Any, ...], x0: PyTree, args: tuple[Any, ...], constraints: Constraints | None, has_aux: bool,
-    gradient: bool, lagrangian: bool, is_argument: Callable[[Any], bool],
+    gradient: bool, wanted: frozenset[str], is_argument: Callable[[Any], bool],
 ) -> Problem:  # fmt: skip
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
@@ -105,15 +129,8 @@ def _build(
     parts = (*map(_taken_apart, functions), tuple(map(_part_taken_apart, of_rows)), jax.tree.map(as_argument, args))
     arrays, static = partition(parts, is_argument)
     second = "hess" if hess is not None else "hessp" if hessp is not None else None
-    settings = (
-        gradient,
-        jac is None,
-        jac is True,
-        has_aux,
-        None if lagrangian else second,
-        constraints is not None,
-        lagrangian,
-    )
+    second = None if "lagrangian_hessian" in wanted else second
+    settings = gradient, jac is None, jac is True, has_aux, second, wanted
     trace = traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     variables = Variables(leaves, wide=trace.value_dtype)
     limits = None if constraints is None else rows(constraints, trace.shapes, variables)
@@ -121,8 +138,8 @@ def _build(
 
 
 def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
-    gradient, by_ad, with_grad, has_aux, second, constrained, lagrangian = settings
-    aux_box, shapes_box = [], []
+    gradient, by_ad, with_grad, has_aux, second, wanted = settings
+    aux_box, shapes_box, pull_box = [], [], list[Any]()
 
     def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array], list[jax.Array]]:
         fun, jac, _, _, parts, args = static.combine(arrays)
@@ -145,8 +162,10 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
         aux_box.append(aux_static)
         at_x = lambda leaves: x_static.combine(leaves, fixed)
         shapes_box.append(tuple(shape_of(part, at_x, leaves) for part in parts))
-        of_rows = joined(parts, at_x, Variables(leaves), leaves) if constrained else list[Any]()
-        return value, grad, of_rows, [jnp.asarray(leaf) for leaf in aux]
+        of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if wanted else ([], ())
+        linear, tree = jax.tree.flatten(linear)
+        pull_box.append(tree)
+        return value, grad, [*of_rows, *linear], [jnp.asarray(leaf) for leaf in aux]
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
@@ -154,12 +173,42 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     flaw = dependence.flaw(closed.jaxpr, count, 1 + count if gradient else 1, gradient and by_ad)
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
     # Who looks for a feasible point gives a constant.
-    flaw = None if constrained else flaw
+    flaw = None if wanted else flaw
     trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1], flaw=flaw)
-    if lagrangian:
+    if wanted:
+        trace = _with_pull_traced(trace, wanted, pull_box[-1], inputs[0], shapes[2])
+    if "lagrangian_hessian" in wanted:
         gradient_of = lambda *given: Variables(given[0]).ravel([g.conj() for g in value_and_grad(*given)[1]])
         return _with_lagrangian(trace, gradient_of, static, x_static, inputs)
     return trace if second is None else _with_second(trace, static, x_static, inputs, second)
+
+
+def _of_rows(
+    parts: Sequence[Part], at_x: Callable[..., Any], leaves: Any, wanted: frozenset[str]
+) -> tuple[list[jax.Array], Any]:
+    """([c] or [c, J], the linear map u -> J^T u as a pytree): of the derivatives only what is wanted."""
+    given = parts, at_x, Variables(leaves), leaves
+    none = jnp.zeros(0, given[2].dtype)
+    of_rows = joined(*given) if "constraint_jacobian" in wanted else list[jax.Array]()
+    if wanted & PULLS:
+        c, pulls = with_pulls(*given)
+        return of_rows or [c], pulls
+    return of_rows or [jnp.concatenate([none, *(values(part, *given[1:]) for part in parts)])], ()
+
+
+def _with_pull_traced(
+    trace: Trace, wanted: frozenset[str], tree: Any, leaves: Any, outputs: Sequence[jax.ShapeDtypeStruct]
+) -> Trace:
+    """The trace with u -> J^T u added, a function of the arrays of the linear map, the last ``outputs``, and of u."""
+    J = int("constraint_jacobian" in wanted)
+    linear = outputs[1 + J :]
+    trace = trace._replace(of_rows=OfRows(1, J, len(linear)))
+    if not wanted & PULLS:
+        return trace
+    pull = lambda linear, u: pulled(jax.tree.unflatten(tree, linear), trace.shapes, Variables(leaves), u)
+    inputs = list(linear), outputs[0]
+    closed = signed(jax.make_jaxpr(pull)(*inputs), *jax.tree.leaves(inputs))
+    return trace._replace(pull=closed.signature, pull_constants=closed.constants)
 
 
 def _anywhere(leaf: Any) -> Any:
