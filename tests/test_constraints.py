@@ -358,3 +358,9 @@ def test_without_constraints_the_methods_minimise():
     for method in BOTH:
         res = minimize(lambda x: jnp.sum((x - 1) ** 4 + x**2), jnp.zeros(2), method=method, bounds=[(None, 0.2)] * 2)
         assert res.success and res.constr == [] and res.active_mask.tolist() == [1, 1]
+
+
+def test_tolerances_of_constraints_are_refused_elsewhere():
+    for name in ("ctol", "barrier_tol"):
+        with pytest.raises(ValueError, match=f"options.'{name}'.: it is for methods with constraints"):
+            minimize(disk, [1.0, 1.0], options={name: 1e-3})

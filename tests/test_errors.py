@@ -270,7 +270,10 @@ def test_option_of_another_method():
 
 
 def test_option_of_the_method_beside_a_built_method():
-    words = ("options: unknown 'maxcor'; this method is already built", "to its builder. The choices are diff, disp")
+    words = (
+        "options: unknown 'maxcor'; this method is already built",
+        "to its builder. The choices are barrier_tol, ctol, diff",
+    )
     refused(ValueError, words, method=jaxmin.lbfgs(), options={"maxcor": 5})
 
 

@@ -201,6 +201,11 @@ def choose(
 ) -> tuple[Method | Foreign, Limits]:
     """The method to run and the limits of the solve."""
     chosen = _choose_method(method, linesearch, options.others, bounded)
+    for name in ("ctol", "barrier_tol"):
+        if name in options.limits and "constraints" not in chosen.wants:
+            raise ValueError(
+                f"options[{name!r}]: it is for methods with constraints; this method has gtol, ftol and xtol"
+            )
     defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
     if "gtol_relative" in options.limits and "grad" not in chosen.wants:
         raise ValueError("options['gtol_relative']: this method uses no gradient; give xtol and ftol")
