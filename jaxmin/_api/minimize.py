@@ -50,8 +50,9 @@ def minimize(
       args: further arguments of fun, a tuple; () by default. Anything else is one argument. Pytrees, integers and
         leaves that are not arrays are allowed.
       method: with constraints "interior_point", which is then the default, or "augmented_lagrangian". Without them
-        "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and
-        "powell", without gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without
+        "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and "trust_krylov", with
+        Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and "powell", without
+        gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without
         bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs". None follows SciPy's
         rule: "bfgs", or "lbfgs" with bounds. Or a built method:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:

@@ -136,13 +136,13 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
     trial, or a product of the Hessian of :math:`L_\rho` with one vector at the iterate.
 
     Below some hundred variables ``interior_point`` needs fewer evaluations. Scale the rows so that their derivatives
-    are near 1: all are measured in one unit, 1, or \|J^T s\| / \|s\| for the violations s at x0 if that is less. A row in
-    much smaller units than the others counts as met too early. Where the multipliers of far rows act together, as those
-    of a long chain of differences do, :math:`\rho` grows and the evaluations become thousands.
+    are near 1: all are measured in one unit, 1, or \|J^T s\| / \|s\| for the violations s at x0 if that is less. A row
+    in much smaller units than the others counts as met too early. Where the multipliers of far rows act together, as
+    those of a long chain of differences do, :math:`\rho` grows and the evaluations become thousands.
 
     Args:
-      inner: the method for bounds: "trust_ncg" (default), "lbfgs", "newton_cg", or a ``Method`` that wants the
-        gradient, and besides it only the products ``hv`` and the settings ``box`` and ``xtol``.
+      inner: the method for bounds: "trust_ncg" (default), "newton_cg", which is better where many inequalities become
+        active, "lbfgs", or a ``Method`` that wants the gradient, and besides it only ``hv``, ``box`` and ``xtol``.
       rho: the first penalty, in units of fun over squared units of the rows, > 0; None (default): 10 max(\|f\|, 1) over
         max(\|s\|^2 / 2, 1) at x0, at most 10, with f scaled so that no derivative is above 100 and s in that unit.
 
