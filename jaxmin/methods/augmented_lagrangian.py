@@ -141,8 +141,8 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
     those of a long chain of differences do, :math:`\rho` grows and the evaluations become thousands.
 
     Args:
-      inner: the method for bounds: "trust_ncg" (default), "lbfgs", "newton_cg", or a ``Method`` that wants the
-        gradient, and besides it only the products ``hv`` and the settings ``box`` and ``xtol``.
+      inner: the method for bounds: "trust_ncg" (default), "newton_cg", which is better where many inequalities become
+        active, "lbfgs", or a ``Method`` that wants the gradient, and besides it only ``hv``, ``box`` and ``xtol``.
       rho: the first penalty, in units of fun over squared units of the rows, > 0; None (default): 10 max(\|f\|, 1) over
         max(\|s\|^2 / 2, 1) at x0, at most 10, with f scaled so that no derivative is above 100 and s in that unit.
 
