@@ -44,6 +44,10 @@ def asks_for(name):
     return entries("methods")[name].build().wants
 
 
+# The methods that take no constraints. The others have promises of their own: tests/test_constraints.py and beside it.
+UNCONSTRAINED = [name for name in entries("methods") if "constraints" not in asks_for(name)]
+
+
 # ---- results
 
 

@@ -10,18 +10,17 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
-from helpers import asks_for, compilations
+from helpers import UNCONSTRAINED, asks_for, compilations
 from problems import like, recorded, rosenbrock, wood
 
 import jaxmin
 from jaxmin import Bounds, Status, minimize
-from jaxmin._cache.registry import entries
 
 INF = np.inf
 GTOL = 1e-5
 
 # The native methods that take a box, and those of them that follow a gradient.
-METHODS = [name for name in entries("methods") if "box" in asks_for(name)]
+METHODS = [name for name in UNCONSTRAINED if "box" in asks_for(name)]
 DESCENTS = [name for name in METHODS if "grad" in asks_for(name)]
 each_method = pytest.mark.parametrize("method", METHODS)
 each_descent = pytest.mark.parametrize("method", DESCENTS)

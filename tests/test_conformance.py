@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import DTYPES, asks_for, identical
+from helpers import DTYPES, UNCONSTRAINED, asks_for, identical
 from problems import PAIRS, like, recorded
 
 import jaxmin
@@ -22,7 +22,7 @@ HESSIAN = _Q @ np.diag([0.5, 0.8, 1.0, 1.5]) @ _Q.T
 TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 FAR = (90, 0, 0, 0)  # no method is at the target within four evaluations
 
-METHODS = list(entries("methods"))
+METHODS = UNCONSTRAINED
 each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
 each_method = pytest.mark.parametrize("method", METHODS)
 # By default each method with its own search in float32, and lbfgs with every one; the rest with `pytest -m slow`.

@@ -23,13 +23,6 @@ N, M = 4, 3
 INF = np.inf
 
 
-@pytest.fixture(autouse=True)
-def promotion():
-    """The methods for constraints rely on the promotion of ranks."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
-
-
 class Problem(NamedTuple):
     """min f(x, p) for lower <= x <= upper and lb <= c(x, p) <= ub, near p = (1, 0)."""
 

@@ -50,6 +50,17 @@ def test_hock_schittkowski(method, name):
     assert res.optimality <= 1e-6 * max(1, np.max(np.abs(res.jac)))
 
 
+@each_method
+def test_limits_are_respected_and_the_best_so_far_comes_back(method):
+    for maxfun in (1, 2, 4):
+        res = solve("HS71", method, options={"maxfun": maxfun})
+        assert (res.status, res.nfev, res.success) == (Status.MAXFUN, maxfun, False)
+        assert "maxfun evaluations were made" in res.message and "violation" in res.message
+    for maxiter in (0, 2):
+        res = solve("HS71", method, options={"maxiter": maxiter})
+        assert (res.status, res.nit) == (Status.MAXITER, maxiter)
+
+
 # ---- the call
 
 

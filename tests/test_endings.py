@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import asks_for, each_dtype
+from helpers import UNCONSTRAINED, asks_for, each_dtype
 from problems import rosenbrock
 
 import jaxmin
 from jaxmin import Status, minimize
 from jaxmin._cache.registry import entries
 
-GRADIENT = [name for name in entries("methods") if "grad" in asks_for(name)]
+GRADIENT = [name for name in UNCONSTRAINED if "grad" in asks_for(name)]
 SECOND = [name for name in GRADIENT if {"hv", "H"} & asks_for(name)]
 FIRST = [name for name in GRADIENT if name not in SECOND]
 # A method of each kind; the others, which share their code, with `pytest -m slow`.

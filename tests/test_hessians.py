@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import asks_for, each_dtype
+from helpers import UNCONSTRAINED, asks_for, each_dtype
 from problems import recorded, rosenbrock
 
 import jaxmin
@@ -358,7 +358,7 @@ def test_a_hessian_built_unlike_x0_is_refused_by_name():
         minimize(fun, x0, method="trust_exact", hessp=lambda x, p: 2 * p["a"])
 
 
-@pytest.mark.parametrize("method", [name for name in entries("methods") if name not in METHODS])
+@pytest.mark.parametrize("method", [name for name in UNCONSTRAINED if name not in METHODS])
 @pytest.mark.parametrize("given", ["hess", "hessp"])
 def test_a_method_that_uses_none_warns_as_scipys_and_goes_on(method, given):
     options = {"maxiter": 3}

@@ -305,7 +305,7 @@ def joined(parts: Sequence[Part], of_leaves: Callable[..., Any], variables: Vari
 def with_pulls(
     parts: Sequence[Part], of_leaves: Callable[..., Any], variables: Variables, leaves: Any
 ) -> tuple[jax.Array, list[Any]]:
-    """(c [m], pulls) of all constraints; pulls is a pytree of what :func:`pulled` needs. J is not formed."""
+    """(c [m], pulls) of all constraints; pulls is a pytree for :func:`pulled`. J is not formed."""
     both = [_with_pull(part, of_leaves, variables, leaves) for part in parts]
     return jnp.concatenate([jnp.zeros(0, variables.dtype), *(c for c, _ in both)]), [pull for _, pull in both]
 
