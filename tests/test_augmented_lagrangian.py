@@ -109,7 +109,9 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "HS43" else pytest.mark.slow) for name in SMALL]
+)
 def test_small_problems(name):
     f, c, limits, x0, x = SMALL[name]
     res = jaxmin.minimize(f, jnp.array(x0), method=METHOD, constraints=NonlinearConstraint(c, *limits))

@@ -189,7 +189,9 @@ def compared(number, *given):
     return solution, jacobians, by_differences, jnp.all(successes)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if i % 3 else ()) for i, name in enumerate(PROBLEMS)]
+)
 def test_derivatives_agree_with_differences(name):
     """By the parameters, the bounds and the limits of the rows; of x, the value, the rows and all multipliers."""
     number = list(PROBLEMS).index(name)
@@ -387,7 +389,7 @@ def test_second_derivatives():
     assert_close(ours, expected, atol=1e-6)
 
 
-METHODS = [name for name in entries("methods") if "constraints" in asks_for(name)]
+METHODS = [name for name in entries("methods") if "constraint_jacobian" in asks_for(name)]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -16,8 +16,8 @@ from jaxmin._cache.builder import Builder
 # The names of SciPy and others for the constants that searches share.
 _SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
 
-# SciPy's methods that jaxmin does not have yet.
-_NOT_YET = ("cobyla", "cobyqa")
+# SciPy's methods that jaxmin does not have: they do without derivatives.
+_NOT_OFFERED = ("cobyla", "cobyqa")
 
 
 class Entry(NamedTuple):
@@ -82,6 +82,9 @@ def find(argument: str, name: Any, *packages: str) -> Entry:
     choices = ", ".join(repr(choice) for package in packages for choice in entries(package))
     if callable(name):
         raise TypeError(f"{argument}={name!r}: a function; call it to build one, or give one of {choices}")
-    if argument == "method" and isinstance(name, str) and _plain(name) in _NOT_YET:
-        raise NotImplementedError(f"method={name!r}: not offered yet; the choices are {choices}")
+    if argument == "method" and isinstance(name, str) and _plain(name) in _NOT_OFFERED:
+        raise NotImplementedError(
+            f"method={name!r}: not offered, since derivatives are automatic; use 'interior_point' or 'slsqp'. The "
+            f"choices are {choices}"
+        )
     raise ValueError(f"{argument}={name!r}: unknown; the choices are {choices}")
