@@ -386,73 +386,102 @@ def _is_stationary(s, state):
     return (violation > jnp.finfo(r.dtype).eps ** 0.25) & presses & small & (state.nu >= 1e4)
 
 
-def _continued(s, state, o, found, H, first, is_new):
-    """The state with the next trial: along a new path, on the old one, or as a correction."""
-    improves = is_new & ~first
-    kept = state.mu, state.nu, state.since, jnp.zeros((), bool)
-    mu, nu, since, infeasible = lax.cond(improves, lambda: _renewed(s, state), lambda: kept)
-    state = state._replace(mu=mu, nu=nu, since=since)
-    x, g = state.iterate.x, state.iterate.g
+class Centre(NamedTuple):
+    """What the merit function says at the iterate."""
+
+    w: Any  # its ``Weights``
+    primal: Any  # [2, m] its multipliers of the rows
+    away: Any  # [2, n] those of the bounds
+    h: Any  # [2, m] the distances of the rows
+    y: Any  # [2, m] the multipliers to go on with
+    z: Any  # [2, n]
+    B: Any  # their ``Barriers``
+
+
+def _centred(s, state, o, first):
+    """The ``Centre`` at the iterate.
+
+    At x0, and where a search has failed, the multipliers to go on with are those of the merit function. At x0 those of
+    equalities are 0, and Newton's equations become those of least-squares multipliers [WB, Section 3.6].
+    """
+    x = state.iterate.x
     w, gap, h = _prices(s, state), _elastic.gaps(s, x), _elastic.heights(s, state.rows.c)
     a, b = _elastic.slacks(s, w, h)
-    # The multipliers of the merit function: those at x0, and where a search has failed.
-    primal = jnp.where(s.on, w.p - mu / b, 0)
-    away = jnp.where(s.bounded, mu / gap, 0)
+    primal = jnp.where(s.on, w.p - w.mu / b, 0)
+    away = jnp.where(s.bounded, w.mu / gap, 0)
     margin = 1e-6 * w.p
     inner = jnp.clip(primal, margin * 1e-6 - w.w, w.p - margin)
     begin = jnp.where(s.equal, 0, jnp.minimum(inner, w.p / 2))
     y = jnp.where(s.on, jnp.where(first, begin, jnp.where(o.fails, inner, state.y)), 0)
     z = jnp.where(first | o.fails, away, state.z)
     B = _elastic.barriers(s, w, a, b, y, gap, z)
-    # At x0 Newton's equations give the least-squares multipliers of the equalities [WB, Section 3.6].
     B = B._replace(
         per_row=jnp.where(first, jnp.where(s.equal, 1e8, 0), B.per_row),
         per_variable=jnp.where(first, 0, B.per_variable),
     )
-    H = jnp.where(first, jnp.eye(x.size, dtype=H.dtype), H)
-    L, shift = lax.cond(
-        is_new,
-        lambda: _elastic.factor(_elastic.condensed(s, B, H, state.J), H, state.shift)[:2],
-        lambda: (state.L, state.shift),
-    )
-    used = jnp.where(
-        first, mu / B.za - mu / B.zb, jnp.where(o.corrects, state.corrected + _elastic.heights(s, found.point.c), h)
-    )
-    step = _elastic.newton(s, w, B, L, g, state.J, Change(x, y, z), used)
-    shorter = jnp.where(o.corrects, 1, jnp.minimum(state.cap / jnp.maximum(_elastic.relative(step.x, x), 1e-30), 1))
-    step = vec.scale(shorter, step)
-    tau = jnp.maximum(_TAU, 1 - mu * state.scale)
-    longest = _elastic.fraction(gap, jnp.where(s.bounded, _elastic.signed(step.x), 0), tau)
-    # y stays between -w and p.
-    dual = _elastic.fraction(jnp.where(step.y < 0, B.za, B.zb), -jnp.abs(step.y), tau)
-    dual = jnp.minimum(dual, _elastic.fraction(jnp.where(s.bounded, z, 1), step.z, tau))
-    slope = vec.dot(g - state.J.T @ _elastic.net(primal) - _elastic.net(away), step.x)
-    phi = _elastic.merit(s, w, x, state.iterate.f, state.rows.c)
-    path = vec.where(improves, Path(step, longest, dual, phi, slope, mu, nu), state.path)
-    t = jnp.where(improves, longest, state.t)
-    straight = jnp.where(o.corrects, longest * step.x, t * path.step.x)
-    renews = first | o.fails
-    trial = jnp.where(renews, x, x + straight)
+    h = jnp.where(first, w.mu / B.za - w.mu / B.zb, h)
+    return Centre(w, primal, away, h, y, z, B)
 
-    fine = jnp.all(jnp.isfinite(step.y)) & (jnp.max(jnp.abs(step.y) / state.unit, initial=0) < 1e3)
-    y = jnp.where(first & fine & s.equal, step.y, y)
-    nu = jnp.where(first, jnp.maximum(nu, 2 * jnp.max(jnp.abs(y) / state.unit, initial=0)), nu)
-    broken = improves & ~jnp.isfinite(slope)
+
+def _path(s, state, at, step):
+    """The ``Path`` along a step from the iterate, and its fractions to the boundary."""
+    x, g = state.iterate.x, state.iterate.g
+    tau = jnp.maximum(_TAU, 1 - state.mu * state.scale)
+    longest = _elastic.fraction(_elastic.gaps(s, x), jnp.where(s.bounded, _elastic.signed(step.x), 0), tau)
+    # y stays between -w and p.
+    dual = _elastic.fraction(jnp.where(step.y < 0, at.B.za, at.B.zb), -jnp.abs(step.y), tau)
+    dual = jnp.minimum(dual, _elastic.fraction(jnp.where(s.bounded, at.z, 1), step.z, tau))
+    slope = vec.dot(g - state.J.T @ _elastic.net(at.primal) - _elastic.net(at.away), step.x)
+    phi = _elastic.merit(s, at.w, x, state.iterate.f, state.rows.c)
+    return Path(step, longest, dual, phi, slope, state.mu, state.nu)
+
+
+def _ending(s, state, infeasible, broken):
+    """The status: whether the method can go on."""
     stuck = broken | (state.failures > _FAILURES)
     infeasible |= stuck & _is_stationary(s, state)
     status = jnp.where(stuck, Status.SEARCH_FAILED, Status.RUNNING)
-    status = jnp.where(infeasible, Status.INFEASIBLE, status)
+    return jnp.where(infeasible, Status.INFEASIBLE, status).astype(jnp.int32)
+
+
+def _continued(s, state, o, found, H, first, is_new):
+    """The state with the next trial: along a new path, on the old one, or as a correction."""
+    improves, x = is_new & ~first, state.iterate.x
+    kept = state.mu, state.nu, state.since, jnp.zeros((), bool)
+    mu, nu, since, infeasible = lax.cond(improves, lambda: _renewed(s, state), lambda: kept)
+    state = state._replace(mu=mu, nu=nu, since=since)
+    at = _centred(s, state, o, first)
+    H = jnp.where(first, jnp.eye(x.size, dtype=H.dtype), H)
+    L, shift = lax.cond(
+        is_new,
+        lambda: _elastic.factor(_elastic.condensed(s, at.B, H, state.J), H, state.shift)[:2],
+        lambda: (state.L, state.shift),
+    )
+    bent = state.corrected + _elastic.heights(s, found.point.c)
+    used = jnp.where(o.corrects, bent, at.h)
+    step = _elastic.newton(s, at.w, at.B, L, state.iterate.g, state.J, Change(x, at.y, at.z), used)
+    within = jnp.minimum(state.cap / jnp.maximum(_elastic.relative(step.x, x), 1e-30), 1)
+    step = vec.scale(jnp.where(o.corrects, 1, within), step)
+    new = _path(s, state, at, step)
+    status = _ending(s, state, infeasible, improves & ~jnp.isfinite(new.slope))
+    path = vec.where(improves, new, state.path)
+    t = jnp.where(improves, new.longest, state.t)
+    renews = first | o.fails
+    trial = x + jnp.where(o.corrects, new.longest * step.x, t * path.step.x)
+
+    fine = jnp.all(jnp.isfinite(step.y)) & (jnp.max(jnp.abs(step.y) / state.unit, initial=0) < 1e3)
+    y = jnp.where(first & fine & s.equal, step.y, at.y)
     return state._replace(
-        trial=trial,
+        trial=jnp.where(renews, x, trial),
         t=t,
         tries=jnp.where(is_new, 0, state.tries),
-        corrected=jnp.where(improves | o.corrects, longest * used, state.corrected),
+        corrected=jnp.where(improves | o.corrects, new.longest * used, state.corrected),
         y=y,
-        z=z,
+        z=at.z,
         path=path,
         L=L,
         renews=renews,
-        status=status.astype(jnp.int32),
-        nu=nu,
+        status=status,
+        nu=jnp.where(first, jnp.maximum(nu, 2 * jnp.max(jnp.abs(y) / state.unit, initial=0)), nu),
         shift=jnp.where(first, state.shift, shift),
     )
