@@ -361,7 +361,9 @@ quartic.defjvp(lambda primals, tangents: (quartic(*primals), cubic(*primals) * t
 cubic.defjvp(lambda primals, tangents: (cubic(*primals), (3 * primals[0] ** 2 + 1) * tangents[0]))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=() if m == "trust_ncg" else pytest.mark.slow) for m in METHODS]
+)
 def test_derivatives_of_any_order_through_rules(method):
     def solve(by_rules):
         f = quartic if by_rules else lambda x: x**4 / 4 + x**2 / 2

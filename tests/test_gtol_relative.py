@@ -4,15 +4,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import asks_for, assert_close, assert_refused, compilations, each_dtype, figures, identical, unlike, valley
+from helpers import (
+    UNCONSTRAINED,
+    asks_for,
+    assert_close,
+    assert_refused,
+    compilations,
+    each_dtype,
+    figures,
+    identical,
+    unlike,
+    valley,
+)
 
 import jaxmin
 from jaxmin import Bounds, Status, minimize, minimize_many
-from jaxmin._cache.registry import entries
 
 START = np.array([-1.2, 1.0, 0.5])
 UNITS = 2.0**-30, 1.0, 2.0**30  # about 1e-9 and 1e9; powers of 2 scale every number without rounding
-METHODS = [name for name in entries("methods") if "grad" in asks_for(name)]
+METHODS = [name for name in UNCONSTRAINED if "grad" in asks_for(name)]
 _KINDS = "lbfgs", "newton_cg", "adam"
 
 

@@ -161,6 +161,7 @@ def on_eight():
     return run(8, ["devices"])[0]
 
 
+@pytest.mark.slow
 def test_data_spread_over_devices_is_not_gathered():
     found = on_eight()["data"]
     assert found["gap"] < 1e-12 and found["gap_closed_over"] < 1e-12

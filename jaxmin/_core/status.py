@@ -69,8 +69,7 @@ _SENTENCES = {
     Status.SPREAD: "Converged: the spread of f is within ftol, and that of x within xtol.",
     Status.PRECISION: "Converged to the precision of fun: Newton's step from here would lower fun = {fun:.8g} by less "
     "than its rounding, about {ulp:.1g}. The gradient norm is {gnorm:.3g}.",
-    Status.INFEASIBLE: "Locally infeasible: the violation {violation:.3g} of the constraints cannot be lowered near x. "
-    "Look at the rows that res.constr shows outside of their limits, or start elsewhere.",
+    Status.INFEASIBLE: "Locally infeasible: the violation of the constraints cannot be lowered near x.",
     Status.CALLBACK: "Stopped: callback asked for it.",
 }
 # For methods without gradients.
@@ -87,6 +86,8 @@ CONSTRAINED = _SENTENCES | {
     Status.MAXITER: "Stopped: maxiter iterations were made; " + _AT,
     Status.MAXFUN: "Stopped: maxfun evaluations were made; " + _AT,
     Status.NAN: "Stopped: fun, a constraint or a derivative is NaN or infinite at the returned point.",
+    Status.INFEASIBLE: "Locally infeasible: the violation {violation:.3g} of the constraints cannot be lowered near x. "
+    "Look at the rows that res.constr shows outside of their limits, or start elsewhere.",
     Status.FTOL: "Converged: x is feasible, and the relative decrease of fun is within ftol.",
     Status.XTOL: "Converged: x is feasible, and the relative change of x is within xtol.",
     Status.SEARCH_FAILED: "Stopped: no step makes progress; " + _AT + " Are fun and the constraints smooth here, and "
