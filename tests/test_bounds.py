@@ -22,8 +22,16 @@ GTOL = 1e-5
 # The native methods that take a box, and those of them that follow a gradient.
 METHODS = [name for name in UNCONSTRAINED if "box" in asks_for(name)]
 DESCENTS = [name for name in METHODS if "grad" in asks_for(name)]
-each_method = pytest.mark.parametrize("method", METHODS)
-each_descent = pytest.mark.parametrize("method", DESCENTS)
+# By default one of each kind; the others, which share their code, with `pytest -m slow`.
+_ALWAYS = ("lbfgs", "trust_ncg", "powell")
+
+
+def _of(names):
+    return [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.slow) for name in names]
+
+
+each_method = pytest.mark.parametrize("method", _of(METHODS))
+each_descent = pytest.mark.parametrize("method", _of(DESCENTS))
 
 
 # ---- a table of problems, SciPy's answer beside ours
@@ -152,11 +160,13 @@ def projected(x, g, lower, upper):
 
 
 def each_solve_by(methods):
-    # By default lbfgs in float64, and every third problem of it in float32 and of the other methods in float64; the
-    # rest with `-m slow`.
-    chosen = lambda i, method, dtype: (
-        (method, dtype) == ("lbfgs", "float64") or (i % 3 == 0 and (method == "lbfgs" or dtype == "float64"))
-    )
+    # By default lbfgs in float64, every third problem of it in float32 and of a method of each kind in float64, and one
+    # of every method; the rest with `-m slow`.
+    def chosen(i, method, dtype):
+        if method == "lbfgs":
+            return dtype == "float64" or i % 3 == 0
+        return dtype == "float64" and i % (3 if method in _ALWAYS else len(TABLE)) == 0
+
     solves = [
         pytest.param(name, method, dtype, marks=() if chosen(i, method, dtype) else pytest.mark.slow)
         for dtype in ("float64", "float32")

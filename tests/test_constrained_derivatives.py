@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import asks_for, assert_close, each_dtype
+from helpers import asks_for, assert_close, mostly_float64
 
 from jaxmin import Bounds, LinearConstraint, NonlinearConstraint, minimize
 from jaxmin._cache.registry import entries
@@ -296,7 +296,7 @@ def of_lanes(dtype):
 REGULAR = list(LANES)[:6]
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("name", REGULAR)
 def test_quadratic_programs(name, dtype):
     """By the matrix of a ``LinearConstraint``, what fun closes over, and the limits; not by the start."""
@@ -308,7 +308,7 @@ def test_quadratic_programs(name, dtype):
             assert_close(J[entry], expected[entry], **TOLERANCES[dtype], err_msg=entry)
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("name", ["two rows that are one", "two equalities that are one"])
 def test_where_rows_depend_on_each_other_multipliers_have_no_derivative_and_x_has(name, dtype):
     """By the objective. By the rows: where a change of both keeps them one."""
@@ -323,7 +323,7 @@ def test_where_rows_depend_on_each_other_multipliers_have_no_derivative_and_x_ha
             assert_close(J[entry].lb @ scale, expected[entry].lb[..., 0], **TOLERANCES[dtype])
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("name", ["a valley along a row", "a saddle"])
 def test_a_hessian_that_is_not_positive_definite_along_the_rows_gives_nan(name, dtype):
     """The value has its derivative."""
@@ -334,7 +334,7 @@ def test_a_hessian_that_is_not_positive_definite_along_the_rows_gives_nan(name, 
         assert all(np.isfinite(leaf).all() for leaf in J["fun"])
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize(
     ("name", "ended"), [("stopped", 1), ("ended early by ftol", 4), ("infeasible", 12)]
 )  # fmt: skip
@@ -352,7 +352,7 @@ def test_near_a_solution_ftol_may_end_the_solve():
         assert_close(J, expected, atol=1e-2)
 
 
-@each_dtype
+@mostly_float64
 def test_at_a_kink_the_derivative_is_between_those_on_both_sides(dtype):
     """The free solution reaches a row: x = t on one side, the nearest point of the row on the other."""
     status, ours, _ = of_lanes(dtype)["a kink"]

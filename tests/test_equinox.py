@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import along, assert_trees_close, each_dtype
+from helpers import along, assert_trees_close, mostly_float64
 
 from jaxmin import minimize
 
@@ -56,7 +56,7 @@ def fitted(search, dtype):
     return along(range(101), lambda maxiter: eqx.filter(solve(maxiter), eqx.is_array))
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("search", ("backtracking", "wolfe"))
 def test_a_network_in_an_equation_is_fitted(search, dtype):
     history = fitted(search, dtype)

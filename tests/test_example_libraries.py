@@ -13,7 +13,11 @@ from problems import OPTIMIZERS
 from jaxmin import minimize, transforms
 from jaxmin.transforms import from_triple
 
-each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+# By default three of them; the others with `pytest -m slow`.
+_ALWAYS = ("sgd", "adam", "sm3")
+each_optimizer = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.slow) for name in OPTIMIZERS]
+)
 
 
 def quadratic(params):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import START, assert_trees_close, each_dtype
+from helpers import START, assert_trees_close, mostly_float64
 from problems import rosenbrock
 
 import jaxmin
@@ -66,7 +66,7 @@ def test_the_filter_says_which_variables_of_an_nnx_module_vary(name):
     np.testing.assert_allclose(net_loss(res.x, *data), res.fun, atol=1e-9)
 
 
-@each_dtype
+@mostly_float64
 def test_a_state_that_was_split_off_merges_back(dtype):
     model, data = Net(), net_data(dtype)
     graph, *states = nnx.split(model, nnx.Param, ...)

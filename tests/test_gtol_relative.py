@@ -10,9 +10,9 @@ from helpers import (
     assert_close,
     assert_refused,
     compilations,
-    each_dtype,
     figures,
     identical,
+    mostly_float64,
     unlike,
     valley,
 )
@@ -23,6 +23,13 @@ from jaxmin import Bounds, Status, minimize, minimize_many
 START = np.array([-1.2, 1.0, 0.5])
 UNITS = 2.0**-30, 1.0, 2.0**30  # about 1e-9 and 1e9; powers of 2 scale every number without rounding
 METHODS = [name for name in UNCONSTRAINED if "grad" in asks_for(name)]
+
+
+def _of(names):
+    """By default two of them; the others with `pytest -m slow`."""
+    return [pytest.param(name, marks=() if name in ("lbfgs", "newton_cg") else pytest.mark.slow) for name in names]
+
+
 _KINDS = "lbfgs", "newton_cg", "adam"
 
 
@@ -40,7 +47,7 @@ def solved(unit, method="lbfgs", dtype="float64", relative=1e-6, **options):
 # ---- the test
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", _of(METHODS))
 def test_it_ends_at_the_first_iterate_with_so_small_a_gradient(method):
     g0 = np.abs(jax.grad(valley)(START)).max()
     res = minimize(valley, START, method=method, options={"gtol_relative": 1e-3, "history": 1000})
@@ -60,7 +67,7 @@ def test_the_larger_tolerance_holds_and_gtol_is_0_where_it_is_not_given():
     assert minimize(valley, START, options={"gtol_relative": 1.0}).nit == 0
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("method", ("lbfgs", "cg", "newton_cg", "trust_ncg", "trust_exact"))
 def test_units_of_fun_do_not_matter(method, dtype):
     for unit in UNITS:
@@ -69,7 +76,7 @@ def test_units_of_fun_do_not_matter(method, dtype):
         np.testing.assert_allclose(res.x, 1, atol=5e-2 if dtype == "float32" else 1e-5)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "trust_ncg"])
+@pytest.mark.parametrize("method", _of(name for name in METHODS if name != "trust_ncg"))
 def test_the_same_iterates_in_large_units(method):
     """In small ones, where |g| < 1 at x0, a descent begins with a shorter step; trust_ncg solves for sqrt |g|."""
     one, large = (solved(unit, method) for unit in UNITS[1:])

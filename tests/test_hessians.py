@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import UNCONSTRAINED, asks_for, each_dtype
+from helpers import UNCONSTRAINED, asks_for, mostly_float64
 from problems import recorded, rosenbrock
 
 import jaxmin
@@ -74,7 +74,7 @@ def scaled(x, a, b):
 
 
 @each_kind
-@each_dtype
+@mostly_float64
 def test_args_go_to_both(method, dtype):
     args, x0 = (2.0, np.float32(1)), jnp.asarray(START, dtype)
     by_ad = minimize(scaled, x0, args, method)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import START, each_dtype, mostly_float64
+from helpers import START, mostly_float64
 from problems import ALL, like, recorded
 
 import jaxmin
@@ -76,7 +76,7 @@ def test_it_needs_no_more_trips_than_scipys(name):
     assert res.nfev + res.nhev <= 1.2 * (other.nfev + len(calls))
 
 
-@each_dtype
+@mostly_float64
 def test_a_saddle_point_is_left_behind(dtype):
     res = minimize(double_well, jnp.asarray([1e-3, 1.0], dtype), method="newton-cg")
     assert res.success
@@ -123,7 +123,7 @@ def test_lanes_are_what_they_are_alone():
 
 
 @pytest.mark.parametrize("name", ["newton-cg", "TNC", "trust-ncg"])
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("target", [(5, 5), (8, 8), (50, 50), (2, -3)])
 @pytest.mark.parametrize("x0", [(0.5, 0.5), (5, 5)])
 def test_the_corner_of_a_box(name, dtype, target, x0):

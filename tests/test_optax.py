@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import PARTITIONS, START, along, assert_built_anew, assert_refused, assert_trees_close, each_dtype
+from helpers import PARTITIONS, START, along, assert_built_anew, assert_refused, assert_trees_close, mostly_float64
 from problems import recorded, rosenbrock
 
 import jaxmin
@@ -54,7 +54,7 @@ def hand_written(tx, x, steps):
     return np.array(values), state
 
 
-@each_dtype
+@mostly_float64
 def test_descent_with_optaxs_search_rule_takes_the_known_steps(dtype):
     search = jaxmin.backtracking(
         sufficient=1e-4, interpolate=False, decrease=0.8, increase=1.5, max_step=1.0, max_trials=15
@@ -73,7 +73,7 @@ def test_descent_with_optaxs_search_rule_takes_the_known_steps(dtype):
     np.testing.assert_allclose(res.x, -SHIFT, atol=1e-5)
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("search", ("backtracking", "wolfe", "hager_zhang"))
 def test_lbfgs_needs_three_iterations_and_four_evaluations(search, dtype):
     res = minimize(objective, jnp.asarray(FAR, dtype), SHIFT, "lbfgs", linesearch=search)
@@ -99,7 +99,7 @@ def test_args_reach_the_function_and_the_search_inside(method, name):
     np.testing.assert_allclose(res.x, -SHIFT, atol=1e-5)
 
 
-@each_dtype
+@mostly_float64
 def test_values_are_those_of_the_hand_written_loop(dtype):
     with wide(dtype):
         x0, tx = jnp.asarray(FAR, dtype), searched_descent()

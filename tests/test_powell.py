@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import each_dtype, figures
+from helpers import figures, mostly_float64
 from problems import ALL, barrier, beale, like, logistic_regression, recorded, rosenbrock, shifted, wood
 
 import jaxmin
@@ -90,7 +90,7 @@ def test_a_bounded_search_costs_less_than_scipys():
     assert ours <= 0.6 * scipys
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize(
     ("phi", "limits"),
     (
@@ -288,7 +288,7 @@ BOUNDED = {
 }
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("name", BOUNDED)
 def test_bounds(name, dtype):
     fun, x0, pairs, lowest = BOUNDED[name]
@@ -323,7 +323,7 @@ def test_float32_ends_near_float64(case):
     np.testing.assert_allclose(res.fun, lowest, rtol=1e-5, atol=1e-5)
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize("case", ("logreg", "cosh", "rosen2"))
 def test_tolerances_out_of_reach_end_all_the_same(case, dtype):
     fun, x0, *_ = ALL[case]
@@ -347,7 +347,7 @@ def test_nan_is_as_bad_as_infinity(fun, x0):
     np.testing.assert_allclose(res.x, oracle.x, rtol=1e-12)
 
 
-@each_dtype
+@mostly_float64
 @pytest.mark.parametrize(
     ("fun", "x0", "status"),
     (

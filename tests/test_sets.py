@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
-from helpers import asks_for, compilations, each_dtype
+from helpers import asks_for, compilations, mostly_float64
 from problems import like, recorded, rosenbrock
 
 import jaxmin
@@ -85,7 +85,7 @@ POINTS = np.concatenate(
 
 
 @each_set
-@each_dtype
+@mostly_float64
 def test_a_projection_is_the_nearest_point(name, dtype):
     """v - p makes no acute angle with q - p for any q of the set: that says which point p is."""
     known, points = KNOWN[name], POINTS.astype(dtype)
@@ -100,7 +100,7 @@ def test_a_projection_is_the_nearest_point(name, dtype):
 
 
 @each_set
-@each_dtype
+@mostly_float64
 def test_a_projection_is_idempotent(name, dtype):
     project = jax.jit(jax.vmap(KNOWN[name].made.project))
     once = np.asarray(project(POINTS.astype(dtype)))
@@ -163,7 +163,7 @@ def in_set(fun, x0, within, *args, method="gradient_descent", **options):
     return minimize(fun, x0, args, method=method, bounds=within, options=options)
 
 
-@each_dtype
+@mostly_float64
 def test_a_portfolio_is_that_of_scipy(dtype):
     fun, points = recorded(portfolio)
     res = in_set(fun, np.full(12, 1 / 12, dtype), sets.simplex(), COVARIANCE, RETURNS)

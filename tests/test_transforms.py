@@ -13,7 +13,7 @@ import jax.example_libraries.optimizers as library
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_close, each_dtype
+from helpers import assert_trees_close, mostly_float64
 from problems import OPTIMIZERS
 
 import jaxmin
@@ -118,14 +118,14 @@ def saved(tree):
 
 
 @each_optimizer
-@each_dtype
+@mostly_float64
 def test_iterates_under_jit_are_those_of_the_eager_library(name, dtype):
     _, iterates = run(build(name), start(dtype))
     assert_trees_close(iterates, library_run(name, dtype), **units(ROUNDING[name], dtype))
 
 
 @each_optimizer
-@each_dtype
+@mostly_float64
 def test_iterates_are_those_of_optax(name, dtype):
     ours, theirs = SAME_IN_OPTAX[name]
     params = start_for_optax(name, dtype)

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import START, each_dtype
+from helpers import START, mostly_float64
 from problems import ALL, recorded
 
 from jaxmin import Status, minimize, trust_ncg
 
 
 @pytest.mark.parametrize("name", ALL)
-@each_dtype
+@mostly_float64
 def test_every_problem_ends_at_a_minimum(name, dtype):
     problem = ALL[name]
     res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method="trust-ncg")
