@@ -179,13 +179,7 @@ def parse(argv):
     command.add_argument("results", nargs="+", type=pathlib.Path)
     command.add_argument("--details", action="store_true", help="the problems that each solver missed")
 
-    options = parser.parse_args(argv)
-    try:
-        for name in getattr(options, "solver", ()):
-            solver_of(name)
-    except argparse.ArgumentTypeError as error:
-        parser.error(f"--solver {error}")
-    return options
+    return records.parsed(parser, argv, solver_of)
 
 
 def main(argv=None):

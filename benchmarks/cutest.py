@@ -545,13 +545,7 @@ def parse(argv):
     command.set_defaults(command=reference)
     command.add_argument("results", nargs="+", type=pathlib.Path)
 
-    options = parser.parse_args(argv)
-    try:
-        for name in getattr(options, "solver", ()):
-            solver_of(name)
-    except argparse.ArgumentTypeError as error:
-        parser.error(f"--solver {error}")
-    return options
+    return records.parsed(parser, argv, solver_of)
 
 
 def main(argv=None):

@@ -1,5 +1,6 @@
 """Results of a script as JSON lines: the first says on what machine they were made and how, each other is a record."""
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -74,6 +75,17 @@ def show(setting):
 
 def add_option(parser):
     parser.add_argument("--jsonl", metavar="FILE", type=pathlib.Path, help="write the setting and each record there")
+
+
+def parsed(parser, argv, solver_of):
+    """The options of a command; each name after --solver must be one that ``solver_of`` knows."""
+    options = parser.parse_args(argv)
+    try:
+        for name in getattr(options, "solver", ()):
+            solver_of(name)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--solver {error}")
+    return options
 
 
 class Writer:
