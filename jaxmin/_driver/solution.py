@@ -46,9 +46,8 @@ def bounded(variables, within, solution):
     if kkt is not None:
         if not within.bounded:
             return Bounded(None, None, variables.parts(kkt.w))
-        w = jnp.where(
-            within.lower == within.upper, -kkt.slope, kkt.w
-        )  # a method need not know that of a fixed variable
+        # A method need not know the multiplier of a fixed variable.
+        w = jnp.where(within.lower == within.upper, -kkt.slope, kkt.w)
         return Bounded(None, variables.parts(kkt.active(x, within)), variables.parts(w))
     if not within.bounded:  # the norm of a sharded gradient would have to gather it
         return Bounded(None if variables.flat else gradient_norm(x, g))

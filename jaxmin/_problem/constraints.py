@@ -362,10 +362,8 @@ def hessian_of_rows(
 
 def _pulled(part: Part, of_leaves: Callable[..., Any], variables: Variables, v: jax.Array, leaves: Any) -> jax.Array:
     """J^T v [n] of one constraint."""
-    if part.jac is not None:
-        return v @ _by_hand(part, of_leaves, variables, leaves)
-    _, pull = jax.vjp(lambda leaves: values(part, of_leaves, variables, leaves), leaves)
-    return _gradient(variables, pull(v)[0])
+    _, pull = _with_pull(part, of_leaves, variables, leaves)
+    return pull(variables, v)
 
 
 def _gradient(variables: Variables, leaves: Sequence[jax.Array]) -> jax.Array:

@@ -89,6 +89,12 @@ def scales(g, J, rows):
     return scale, jnp.where(flat, jnp.minimum(1 / jnp.where(flat, largest, 1), 1e6), of(steepest)) / scale
 
 
+def scaled(state, g, J, rows):
+    """The state with ``scale`` and ``unit``, which are those of x0."""
+    first, (scale, unit) = state.nit < 0, scales(g, J, rows)
+    return state._replace(scale=jnp.where(first, scale, state.scale), unit=jnp.where(first, unit, state.unit))
+
+
 def kkt(state):
     """The ``Kkt`` of a state with ``iterate``, ``rows``, ``J``, and the multipliers ``y`` and ``z`` of the sides."""
     v = -net(state.y)
@@ -187,7 +193,7 @@ def condensed(s, B, H, J):
 
 
 def factor(W, H, shift):
-    """(L, shift, added): of W plus the least multiple of I tried that makes it positive definite [WB, Section 3.1].
+    """(L, shift): of W plus the least multiple of I tried that makes it positive definite [WB, Section 3.1].
 
     shift is the last multiple that was needed, here or before.
     """
@@ -205,24 +211,15 @@ def factor(W, H, shift):
         return jnp.linalg.cholesky(W + new * identity), new, tries + 1
 
     L, added, _ = lax.while_loop(bad, again, (jnp.full_like(W, jnp.nan), jnp.zeros_like(shift), 0))
-    return L, jnp.where(added > 0, added, shift), added
+    return L, jnp.where(added > 0, added, shift)
 
 
-class Learning(NamedTuple):
-    """A point at which a Hessian is learnt."""
-
-    at: Any  # Iterate
-    J: Any  # [m, n]
-    y: Any  # [2, m]
-
-
-def learnt_at(state, point):
-    """The learnt Hessian at a point that follows the iterate, by the point's multipliers."""
-    y = net(point.y)
-    r = (point.at.g - point.J.T @ y) - (state.iterate.g - state.J.T @ y)
-    first = state.nit < 0
-    B = learnt(state.B, point.at.x - state.iterate.x, r, state.nit == 0)
-    return jnp.where(first, state.B, B)
+def learnt_at(state, at, J, y):
+    """The learnt Hessian at a point that follows the iterate, by the point's multipliers y [2, m]."""
+    v = net(y)
+    r = (at.g - J.T @ v) - (state.iterate.g - state.J.T @ v)
+    B = learnt(state.B, at.x - state.iterate.x, r, state.nit == 0)
+    return jnp.where(state.nit < 0, state.B, B)
 
 
 def learnt(B, s, r, is_first):

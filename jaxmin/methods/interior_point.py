@@ -7,7 +7,6 @@ from jax import lax
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.kkt import Rows
 from jaxmin._core.protocol import Defaults, Iterate, Method
 from jaxmin._core.status import Status
 from jaxmin.methods import _elastic
@@ -185,9 +184,12 @@ def interior_point(mu: float = 0.1, nu: float = 10.0, hessian: str = "exact") ->
         at = Iterate(params, jnp.asarray(value, state.iterate.f.dtype), grad)
         s = _elastic.sides(constraints, box, params)
         first = state.nit < 0
-        state = _scaled(state, at, constraints, constraint_jacobian, first)
+        state = _elastic.scaled(state, grad, constraint_jacobian, constraints)
+        state = state._replace(mu=jnp.where(first, state.mu / state.scale, state.mu))  # in units of f
         found = _found(s, state, at, constraints, constraint_jacobian)
-        H = _elastic.learnt_at(state, found.point) if lagrangian_hessian is None else lagrangian_hessian
+        H = lagrangian_hessian
+        if H is None:
+            H = _elastic.learnt_at(state, at, constraint_jacobian, found.point.y)
         found = found._replace(finite=found.finite & jnp.all(jnp.isfinite(H)))
         outcome = _judge(state, found)
         is_new = first | state.renews | outcome.lower | outcome.trusts
@@ -212,7 +214,6 @@ def _start(x, rows, mu, nu):
     zero, one, count = jnp.zeros((), dtype), jnp.ones((), dtype), jnp.zeros((), jnp.int32)
     y, z, J = jnp.zeros((2, m), dtype), jnp.zeros((2, n), dtype), jnp.zeros((m, n), dtype)
     iterate = Iterate(x, zero, jnp.zeros_like(x))
-    rows = Rows(jnp.zeros(m, dtype), jnp.asarray(rows.lower, dtype), jnp.asarray(rows.upper, dtype))
     mu, nu = zero + mu, zero + nu
     path = Path(Change(jnp.zeros_like(x), y, z), one, one, zero, zero, mu, nu)
     no, running = jnp.zeros((), bool), jnp.full((), Status.RUNNING, jnp.int32)
@@ -223,15 +224,6 @@ def _start(x, rows, mu, nu):
         nit=count - 1, status=running, mu=mu, nu=nu, shift=zero, cap=zero + _CAP, since=count, failures=count,
         B=None, trusted=count, saved=(Point(iterate, rows.c, J, y, z), path), scale=one, unit=jnp.ones(m, dtype),
     )  # fmt: skip
-
-
-def _scaled(state, at, rows, J, first):
-    """The state with the scales of f and of the rows, and mu in units of f, from the first derivatives at x0."""
-    scale, unit = _elastic.scales(at.g, J, rows)
-    where = lambda new, old: jnp.where(first, new, old)
-    return state._replace(
-        scale=where(scale, state.scale), unit=where(unit, state.unit), mu=where(state.mu / scale, state.mu)
-    )
 
 
 def _prices(s, state):
@@ -332,14 +324,32 @@ def _least(state):
     return jnp.finfo(state.mu.dtype).eps ** 0.75 / state.scale
 
 
+class Balance(NamedTuple):
+    """The forces at the iterate: of f, of the rows with their multipliers, and of the bounds."""
+
+    r: Any  # [] the largest entry of the gradient of the Lagrangian
+    pull: Any  # [] the largest part that the rows have in it, without cancellation
+    pressure: Any  # [] the largest multiplier of a row, in its unit; at most nu
+    violation: Any  # [] the largest violation, scaled
+
+
+def _balance(s, state):
+    r = state.iterate.g - state.J.T @ _elastic.net(state.y) - _elastic.net(state.z)
+    return Balance(
+        r=vec.max_abs(jnp.where(s.free, r, 0)),
+        pull=vec.max_abs(jnp.abs(state.J).T @ jnp.sum(jnp.abs(state.y), axis=0)),
+        pressure=jnp.max(jnp.abs(state.y) / state.unit, initial=0),
+        violation=jnp.max(state.rows.violations * state.unit, initial=0) * state.scale,
+    )
+
+
 def _renewed(s, state):
     """(mu, nu, since, infeasible) at a new iterate."""
     point = state.iterate.x
     gap, h = _elastic.gaps(s, point), _elastic.heights(s, state.rows.c)
     total = jnp.sum(jnp.abs(state.y) / state.unit) + state.scale * jnp.sum(state.z)
     heavy = jnp.maximum(total / (s.on.shape[1] + 2 * point.size), 100) / 100  # [WB, (6)]
-    r = state.iterate.g - state.J.T @ _elastic.net(state.y) - _elastic.net(state.z)
-    r = vec.max_abs(jnp.where(s.free, r, 0))
+    balance = _balance(s, state)
 
     def error(mu):
         """The residual of the conditions of the merit function's minimum [WB, (5)]."""
@@ -347,7 +357,7 @@ def _renewed(s, state):
         a, b = _elastic.slacks(s, w, h)
         products = jnp.where(s.on, jnp.maximum(jnp.abs((w.w + state.y) * a - mu), jnp.abs((w.p - state.y) * b - mu)), 0)
         of_bounds = jnp.where(s.bounded, state.z * gap - mu, 0)
-        return jnp.maximum(jnp.maximum(r, vec.max_abs(products)), vec.max_abs(of_bounds)) / heavy
+        return jnp.maximum(jnp.maximum(balance.r, vec.max_abs(products)), vec.max_abs(of_bounds)) / heavy
 
     def faster(mu):
         scaled = mu * state.scale
@@ -363,27 +373,23 @@ def _renewed(s, state):
 
     # Written so that the error is compiled once: it is below 0 before the first.
     mu, far = lax.while_loop(solved, lower, (state.mu, -jnp.ones_like(state.mu)))
-    violation = jnp.max(state.rows.violations * state.unit, initial=0) * state.scale
-    presses = jnp.max(jnp.abs(state.y) / state.unit, initial=0) > 0.9 * state.nu
+    presses = balance.pressure > 0.9 * state.nu
     tol = jnp.finfo(mu.dtype).eps ** 0.375
     due = (far <= 100 * mu) | (state.since + 1 > 8)
-    rises = presses & due & (violation > jnp.maximum(tol, 10 * mu * state.scale))
+    rises = presses & due & (balance.violation > jnp.maximum(tol, 10 * mu * state.scale))
     limit = 1e9 if jnp.finfo(mu.dtype).bits > 32 else 1e6
     nu = jnp.where(rises, 10 * state.nu, state.nu)
     # At a minimum of the merit function where f has no part in the balance, the violation itself is stationary.
-    pull = vec.max_abs(jnp.abs(state.J).T @ jnp.sum(jnp.abs(state.y), axis=0))
-    alone = (far <= _KAPPA * mu) & (vec.max_abs(state.iterate.g) <= 1e-5 * pull) & (state.nu >= 1e4)
+    alone = (far <= _KAPPA * mu) & (vec.max_abs(state.iterate.g) <= 1e-5 * balance.pull) & (state.nu >= 1e4)
     return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (alone | (state.nu >= limit))
 
 
 def _is_stationary(s, state):
     """Whether violated rows press against a high price, and the gradient of the merit function is nothing beside it."""
-    violation = jnp.max(state.rows.violations * state.unit, initial=0) * state.scale
-    presses = jnp.max(jnp.abs(state.y) / state.unit, initial=0) > 0.5 * state.nu
-    r = state.iterate.g - state.J.T @ _elastic.net(state.y) - _elastic.net(state.z)
-    pull = vec.max_abs(jnp.abs(state.J).T @ jnp.sum(jnp.abs(state.y), axis=0))
-    small = vec.max_abs(jnp.where(s.free, r, 0)) <= jnp.finfo(r.dtype).eps ** 0.375 * pull
-    return (violation > jnp.finfo(r.dtype).eps ** 0.25) & presses & small & (state.nu >= 1e4)
+    balance, eps = _balance(s, state), jnp.finfo(state.mu.dtype).eps
+    presses = balance.pressure > 0.5 * state.nu
+    small = balance.r <= eps**0.375 * balance.pull
+    return (balance.violation > eps**0.25) & presses & small & (state.nu >= 1e4)
 
 
 class Centre(NamedTuple):
@@ -454,7 +460,7 @@ def _continued(s, state, o, found, H, first, is_new):
     H = jnp.where(first, jnp.eye(x.size, dtype=H.dtype), H)
     L, shift = lax.cond(
         is_new,
-        lambda: _elastic.factor(_elastic.condensed(s, at.B, H, state.J), H, state.shift)[:2],
+        lambda: _elastic.factor(_elastic.condensed(s, at.B, H, state.J), H, state.shift),
         lambda: (state.L, state.shift),
     )
     bent = state.corrected + _elastic.heights(s, found.point.c)

@@ -7,7 +7,6 @@ from jax import lax
 
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
-from jaxmin._core.kkt import Rows
 from jaxmin._core.protocol import Defaults, Iterate, Method
 from jaxmin._core.status import Status
 from jaxmin.methods import _elastic, _quadratic_program
@@ -108,9 +107,8 @@ def slsqp(nu: float = 1.0, hessian: str = "exact") -> Method:
         s = _elastic.sides(constraints, box, params)
         first, J, H = state.nit < 0, constraint_jacobian, lagrangian_hessian
         if H is None:
-            H = _elastic.learnt_at(state, _elastic.Learning(at, J, state.y))
-        scale, unit = _elastic.scales(grad, J, constraints)
-        state = state._replace(scale=jnp.where(first, scale, state.scale), unit=jnp.where(first, unit, state.unit))
+            H = _elastic.learnt_at(state, at, J, state.y)
+        state = _elastic.scaled(state, grad, J, constraints)
         lower, corrects = _judge(state, at, constraints, J, H)
         accepted = first | lower
         state = _moved(state, at, constraints, J, accepted)
@@ -133,7 +131,6 @@ def _start(x, rows, nu):
     dtype = vec.scalar_dtype(x)
     zero, one, count, no = jnp.zeros((), dtype), jnp.ones((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     y, z, J, d = jnp.zeros((2, m), dtype), jnp.zeros((2, n), dtype), jnp.zeros((m, n), dtype), jnp.zeros(n, dtype)
-    rows = Rows(jnp.zeros(m, dtype), jnp.asarray(rows.lower, dtype), jnp.asarray(rows.upper, dtype))
     return SlsqpState(
         trial=x, t=one, tries=count, corrected=no, iterate=Iterate(x, zero, d), rows=rows, J=J, y=y, z=z, d=d,
         falls=zero, program=Program(jnp.eye(n, dtype=dtype), d, J, y, z), accepted=no, blocked=no, nit=count - 1,
