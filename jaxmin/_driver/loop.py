@@ -100,11 +100,7 @@ def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | N
         return lax.scan(going, carry, length=unrolled)[0]
     if steps is None:
         # A step of an observed method has a branch around its update. There each number has a kernel anyway.
-        repeat = (
-            packing.while_loop
-            if loop.method.observe is None and "constraints" not in loop.method.wants
-            else lax.while_loop
-        )
+        repeat = packing.while_loop if loop.method.observe is None else lax.while_loop
         return repeat(lambda carry: carry.status == Status.RUNNING, one, carry)
     goes_on = lambda both: (both[0].status == Status.RUNNING) & (both[1] > 0)
     return lax.while_loop(goes_on, lambda both: (one(both[0]), both[1] - 1), (carry, steps))[0]
