@@ -11,6 +11,7 @@ name               what it is
 ``PerDtype``       a tolerance for each precision
 ``Rows``           the constraints at a point, with their limits
 ``Kkt``            what the tests of a constrained solve read at an iterate
+``Multipliers``    those of an earlier solve, with which a method for constraints may begin
 ``Box``            the bounds, and what they do to points and gradients
 ``Unbounded``      the same without bounds
 ``Region``         the same in a convex set of ``jaxmin.sets``
@@ -34,14 +35,14 @@ from jaxmin._core import vector
 from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.convex_set import Region
 from jaxmin._core.inverse_hessian import Compact, Dense, Unlimited
-from jaxmin._core.kkt import Kkt, Rows
+from jaxmin._core.kkt import Kkt, Multipliers, Rows
 from jaxmin._core.protocol import Defaults, Direction, Iterate, LineSearch, Method, PerDtype, PerVariable, Start
 from jaxmin._core.status import Status
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
 __all__ = [
-    "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "Kkt", "LineSearch", "Method", "PerDtype",
-    "PerVariable", "Region", "Rows", "Start", "Status", "Unbounded", "Unlimited", "builder", "descend", "search",
-    "vector",
+    "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "Kkt", "LineSearch", "Method", "Multipliers",
+    "PerDtype", "PerVariable", "Region", "Rows", "Start", "Status", "Unbounded", "Unlimited", "builder", "descend",
+    "search", "vector",
 ]  # fmt: skip

@@ -104,9 +104,10 @@ def minimize(
         - ``disp``: True prints a line for each iteration;
         - ``history``: N stores the numbers of the last N iterates in ``res.history``, True those of maxiter + 1;
           ``history_x``: True stores their points too;
-        - ``warm_start``: the result of a similar problem. "lbfgs" and "bfgs" begin with its ``res.hess_inv``; the
-          start is still x0. An "lbfgs" that stores pairs cannot use a matrix. "bfgs" returns a matrix, and so does
-          "lbfgs" without ``memory`` for up to 16 variables;
+        - ``warm_start``: the result of a similar problem. "lbfgs" and "bfgs" begin with its ``res.hess_inv``, methods
+          for constraints with its multipliers ``res.v``. The start is still x0, so give ``res.x`` too. An "lbfgs" that
+          stores pairs cannot use a matrix. "bfgs" returns a matrix, and so does "lbfgs" without ``memory`` for up to 16
+          variables;
         - ``diff``: derivatives of the solution. "implicit" (default) uses the implicit function theorem, with respect
           to args, bounds, constraints and the values that fun closes over; in a set of ``jaxmin.sets`` there are none
           yet. "none" makes derivatives an error. "unroll", for a transformation, differentiates through all the maxiter
@@ -151,6 +152,6 @@ def minimize(
     watcher = call.watcher()
     solved = watched(
         watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,
-        call.curvature, call.unrolled, **call.carried,
+        call.warm, call.unrolled, **call.carried,
     )  # fmt: skip
     return call.result(*solved)

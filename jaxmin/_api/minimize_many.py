@@ -23,6 +23,7 @@ from jaxmin._core.typing import PyTree
 from jaxmin._driver import compiled
 from jaxmin._driver.implicit import refused
 from jaxmin._driver.lanes import Plan, worker
+from jaxmin._driver.report import Report
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.constraints import ConstraintsLike, checked
@@ -227,7 +228,7 @@ class _Schedule(NamedTuple):
                 if bar is not None:
                     counts = out[2].others
                     nit, nfev = (np.where(ended, count, 0) for count in (counts.nit, counts.nfev))
-                    bar.show(ended, ended, None, None, nit, nfev)
+                    bar.show(ended, ended, None, Report(None, None, nit, nfev))
         return out, steps
 
     def _send(self, lanes, begin, end, size):

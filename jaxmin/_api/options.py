@@ -55,8 +55,9 @@ TABLE = (
     Option("history", (), "a whole number, or True", None, "the report",
            "how many iterates res.history holds, the last ones; True: maxiter + 1"),
     Option("history_x", (), "True or False", False, "the report", "whether it holds their points too"),
-    Option("warm_start", (), "a result", None, "'lbfgs' and 'bfgs'",
-           "the result of a similar problem, whose hess_inv the method begins with; the start is x0 all the same"),
+    Option("warm_start", (), "a result", None, "'lbfgs', 'bfgs', and methods for constraints",
+           "the result of a similar problem, whose hess_inv, or multipliers v, the method begins with; the start is x0 "
+           "all the same"),
     Option("diff", (), "'implicit', 'none' or 'unroll'", "implicit", "derivatives of the solution",
            "by the implicit function theorem; refused; or, for a transformation, through every evaluation"),
     Option("flat", (), "True, False or None", None, "a sharded x0",

@@ -21,11 +21,12 @@ def plot(
     results: OptimizeResult | list[OptimizeResult] | tuple[OptimizeResult, ...], *, labels: Sequence[str] | None = None,
     over: str = "evaluations", fun: Callable[..., Any] | None = None, args: Any = (),
 ) -> "Figure":  # fmt: skip
-    """Plot the convergence of one solve, or of several: f minus the least f, and the gradient norm.
+    """Plot the convergence of one solve, or of several: f minus the least f, the gradient norm, and the violation.
 
     Args:
       results: an ``OptimizeResult`` with a history (``options={"history": N}``), or a list of them. The plot shows f
-        minus the least f of all the results, on a logarithmic axis; iterates with the least f are not drawn.
+        minus the least f of all the results, on a logarithmic axis; iterates with the least f are not drawn. With
+        constraints f may be below its value at the solution, and the last f takes the place of the least.
       labels: a name for each result; "1", "2", ... by default.
       over: the horizontal axis, "evaluations" (default) or "iterations".
       fun: None (default); or for two variables the objective, ``fun(x, *args)``. The iterates are then also drawn on
@@ -65,10 +66,7 @@ def plot(
     except ImportError as error:
         raise ImportError("plot: it draws with matplotlib; pip install 'jaxmin[plot]'") from error
 
-    least = min(np.nanmin(history.fun) for history in histories)
-    rows = [("f − least f", [_positive(history.fun - least) for history in histories])]
-    if not all(np.all(np.isnan(history.gnorm)) for history in histories):
-        rows.append(("|g|", [_positive(history.gnorm) for history in histories]))
+    rows = _rows(histories)
     panels = len(rows) + (paths is not None)
     figure = Figure(figsize=(4.2 * panels, 3.6), layout="constrained")
     for column, (name, curves) in enumerate(rows):
@@ -83,6 +81,24 @@ def plot(
     if len(results) > 1:
         figure.axes[0].legend()
     return figure
+
+
+def _rows(histories: list[History]) -> list[tuple[str, list[np.ndarray]]]:
+    """The name of each panel, and its curves."""
+    constrained = any(history.violation is not None for history in histories)
+    if constrained:
+        last = min(history.fun[-1] for history in histories)
+        rows = [("|f − last f|", [_positive(np.abs(history.fun - last)) for history in histories])]
+    else:
+        least = min(np.nanmin(history.fun) for history in histories)
+        rows = [("f − least f", [_positive(history.fun - least) for history in histories])]
+    if not all(np.all(np.isnan(history.gnorm)) for history in histories):
+        rows.append(("|∇L|" if constrained else "|g|", [_positive(history.gnorm) for history in histories]))
+    if constrained:
+        nothing = [np.full_like(history.fun, np.nan) for history in histories]
+        violations = [none if h.violation is None else h.violation for h, none in zip(histories, nothing)]
+        rows.append(("violation", [_positive(violation) for violation in violations]))
+    return rows
 
 
 def _history(number: int, result: OptimizeResult) -> History:

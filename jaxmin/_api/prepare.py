@@ -14,6 +14,7 @@ from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Within
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
+from jaxmin._core.kkt import Multipliers
 from jaxmin._core.protocol import CONSTRAINTS, SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
@@ -25,7 +26,7 @@ from jaxmin._interop.foreign import Foreign
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem import hessian, objective
 from jaxmin._problem.bounds import BoundsLike, box
-from jaxmin._problem.constraints import NO_CONSTRAINTS, as_returned, checked
+from jaxmin._problem.constraints import NO_CONSTRAINTS, as_returned, checked, multipliers
 from jaxmin._problem.objective import Problem
 from jaxmin._problem.sharding import in_form, placed
 
@@ -40,7 +41,7 @@ class Call(NamedTuple):
     unrolled: int | None  # the number of steps to record
     box: Within
     traced: TracedCallback | None
-    curvature: Core | None  # the inverse Hessian of a warm start
+    warm: Core | Multipliers | None  # what the method begins with, from an earlier result
     carried: dict[str, Any]  # the arguments history, keep_x and relative of the loop's ``begin``
     watcher: Callable[[], Watcher | None]
     whole: Callable[[PyTree], Any] | None  # the x of the solve -> the user's model; None if x0 is not a model
@@ -95,7 +96,7 @@ def prepare(
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
     _check_wants(chosen, problem)
     _check_within(chosen, method, within)
-    curvature = None if options.warm_start is None else warm(options.warm_start, chosen, problem.variables)
+    earlier = None if options.warm_start is None else warm(options.warm_start, chosen, problem)
     whole = model.whole if model else lambda x: x
     in_loop = trace(callback, problem, whole, gradient) if isinstance(callback, Traced) else None
     on_host = None if in_loop is not None else callback
@@ -110,7 +111,7 @@ def prepare(
     limits = as_arrays(limits, problem.variables)
     of_model = None if model is None else whole
     carried = options.history | {"relative": limits.gtol_relative is not None}
-    return Call(problem, chosen, limits, options.diff, unrolled, within, in_loop, curvature, carried, watcher, of_model)
+    return Call(problem, chosen, limits, options.diff, unrolled, within, in_loop, earlier, carried, watcher, of_model)
 
 
 def _checked_jac(jac: Any) -> Any:
@@ -163,13 +164,14 @@ def _quoted(names: Iterable[str]) -> str:
 
 def _of_rows(problem: Problem, solution: Any, bounded: Any) -> dict[str, Any]:
     """The entries of a constrained result."""
-    if solution.kkt is None:
+    if solution.kkt is None or problem.rows is None:
         return {}
     kkt, shapes = solution.kkt, problem.trace.shapes
     w = problem.x_static.only(bounded.w)
     return {
         "v": [*as_returned(kkt.v, shapes), w],
         "constr": as_returned(kkt.rows.c, shapes),
+        "multipliers": multipliers(kkt.v, problem.rows, shapes),
         "constr_violation": solution.residuals.violation,
         "optimality": solution.residuals.optimality,
     }

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmin._driver.report import Report
+
 
 class Bar:
     """The bar of one solve: its iterations, or for a batch the lanes that have ended.
@@ -26,20 +28,22 @@ class Bar:
         self._nit: Any = 0
         self._nfev: Any = 0
 
-    def show(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
+    def show(self, due: Any, ended: Any, f: Any, report: Report) -> None:
         """Show a step of all lanes; the numbers of lanes that had ended before are ignored."""
         if self._bar is None:
             whole = {"total": self._total, "unit": "it"} if due.ndim == 0 else {"total": due.size, "unit": "lane"}
             self._bar = self._make(**whole)
             self._ended = np.zeros(due.shape, bool)
             self._nit, self._nfev = np.zeros(due.shape, int), np.zeros(due.shape, int)
-        self._nit, self._nfev = (np.where(self._ended, old, new) for old, new in ((self._nit, nit), (self._nfev, nfev)))
+        counts = (self._nit, report.nit), (self._nfev, report.nfev)
+        self._nit, self._nfev = (np.where(self._ended, old, new) for old, new in counts)
         self._ended = self._ended | ended
         if due.ndim == 0:
             count = int(self._nit)
             figures: dict[str, Any] = {"f": f"{float(f):.6g}"}
-            if gnorm is not None:
-                figures["|g|"] = f"{float(gnorm):.3g}"
+            for name, figure in (("|g|", report.gnorm), ("violation", report.violation)):
+                if figure is not None:
+                    figures[name] = f"{float(figure):.3g}"
             figures["evaluations"] = int(self._nfev)
         else:
             count = int(np.sum(self._ended))

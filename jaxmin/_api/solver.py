@@ -139,8 +139,8 @@ class Solver:
     (True, Array(True, dtype=bool))
 
     Single steps, runs of several steps and a run to the end give the numbers of ``minimize`` bit for bit. For a
-    transformation they may differ in the last digit, where XLA compiles its loop differently. A solve that was saved
-    and resumed by the same calls always has the same numbers.
+    transformation, and with constraints, they may differ in the last digit, where XLA compiles the loop differently. A
+    solve that was saved and resumed by the same calls always has the same numbers.
 
     A step is one evaluation of fun and its gradient: at a new iterate, or at a trial of a line search. A second-order
     method also has steps that evaluate a product or a matrix. All functions of a solver work inside ``jit``, ``vmap``
@@ -287,7 +287,7 @@ class Solver:
 
     def _begun(self, call: Call, leaves: list[jax.Array]) -> Any:
         """The loop's carry at the start, from the leaves of x0."""
-        return self._part("begin", call)(leaves, inputs(call.problem, call.box, None, call.traced, call.curvature))
+        return self._part("begin", call)(leaves, inputs(call.problem, call.box, None, call.traced, call.warm))
 
     def _resumed(self, state: SolverState) -> Call:
         """The call that the state belongs to."""

@@ -43,6 +43,12 @@ class Box(NamedTuple):
         """inf: trials are bent along the bounds."""
         return math.inf
 
+    @property
+    def is_empty(self) -> Scalar:
+        """[] bool: whether no point is inside, as where a bound is NaN."""
+        sides = zip(jax.tree.leaves(self.lower), jax.tree.leaves(self.upper))
+        return functools.reduce(jnp.logical_or, (jnp.any(~(low <= high)) for low, high in sides))
+
     def clip(self, x: Vector) -> Vector:
         """The point of the box nearest to x."""
         return jax.tree.map(jnp.clip, x, *self)

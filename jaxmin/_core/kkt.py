@@ -61,6 +61,19 @@ class Kkt(NamedTuple):
         return jnp.where(x - box.lower <= near, -1, jnp.where(box.upper - x <= near, 1, 0)).astype(jnp.int32)
 
 
+class Multipliers(NamedTuple):
+    """The multipliers of an earlier solve, with which a method may begin.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmin.extend import Multipliers
+    >>> Multipliers(v=jnp.ones(3), w=jnp.zeros(2)).v.shape
+    (3,)
+    """
+
+    v: jax.Array  # [m] of the rows
+    w: Vector  # [n] of the bounds; with the signs of ``Kkt``
+
+
 class Residuals(NamedTuple):
     """How far a point is from a solution of a constrained problem."""
 

@@ -143,7 +143,11 @@ class Method(NamedTuple):
       inverse_hessian: ``inverse_hessian(state)`` returns the approximation at the iterate, an ``Unlimited``, a
         ``Compact`` or a ``Dense``; None (default) for a method without one.
       warm_start: ``warm_start(state, H) -> state`` starts from the inverse Hessian of a similar solve, before the
-        first ``update``; None by default.
+        first ``update``; None by default. For a method that wants ``constraints`` it is ``warm_start(state,
+        multipliers, *, x, box)``, with a ``Multipliers`` and x0 as given.
+      usual: the same method without what only trouble needs, where that takes long to compile: its solves are the same
+        unless they end by a status of the method. A call from Python runs it first, and the whole method only after
+        such an end. None by default.
       observe: for a method whose iterates are all the points evaluated, such as a transformation of another library:
         ``observe(grad, state, params, *, value) -> state`` records the point before the stopping tests. ``update`` is
         then called only if the solve goes on, and also receives ``value_fn``. None by default.
@@ -171,7 +175,8 @@ class Method(NamedTuple):
     update: Callable[..., tuple[Any, Any]]
     wants: frozenset[str] = GRADIENT
     inverse_hessian: Callable[[Any], Any] | None = None
-    warm_start: Callable[[Any, Any], Any] | None = None
+    warm_start: Callable[..., Any] | None = None
+    usual: "Method | None" = None
     observe: Callable[..., Any] | None = None
     stored: Callable[[Any], Any] | None = None
     trees: bool = False

@@ -41,6 +41,9 @@ class OptimizeResult:
       built as it returns, then one for the bounds, built like x0. It is positive at an upper limit, negative at a lower
       one, as in SciPy's trust-constr: a price, what f loses for one unit more of an upper limit. Without constraints
       None.
+    - ``multipliers``: the same as SciPy's SLSQP orders and signs them, one array without the bounds: first the
+      equalities, then the inequalities as c - lb >= 0 and ub - c >= 0, each constraint's in turn, of f - lambda . c.
+      None where the limits of the constraints are traced.
     - ``constr``: the values of the constraints, a list built in the same way, without bounds.
     - ``constr_violation``: the largest violation of a constraint, in its own units; shape [].
     - ``optimality``: the infinity norm of the gradient of the Lagrangian; shape [].
@@ -83,6 +86,7 @@ class OptimizeResult:
     constr: Any = None
     constr_violation: jax.Array | MaybeNone = None
     optimality: jax.Array | MaybeNone = None
+    multipliers: jax.Array | MaybeNone = None
     gnorm0: jax.Array | MaybeNone = None
     # The structures of x and of aux, if some of their leaves are not arrays; else None. They are set when the result is
     # made. The leaves cannot tell later, since JAX puts any object in the place of an array.
@@ -124,6 +128,8 @@ class OptimizeResult:
         gnorm0 = np.full(status.shape, np.nan) if self.gnorm0 is None else np.asarray(self.gnorm0, float)
         constrained = self.constr_violation is not None
         violation, optimality = np.asarray(self.constr_violation), np.asarray(self.optimality)
+        # An intermediate result has no v.
+        largest = _gradient_norm(self.v[:-1], status.shape) if constrained and self.v else np.full(status.shape, np.nan)
 
         def sentence(index: tuple[int, ...]) -> str:
             f = fun[index]
@@ -135,6 +141,7 @@ class OptimizeResult:
             numbers = {"gnorm": gnorm[index], "gnorm0": gnorm0[index], "fun": f, "ulp": ulp}
             if constrained:
                 numbers |= {"violation": violation[index], "optimality": optimality[index]}
+                numbers["multiplier"] = largest[index]
             return text.format(**{name: float(value) for name, value in numbers.items()}, advice=_advice(fun.dtype))
 
         return sentence
@@ -211,6 +218,7 @@ class OptimizeResult:
             "gnorm",
             "constr",
             "v",
+            "multipliers",
             "constr_violation",
             "optimality",
             "gnorm0",

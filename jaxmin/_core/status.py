@@ -29,6 +29,8 @@ class Status(enum.IntEnum):
     SPREAD = 10
     PRECISION = 11
     INFEASIBLE = 12
+    MULTIPLIERS = 13
+    BOUNDS = 14
     CALLBACK = 99
 
     @property
@@ -70,6 +72,8 @@ _SENTENCES = {
     Status.PRECISION: "Converged to the precision of fun: Newton's step from here would lower fun = {fun:.8g} by less "
     "than its rounding, about {ulp:.1g}. The gradient norm is {gnorm:.3g}.",
     Status.INFEASIBLE: "Locally infeasible: the violation of the constraints cannot be lowered near x.",
+    Status.MULTIPLIERS: "Stopped: the multipliers of the constraints grow without bound.",
+    Status.BOUNDS: "Not begun: a lower bound is above its upper bound, or a bound is NaN. fun was not evaluated.",
     Status.CALLBACK: "Stopped: callback asked for it.",
 }
 # For methods without gradients.
@@ -88,6 +92,11 @@ CONSTRAINED = _SENTENCES | {
     Status.NAN: "Stopped: fun, a constraint or a derivative is NaN or infinite at the returned point.",
     Status.INFEASIBLE: "Locally infeasible: the violation {violation:.3g} of the constraints cannot be lowered near x. "
     "Look at the rows that res.constr shows outside of their limits, or start elsewhere.",
+    Status.MULTIPLIERS: "Stopped: the multipliers grow without bound (the largest in v is {multiplier:.3g}), so the "
+    "gradients of f and of the constraints cannot balance; "
+    + _AT
+    + " Where the gradient of an active constraint is 0, "
+    "as that of x**2 <= 0, write it otherwise, or allow a small violation.",
     Status.FTOL: "Converged: x is feasible, and the relative decrease of fun is within ftol.",
     Status.XTOL: "Converged: x is feasible, and the relative change of x is within xtol.",
     Status.SEARCH_FAILED: "Stopped: no step makes progress; " + _AT + " Are fun and the constraints smooth here, and "

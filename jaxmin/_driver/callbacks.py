@@ -1,5 +1,6 @@
 """Watch a solve from inside the loop: callbacks in its graph or on the host, printed lines, a bar."""
 
+import dataclasses
 import inspect
 import itertools
 import threading
@@ -11,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache.computation import Signature, signed
+from jaxmin._core import vector as vec
 from jaxmin._core.pytree import any_traced
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.status import Status
 from jaxmin._core.typing import PyTree, Scalar
+from jaxmin._driver.report import Report
 from jaxmin._problem.objective import Problem
 
 _GO_ON, _STOP = 0, 1
@@ -59,7 +62,7 @@ def traced(function: Callable[..., Any]) -> Traced:
 class TracedCallback(NamedTuple):
     """A traced callback as a computation, and the arrays that it closes over."""
 
-    signature: Signature  # constants, x leaves, other arrays of x0, f, gradient leaves, nit, nfev -> [] bool
+    signature: Signature  # constants, x leaves, other arrays of x0, f, gradient leaves, ``Report`` -> [] bool
     constants: list[jax.Array]
 
 
@@ -72,14 +75,13 @@ def trace(callback: Traced, problem: Problem, whole: Callable[[PyTree], Any], gr
     """
     takes_result, static = _takes_result(callback.function), problem.x_static
 
-    def asked(leaves: Any, fixed: Any, f: Any, g: Any, nit: Any, nfev: Any) -> jax.Array:
+    def asked(leaves: Any, fixed: Any, f: Any, g: Any, report: Report) -> jax.Array:
         x = whole(static.combine(leaves, fixed))
         if takes_result:
             jac = static.only(g) if gradient else None
-            njev = nfev if gradient else None
-            status = jnp.full((), Status.RUNNING, jnp.int32)
-            result = OptimizeResult(x=x, fun=f, jac=jac, nit=nit, nfev=nfev, njev=njev, status=status)
-            answer = callback.function(intermediate_result=result)
+            njev = report.nfev if gradient else None
+            result = _intermediate(x, f, report, jnp.full((), Status.RUNNING, jnp.int32))
+            answer = callback.function(intermediate_result=dataclasses.replace(result, jac=jac, njev=njev))
         else:
             answer = callback.function(x)
         answer = False if answer is None else answer
@@ -90,34 +92,37 @@ def trace(callback: Traced, problem: Problem, whole: Callable[[PyTree], Any], gr
 
     leaves = [jax.ShapeDtypeStruct(*shape) for shape in problem.variables.shapes]
     f, count = jax.ShapeDtypeStruct((), problem.trace.value_dtype), jax.ShapeDtypeStruct((), jnp.int32)
-    shown = leaves, problem.fixed, f, leaves if gradient else [], count, count
+    norm = None if problem.rows is None else jax.ShapeDtypeStruct((), vec.scalar_dtype(leaves))
+    report = Report(norm, norm, count, count)
+    shown = leaves, problem.fixed, f, leaves if gradient else [], report
     closed = signed(jax.make_jaxpr(asked)(*shown), *jax.tree.leaves(shown))
     return TracedCallback(closed.signature, closed.constants)
 
 
 def stopped(
     asked: Callable[..., Any], constants: Sequence[jax.Array], accepted: Scalar, x: Sequence[jax.Array], f: Scalar,
-    g: Sequence[jax.Array], nit: Scalar, nfev: Scalar, status: Scalar,
+    g: Sequence[jax.Array], report: Report, status: Scalar,
 ) -> Scalar:  # fmt: skip
     """The status after a traced callback: Status.CALLBACK where it returned True for a new iterate."""
-    due = accepted & (nit > 0)
-    inputs = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], nit, nfev))
+    due = accepted & (report.nit > 0)
+    norm, violation, dtype = report.gnorm, report.violation, vec.scalar_dtype(x)
+    # Only a constrained solve has any; otherwise the traced callback does not see the norm.
+    norm, violation = (None, None) if violation is None else (norm.astype(dtype), violation.astype(dtype))
+    report = Report(norm, violation, report.nit, report.nfev)
+    inputs = *constants, *jax.tree.leaves((x, f, [leaf.conj() for leaf in g], report))
     stop = jax.lax.cond(due, lambda: asked(*inputs)[0], lambda: jnp.zeros((), bool))
     return jnp.where(due & stop, Status.CALLBACK, status).astype(jnp.int32)
 
 
-def ask(
-    number: Scalar, accepted: Scalar, x: PyTree, f: Scalar, gnorm: Scalar | None, nit: Scalar, nfev: Scalar,
-    status: Scalar,
-) -> Scalar:  # fmt: skip
+def ask(number: Scalar, accepted: Scalar, x: PyTree, f: Scalar, report: Report, status: Scalar) -> Scalar:
     """The status after the watcher has run: Status.CALLBACK where it ends the solve.
 
     The call is a ``pure_callback``, and the loop carries its answer on. So it works in a batch, with one call for all
     lanes, and each step waits for it, which keeps the calls in order. It runs for new iterates and for ends only.
     """
-    due, ended = accepted & (nit > 0), status != Status.RUNNING
+    due, ended = accepted & (report.nit > 0), status != Status.RUNNING
     answer = jax.ShapeDtypeStruct((), jnp.int32)
-    shown = (number, due, ended, x, f, gnorm, nit, nfev)
+    shown = (number, due, ended, x, f, report)
 
     def call() -> Scalar:
         return jax.pure_callback(_show, answer, *shown, vmap_method="broadcast_all")
@@ -167,23 +172,20 @@ class Watcher:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, lane: tuple[int, ...], x: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> bool:
+    def show(self, lane: tuple[int, ...], x: Any, f: Any, report: Report) -> bool:
         """Show an iterate; True ends the solve. ``lane`` is an index into a batch, () for a single solve."""
         if self.error is not None:  # from another lane
             return True
         if self._disp:
-            gradient = "" if gnorm is None else f"|g| = {float(gnorm):<10.3g} "
-            of = f"lane {', '.join(f'{i:4d}' for i in lane)}   " if lane else ""
-            line = f"{of}iteration {int(nit):5d}   f = {float(f):<15.8g} {gradient}evaluations = {int(nfev)}"
-            (print if self._bar is None else self._bar.write)(line)
+            (print if self._bar is None else self._bar.write)(_line(lane, f, report))
         if self._callback is None:
             return False
         try:
             x = self._combine(*x)
             if not self._whole:
                 return _says_stop(self._callback(x))
-            status: Any = np.int32(Status.RUNNING)
-            result = OptimizeResult(x=x, fun=f[()], jac=None, nit=nit[()], nfev=nfev[()], njev=None, status=status)
+            numbers = jax.tree.map(lambda number: number[()], report)
+            result = _intermediate(x, f[()], numbers, np.int32(Status.RUNNING))
             return _says_stop(self._callback(intermediate_result=result))
         except StopIteration:
             return True
@@ -193,10 +195,31 @@ class Watcher:
             self.error = self.error or error
             return True
 
-    def after(self, due: Any, ended: Any, f: Any, gnorm: Any, nit: Any, nfev: Any) -> None:
+    def after(self, due: Any, ended: Any, f: Any, report: Report) -> None:
         """Show the progress of all lanes, after ``show`` has run for those with a new iterate."""
         if self._bar is not None:
-            self._bar.show(due, ended, f, gnorm, nit, nfev)
+            self._bar.show(due, ended, f, report)
+
+
+def _line(lane: tuple[int, ...], f: Any, report: Report) -> str:
+    """An iterate as a printed line."""
+    parts = [f"lane {', '.join(f'{i:4d}' for i in lane)}  "] if lane else []
+    parts.append(f"iteration {int(report.nit):5d}   f = {float(f):<15.8g}")
+    if report.gnorm is not None:
+        name = "|g|" if report.violation is None else "|∇L|"
+        parts.append(f"{name} = {float(report.gnorm):<10.3g}")
+    if report.violation is not None:
+        parts.append(f"violation = {float(report.violation):<10.3g}")
+    return " ".join([*parts, f"evaluations = {int(report.nfev)}"])
+
+
+def _intermediate(x: Any, f: Any, report: Report, status: Any) -> OptimizeResult:
+    """What a callback receives as ``intermediate_result``."""
+    constrained = report.violation is not None
+    return OptimizeResult(
+        x=x, fun=f, jac=None, nit=report.nit, nfev=report.nfev, njev=None, status=status,
+        constr_violation=report.violation, optimality=report.gnorm if constrained else None,
+    )  # fmt: skip
 
 
 def watched(watcher: Watcher | None, solve: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:

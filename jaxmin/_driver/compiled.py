@@ -24,10 +24,12 @@ from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
 from jaxmin._driver.implicit import mode
 from jaxmin._driver.precision import EXAMINED, has_converged, may_be_examined
-from jaxmin._driver.solution import Counts, Solution
+from jaxmin._driver.solution import Counts, Solution, or_feasible
 from jaxmin._interop.foreign import Foreign
 from jaxmin._problem.objective import inexact
 
+# The statuses that a method gives itself.
+_OF_METHOD = (Status.SEARCH_FAILED, Status.INFEASIBLE, Status.MULTIPLIERS, Status.PRECISION_LOSS)
 # So many solves are examined at a time.
 _EXAMINED_AT_ONCE = 2048
 
@@ -37,7 +39,7 @@ class Extras(NamedTuple):
 
     number: Any = None  # the watcher's
     constants: Any = None  # of the traced callback
-    curvature: Any = None  # of an earlier result, to begin with
+    warm: Any = None  # what the method begins with, from an earlier result
     method: Any = None  # what a method of the user's own closed over
 
 
@@ -96,13 +98,13 @@ class Parts(NamedTuple):
 
 
 def solve(
-    problem, method, limits, diff, box=Unbounded(), watcher=None, traced=None, curvature=None, unrolled=None, **carried
+    problem, method, limits, diff, box=Unbounded(), watcher=None, traced=None, warm=None, unrolled=None, **carried
 ):
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
     Args:
       traced: a ``TracedCallback``, or None.
-      curvature: to begin with, or None.
+      warm: what the method begins with, from an earlier result, or None.
       unrolled: see ``loop.run``.
       carried: see ``loop.begin``.
 
@@ -110,15 +112,28 @@ def solve(
       The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
     """
     key = _key(problem, method, watcher, traced, **carried)
-    arguments = problem.leaves, inputs(problem, box, watcher, traced, curvature), limits
+    arguments = problem.leaves, inputs(problem, box, watcher, traced, warm), limits
     with_rules = problem.trace.with_rules
     if with_rules is None and not _is_new(method):
-        solved = compiled(_differentiable, key, diff, unrolled)(*arguments)
+        solved = _usual_first(_differentiable, key, arguments, diff, unrolled)
     elif _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
         solved = _with_derivatives(key, diff, unrolled, with_rules, arguments)
     else:
-        solved = compiled(_solved, key, unrolled)(*arguments)
+        solved = _usual_first(_solved, key, arguments, unrolled)
     return examined(problem, method, box, *solved)
+
+
+def _usual_first(build, key, arguments, *settings):
+    """``compiled(build, key, *settings)(*arguments)``.
+
+    From Python the usual part of the method runs first. The rest is compiled only where a solve fails without it.
+    """
+    usual = None if isinstance(key.method, Foreign) or key.watched else key.method.usual
+    if usual is not None and not any_traced(arguments):
+        solved = compiled(build, key._replace(method=usual), *settings)(*arguments)
+        if int(solved[-1].status) not in _OF_METHOD:
+            return solved
+    return compiled(build, key, *settings)(*arguments)
 
 
 def examined(problem, method, box, leaves, jac, solution):
@@ -200,10 +215,10 @@ def many(problem, method, make, plan, **carried):
     return compiled(_many, _key(problem, method, None, None, **carried), make, plan)
 
 
-def inputs(problem, box=Unbounded(), watcher=None, traced=None, curvature=None):
+def inputs(problem, box=Unbounded(), watcher=None, traced=None, warm=None):
     """What a solve is fed beside x0 and its limits."""
     number = None if watcher is None else np.int32(watcher.number)
-    extras = Extras(number, None if traced is None else traced.constants, curvature)
+    extras = Extras(number, None if traced is None else traced.constants, warm)
     trace = problem.trace
     return Inputs(
         trace.constants, trace.second_constants, problem.fixed, problem.arrays, extras, box, problem.rows,
@@ -481,20 +496,18 @@ def _parts(key, with_rules=None):
         first = 1 if "grad" not in wants else 1 + count
         first += sum(key.of_rows)
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
-        method, curvature = chosen(), inputs.extras.curvature
         records = key.history, key.keep_x, key.relative
-        carry = loop.begin(evaluation(inputs), method, x0, aux0, *records, box=inputs.box)
-        return carry if curvature is None else carry._replace(state=method.warm_start(carry.state, curvature))
+        return loop.begin(evaluation(inputs), chosen(), x0, aux0, *records, box=inputs.box, warm=inputs.extras.warm)
 
     def run(carry, inputs, limits, steps=None, unrolled=None):
-        def watch(accepted, iterate, gnorm, nit, nfev, status):
+        def watch(accepted, iterate, report, status):
             x = variables.unravel(iterate.x), inputs.fixed
             f = iterate.f.astype(signature.outputs[0].dtype)
             if stops is not None:
                 g = [] if iterate.g is None else variables.unravel(iterate.g)
-                status = stopped(stops, inputs.extras.constants, accepted, x, f, g, nit, nfev, status)
+                status = stopped(stops, inputs.extras.constants, accepted, x, f, g, report, status)
             if key.watched:
-                status = ask(inputs.extras.number, accepted, x, f, gnorm, nit, nfev, status)
+                status = ask(inputs.extras.number, accepted, x, f, report, status)
             return status
 
         seen = watch if key.watched or stops is not None else None
@@ -509,7 +522,9 @@ def _parts(key, with_rules=None):
             record = record._replace(x=jax.vmap(variables.unravel)(record.x))
         others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record, carry.gnorm0)
         f = f.astype(signature.outputs[0].dtype)
-        return Solution(x, f, g, carry.aux, carry.status, others, getattr(state, "kkt", None), carry.residuals)
+        kkt = getattr(state, "kkt", None)
+        solution = Solution(x, f, g, carry.aux, carry.status, others, kkt, carry.residuals)
+        return solution if carry.best is None else or_feasible(solution, carry.best)
 
     def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
-from jaxmin._core.typing import PyTree, Scalar, Vector
+from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
+from jaxmin._driver.report import Report
 
 
 class History(NamedTuple):
@@ -18,10 +19,11 @@ class History(NamedTuple):
 
     - ``nit`` [N] int32: the number of the iterate.
     - ``fun`` [N]: the objective.
-    - ``gnorm`` [N]: the infinity norm of the gradient, or with bounds of the projected gradient; NaN for methods
-      without gradients.
+    - ``gnorm`` [N]: the infinity norm of the gradient, with bounds of the projected gradient, with constraints of the
+      gradient of the Lagrangian; NaN for methods without gradients.
     - ``step`` [N]: the largest change of a variable since the last iterate; NaN at x0.
     - ``nfev`` [N] int32: evaluations so far.
+    - ``violation`` [N]: with constraints, the largest violation, in the constraint's own units; else None.
     - ``x``: the iterates, like x0 with a leading axis N (None for leaves that do not vary), with
       ``options={"history_x": True}``; else None.
 
@@ -38,21 +40,23 @@ class History(NamedTuple):
     step: jax.Array
     nfev: jax.Array
     x: PyTree = None
+    violation: jax.Array | MaybeNone = None
 
 
-def empty(length: int, dtype: Any, x: Vector = None) -> History:
+def empty(length: int, dtype: Any, x: Vector = None, constrained: bool = False) -> History:
     """A history without entries. It has room for points like the vector x, unless x is None."""
     whole, real = jnp.full(length, -1, jnp.int32), jnp.full(length, jnp.nan, dtype)
     points = jax.tree.map(lambda u: jnp.full((length, *u.shape), jnp.nan, u.dtype), x)
-    return History(whole, real, real, real, whole, points)
+    return History(whole, real, real, real, whole, points, real if constrained else None)
 
 
-def record(history: History, accepted: Scalar, before: Any, after: Any, gnorm: Scalar | None, nfev: Scalar) -> History:
+def record(history: History, accepted: Scalar, before: Any, after: Any, report: Report) -> History:
     """The history with the iterate of the state ``after`` added, if the step accepted one."""
     x, f, _ = after.iterate
     moved = jnp.where(after.nit > 0, vec.max_abs(vec.sub(x, before.iterate.x)), jnp.nan)
-    norm: Any = jnp.nan if gnorm is None else gnorm
-    row = History(after.nit, f, norm, moved, nfev, None if history.x is None else x)
+    norm: Any = jnp.nan if report.gnorm is None else report.gnorm
+    points = None if history.x is None else x
+    row = History(after.nit, f, norm, moved, report.nfev, points, report.violation)
     length = history.nit.shape[0]
     here = (jnp.arange(length) == after.nit % length) & accepted
 

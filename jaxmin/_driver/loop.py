@@ -9,16 +9,27 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
-from jaxmin._core.box import Unbounded, Within, gradient_norm
-from jaxmin._core.kkt import Residuals
-from jaxmin._core.protocol import Method, check_state
+from jaxmin._core.box import Box, Unbounded, Within, gradient_norm
+from jaxmin._core.kkt import Kkt, Residuals
+from jaxmin._core.protocol import Iterate, Method, check_state
 from jaxmin._core.status import Status
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
 from jaxmin._driver import history as ring
 from jaxmin._driver import packing
 from jaxmin._driver.evaluation import CachedHessian, Evaluation, counters, empty_cache, evaluate
-from jaxmin._driver.stopping import Limits, Stopping, tested
+from jaxmin._driver.report import Report
+from jaxmin._driver.stopping import Limits, Stopping, Tested, is_feasible, tested
 from jaxmin.transforms._lookup import reuse, searches
+
+
+class Feasible(NamedTuple):
+    """The best feasible iterate of a constrained solve so far."""
+
+    found: Scalar  # [] bool: there is one; else the rest is of any point
+    iterate: Iterate
+    aux: PyTree
+    kkt: Kkt
+    residuals: Residuals
 
 
 class Carry(NamedTuple):
@@ -33,6 +44,7 @@ class Carry(NamedTuple):
     history: ring.History | None = None  # None if none is recorded
     cache: CachedHessian | MaybeNone = None  # the user's Hessian, if the method uses it
     residuals: Residuals | MaybeNone = None  # at the iterate, of a constrained solve
+    best: Feasible | MaybeNone = None  # the best feasible iterate, of a constrained solve
     gnorm0: Scalar | MaybeNone = None  # [] of ``Tested``, NaN before the first step; None without gtol_relative
 
 
@@ -45,12 +57,12 @@ class Loop(NamedTuple):
     stopping: Stopping
     limits: Limits
     box: Within = Unbounded()
-    watch: Callable[..., Scalar] | None = None  # (accepted, iterate, gnorm, nit, nfev, status) -> status
+    watch: Callable[..., Scalar] | None = None  # (accepted, iterate, ``Report``, status) -> status
 
 
 def begin(
     evaluation: Evaluation, method: Method, x0: Vector, aux0: PyTree, history: int = 0, keep_x: bool = False,
-    relative: bool = False, box: Within = Unbounded(),
+    relative: bool = False, box: Within = Unbounded(), warm: Any = None,
 ) -> Carry:  # fmt: skip
     """The ``Carry`` before the first step; nothing is evaluated.
 
@@ -63,22 +75,40 @@ def begin(
       keep_x: whether to record their points too.
       relative: whether the limits have a ``gtol_relative``.
       box: the bounds, for a method whose state depends on them.
+      warm: what the method begins with, from an earlier result, or None.
     """
-    far = None
-    given: dict[str, Any] = {"box": box} if method.wants & {"constraints", "set"} else {}
-    if "constraints" in method.wants:
+    far = best = None
+    constrained = "constraints" in method.wants
+    given: dict[str, Any] = {"box": box} if constrained or "set" in method.wants else {}
+    if constrained:
         state = method.init(x0, constraints=evaluation.rows, **given)
         far = Residuals(*[jnp.full((), jnp.inf, state.iterate.f.dtype)] * len(Residuals._fields))
+        best = Feasible(jnp.zeros((), bool), state.iterate, aux0, state.kkt, far)
     else:
         state = method.init(x0, **given)
+    if warm is not None:
+        assert method.warm_start is not None
+        state = method.warm_start(state, warm, **({"x": x0, "box": box} if constrained else {}))
     check_state(state, method.wants)
     zero = jnp.zeros((), jnp.int32)
     carry = Carry(state, aux0, zero, jnp.full((), Status.RUNNING, jnp.int32))
-    record = ring.empty(history, state.iterate.f.dtype, x0 if keep_x else None) if history else None
+    if isinstance(box, Box):
+        carry = vec.where(box.is_empty, _not_begun(carry), carry)
+    points = x0 if keep_x else None
+    record = ring.empty(history, state.iterate.f.dtype, points, far is not None) if history else None
     cache = empty_cache(evaluation, method.wants, x0)
     gnorm0 = jnp.full((), jnp.nan, vec.scalar_dtype(x0)) if relative else None
     counts = dict.fromkeys(counters(method.wants), zero)
-    return carry._replace(history=record, cache=cache, gnorm0=gnorm0, residuals=far, **counts)
+    return carry._replace(history=record, cache=cache, gnorm0=gnorm0, residuals=far, best=best, **counts)
+
+
+def _not_begun(carry: Carry) -> Carry:
+    """The ``Carry`` of a solve whose bounds have no inside: nothing is known."""
+    x, f, g = carry.state.iterate
+    unknown = lambda u: jnp.full_like(u, jnp.nan)
+    iterate = Iterate(x, unknown(f), jax.tree.map(unknown, g))
+    state = carry.state._replace(iterate=iterate, nit=jnp.zeros_like(carry.state.nit))
+    return carry._replace(state=state, status=jnp.full_like(carry.status, Status.BOUNDS))
 
 
 def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | None = None) -> Carry:
@@ -113,13 +143,20 @@ def step(loop: Loop, old: Carry, ended: Scalar | None = None) -> Carry:
         return new
     # In a batch a lane that has ended goes on stepping; its steps are discarded.
     iterated = (new.state.nit > old.state.nit) & (old.status == Status.RUNNING)
-    gnorm = gradient_norm(new.state.iterate.x, new.state.iterate.g, loop.box)
+    report = _report(loop, new)
     if old.history is not None:
-        new = new._replace(history=ring.record(old.history, iterated, old.state, new.state, gnorm, new.nfev))
+        new = new._replace(history=ring.record(old.history, iterated, old.state, new.state, report))
     if loop.watch is not None:
-        status = loop.watch(iterated, new.state.iterate, gnorm, new.state.nit, new.nfev, new.status)
-        new = new._replace(status=status)
+        new = new._replace(status=loop.watch(iterated, new.state.iterate, report, new.status))
     return new
+
+
+def _report(loop: Loop, carry: Carry) -> Report:
+    """The ``Report`` of the iterate."""
+    residuals, (x, _, g), nit = carry.residuals, carry.state.iterate, carry.state.nit
+    if residuals is None:
+        return Report(gradient_norm(x, g, loop.box), None, nit, carry.nfev)
+    return Report(residuals.optimality, residuals.violation, nit, carry.nfev)
 
 
 def step_in_batch(loop: Loop, old: Carry) -> Carry:
@@ -154,9 +191,19 @@ def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
     counts = _counts(carry, counters(method.wants))
     after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box, carry.gnorm0)
     status, aux = loop.stopping.status(after), vec.where(state.accepted, found.aux, carry.aux)
+    best = None if carry.best is None else _better(carry.best, after, aux)
     return carry._replace(
-        state=state, aux=aux, status=status, cache=cache, gnorm0=after.gnorm0, residuals=after.residuals, **counts
-    )
+        state=state, aux=aux, status=status, cache=cache, gnorm0=after.gnorm0, residuals=after.residuals, best=best,
+        **counts,
+    )  # fmt: skip
+
+
+def _better(best: Feasible, after: Tested, aux: PyTree) -> Feasible:
+    """The best feasible iterate after a step."""
+    state = after.after
+    lower = ~best.found | (state.iterate.f < best.iterate.f)
+    new = Feasible(jnp.ones((), bool), state.iterate, aux, state.kkt, after.residuals)
+    return vec.where(is_feasible(after) & jnp.isfinite(state.iterate.f) & lower, new, best)
 
 
 def _counts(carry: Carry, names: dict[str, bool]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import gradient_norm
+from jaxmin._core.status import SUCCESSES, Status
 
 
 class Counts(NamedTuple):
@@ -30,6 +31,25 @@ class Solution(NamedTuple):
     others: Counts
     kkt: Any = None  # a ``Kkt``, of a constrained solve
     residuals: Any = None  # ``Residuals``, of one
+
+
+def or_feasible(solution, best):
+    """The solution of a constrained solve, or the best feasible iterate where the solve ended without success.
+
+    Args:
+      best: the ``Feasible`` of the loop.
+    """
+    status = solution.status
+    # What a callback chose, or where f is -inf, is the last iterate.
+    ended_well = jnp.isin(status, jnp.asarray([*SUCCESSES, Status.CALLBACK, Status.UNBOUNDED]))
+    takes = best.found & ~ended_well
+    x, f, g = best.iterate
+    # With a feasible iterate the problem is not infeasible.
+    status = jnp.where(takes & (status == Status.INFEASIBLE), Status.SEARCH_FAILED, status)
+    other = solution._replace(
+        x=x, f=f.astype(solution.f.dtype), g=g, aux=best.aux, status=status, kkt=best.kkt, residuals=best.residuals
+    )
+    return vec.where(takes, other, solution)
 
 
 class Bounded(NamedTuple):

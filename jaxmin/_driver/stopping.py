@@ -119,7 +119,7 @@ def _is_kkt_stationary(t: Tested) -> Scalar:
     return t.residuals.optimality <= t.gtol * jnp.maximum(t.sizes.g, 1)
 
 
-def _is_feasible(t: Tested) -> Scalar:
+def is_feasible(t: Tested) -> Scalar:
     """x is near a point that keeps to all rows."""
     return t.residuals.distance <= t.limits.ctol
 
@@ -194,10 +194,10 @@ WITH_GRADIENT = Stopping(
 )
 WITH_SECOND_DERIVATIVES = WITH_GRADIENT._replace(conditions=(stationary, _is_no_saddle))
 CONSTRAINED = Stopping(
-    conditions=(_is_kkt_stationary, _is_feasible, _is_complementary),
+    conditions=(_is_kkt_stationary, is_feasible, _is_complementary),
     tests=(
-        Test(Status.FTOL, lambda t: _is_feasible(t) & _is_flat(t)),
-        Test(Status.XTOL, lambda t: _is_feasible(t) & _is_still(t)),
+        Test(Status.FTOL, lambda t: is_feasible(t) & _is_flat(t)),
+        Test(Status.XTOL, lambda t: is_feasible(t) & _is_still(t)),
     ),
 )
 WITHOUT_GRADIENT = Stopping(conditions=(), tests=(Test(Status.SPREAD, _is_narrow),))

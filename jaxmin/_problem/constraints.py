@@ -254,10 +254,11 @@ def values(part: Part, of_leaves: Callable[..., Any], variables: Variables, leav
     if part.A is not None:
         return jnp.asarray(part.A, variables.dtype) @ variables.ravel(leaves)
     out = jax.tree.leaves(part.fun(of_leaves(leaves), *part.args))
-    return _joined([jnp.asarray(leaf) for leaf in out], variables.dtype)
+    return joined_leaves([jnp.asarray(leaf) for leaf in out], variables.dtype)
 
 
-def _joined(leaves: Sequence[jax.Array], dtype: Any) -> jax.Array:
+def joined_leaves(leaves: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    """Arrays as one vector."""
     return jnp.concatenate([jnp.zeros(0, dtype), *(leaf.reshape(-1).astype(dtype) for leaf in leaves)])
 
 
@@ -394,7 +395,7 @@ def rows(constraints: Constraints, shapes: Sequence[Shape], variables: Variables
 def _end_to_end(side: Sequence[Any], dtype: Any) -> Any:
     leaves = [leaf for part in side for leaf in part]
     if any(isinstance(leaf, jax.Array) for leaf in leaves):
-        return _joined([jnp.asarray(leaf) for leaf in leaves], dtype)
+        return joined_leaves([jnp.asarray(leaf) for leaf in leaves], dtype)
     return np.concatenate([np.zeros(0, dtype), *(np.reshape(leaf, -1).astype(dtype) for leaf in leaves)])
 
 
@@ -432,3 +433,27 @@ def as_returned(vector: Any, shapes: Sequence[Shape]) -> list[PyTree]:
             start = stop
         parts.append(jax.tree.unflatten(shape.tree, leaves))
     return parts
+
+
+def multipliers(v: jax.Array, rows: Rows, shapes: Sequence[Shape]) -> jax.Array | None:
+    """v as SciPy's SLSQP has it: first the equalities, then the inequalities, in f - lambda . c with c >= 0.
+
+    A row with two limits has two entries. The form depends on the limits, so it is None where these are traced.
+    """
+    if any_traced((rows.lower, rows.upper)) or np.ndim(rows.lower) != 1:
+        return None
+    lower, upper = np.asarray(rows.lower), np.asarray(rows.upper)
+    equal, order = lower == upper, list[np.ndarray]()
+    sides = ~equal & np.isfinite(lower), ~equal & np.isfinite(upper)
+    start = 0
+    for shape in shapes:
+        here = np.arange(start, start + shape.size)
+        order += [here[side[here]] for side in sides]
+        start += shape.size
+    at = np.concatenate([np.flatnonzero(equal), *order])
+    sign = np.concatenate(
+        [np.full(equal.sum(), 0), *(np.full(part.size, i % 2 * 2 - 1) for i, part in enumerate(order))]
+    )
+    u = v[..., at.astype(int)]
+    side = jnp.broadcast_to(jnp.asarray(sign, u.dtype), u.shape)
+    return jnp.where(side == 0, -u, jnp.maximum(u * side, 0))

@@ -24,6 +24,7 @@ from jax.scipy.linalg import cho_solve
 from jaxmin._core import vector as vec
 from jaxmin._core.kkt import Kkt
 from jaxmin._core.protocol import PerDtype
+from jaxmin._core.status import Status
 
 # What a method wants, by its parameter ``hessian``.
 _FIRST = frozenset({"grad", "constraints", "constraint_jacobian", "box"})
@@ -34,6 +35,8 @@ _PUSH = 1e-2
 _STEEP = 100.0
 # A row with derivatives and a violation below this at x0 is scaled to 1.
 _FLAT = 1e-2
+# Scaled multipliers that are as large, where a method cannot go on, have no bound.
+_UNBOUNDED = 1e4
 # The defaults of the stopping tests.
 TOLERANCES = (
     ("gtol", PerDtype(1e-6, 1e-3)),
@@ -68,12 +71,12 @@ def sides(rows, box, x):
     return Sides(limits, on, equal, bounds, jnp.isfinite(bounds) & free, free)
 
 
-def inside(x, box):
+def inside(x, box, push=_PUSH):
     """x0, moved to the inside of the box by a small part of its width or of max(|bound|, 1) [WB, Section 3.6]."""
     if not box.bounded:
         return x
     width = box.upper - box.lower
-    into = lambda bound: _PUSH * jnp.minimum(jnp.where(jnp.isfinite(bound), jnp.maximum(jnp.abs(bound), 1), 1), width)
+    into = lambda bound: push * jnp.minimum(jnp.where(jnp.isfinite(bound), jnp.maximum(jnp.abs(bound), 1), 1), width)
     return jnp.minimum(jnp.maximum(x, box.lower + into(box.lower)), box.upper - into(box.upper))
 
 
@@ -93,6 +96,37 @@ def scaled(state, g, J, rows):
     """The state with ``scale`` and ``unit``, which are those of x0."""
     first, (scale, unit) = state.nit < 0, scales(g, J, rows)
     return state._replace(scale=jnp.where(first, scale, state.scale), unit=jnp.where(first, unit, state.unit))
+
+
+def of_sides(u, equal):
+    """[2, k] the multipliers of the sides, from those of rows or bounds; the inverse of -:func:`net`."""
+    lower = jnp.where(equal, -u, jnp.maximum(-u, 0))
+    return jnp.stack([lower, jnp.where(equal, 0, jnp.maximum(u, 0))])
+
+
+def warm(state, multipliers, equal):
+    """The state with the ``Multipliers`` of an earlier solve."""
+    v, w = (jnp.nan_to_num(u) for u in multipliers)
+    return state._replace(y=of_sides(v, equal), z=of_sides(w, jnp.zeros(w.shape, bool)))
+
+
+def is_warm(state):
+    """[] bool: whether the state had multipliers before x0."""
+    return jnp.any(state.y != 0) | jnp.any(state.z != 0)
+
+
+def above_multipliers(state):
+    """[] the price, or a larger one that is above all multipliers that are known."""
+    return jnp.maximum(state.nu, 2 * jnp.max(jnp.abs(state.y) / state.unit, initial=0))
+
+
+def failure(state, infeasible):
+    """The status of a method that cannot go on: why no multipliers balance f there, or that no step helps."""
+    violation = jnp.max(state.rows.violations * state.unit, initial=0) * state.scale
+    pressure = jnp.max(jnp.abs(state.y) / state.unit, initial=0)
+    unbounded = (violation <= jnp.finfo(pressure.dtype).eps ** 0.375) & (pressure >= _UNBOUNDED)
+    lost = jnp.where(infeasible, Status.INFEASIBLE, Status.SEARCH_FAILED)
+    return jnp.where(unbounded, Status.MULTIPLIERS, lost).astype(jnp.int32)
 
 
 def kkt(state):

@@ -36,6 +36,8 @@ _OMEGA, _FALL = 0.1, 0.1
 _FAILURES = 3
 # f is scaled so that no derivative at x0 is larger.
 _STEEP = 100.0
+# The first penalty, and the first tolerance, where the multipliers of an earlier solve are known.
+_WARM_RHO, _WARM_OMEGA = 10.0, 1e-3
 # The violation is stationary if J^T v is so small beside v.
 _STATIONARY = 1e-3
 # What a method inside may want.
@@ -177,9 +179,10 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
     def update(grad, state, params, /, *, value, constraints, constraint_pull, box=Unbounded(), **given):
         first = state.nit < 0
         at = Iterate(params, jnp.asarray(value), grad)
-        state = vec.where(first, _priced(state, at, constraints, constraint_pull, rho), state)
+        begins = first & ~_is_warm(state)
+        state = vec.where(begins, _priced(state, at, constraints, constraint_pull, rho), state)
         # The cotangent at x0 was that of rho = 1.
-        pull = jnp.where(first, state.rho, 1) * constraint_pull
+        pull = jnp.where(begins, state.rho, 1) * constraint_pull
         found = _found(state, at, constraints, pull)
         wanted = {"box": box, "hv": given.get("lagrangian_product")} | given
         wanted = {name: wanted[name] for name in method.wants & wanted.keys()}
@@ -187,9 +190,15 @@ def augmented_lagrangian(inner: Method | str = "trust_ncg", rho: float | None = 
         state = _renewed(method, _moved(state, found, new, box), box)
         return vec.sub(state.trial, params), state
 
+    def warm_start(state, multipliers, **_):
+        v = jnp.nan_to_num(multipliers.v)
+        price = jnp.full_like(state.rho, _WARM_RHO if rho is None else rho)
+        return state._replace(v=v, next_v=v, rho=price, omega=jnp.full_like(state.omega, _WARM_OMEGA))
+
     wants = {"grad", "constraints", "constraint_pull"} | (method.wants & {"box", "xtol"})
     wants |= {"lagrangian_product"} if "hv" in method.wants else set()
-    return Method(init, update, wants=frozenset(wants), defaults=Defaults(limits=_elastic.TOLERANCES))
+    limits = _elastic.TOLERANCES
+    return Method(init, update, wants=frozenset(wants), warm_start=warm_start, defaults=Defaults(limits=limits))
 
 
 def _start(method, x, rows):
@@ -204,6 +213,11 @@ def _start(method, x, rows):
         omega=zero + _OMEGA, distance=zero + jnp.inf, failures=count, scale=zero + 1,
         unit=zero + 1,
     )  # fmt: skip
+
+
+def _is_warm(state):
+    """[] bool: whether there were multipliers before x0."""
+    return jnp.any(state.v != 0)
 
 
 def _priced(state, at, rows, pull, rho):

@@ -29,6 +29,8 @@ _SLOWER, _POWER = 0.2, 1.5
 _CENTRAL = 1e10
 # The longest first step, relative to x.
 _CAP = 10.0
+# With known multipliers: how far x0 is moved into the box, and the largest first mu.
+_NEAR, _WARM_MU = 1e-6, 1e-5
 
 
 class Point(NamedTuple):
@@ -185,7 +187,7 @@ def interior_point(mu: float = 0.1, nu: float = 10.0, hessian: str = "exact") ->
         s = _elastic.sides(constraints, box, params)
         first = state.nit < 0
         state = _elastic.scaled(state, grad, constraint_jacobian, constraints)
-        state = state._replace(mu=jnp.where(first, state.mu / state.scale, state.mu))  # in units of f
+        state = _in_units(state, first)
         found = _found(s, state, at, constraints, constraint_jacobian)
         H = lagrangian_hessian
         if H is None:
@@ -199,10 +201,16 @@ def interior_point(mu: float = 0.1, nu: float = 10.0, hessian: str = "exact") ->
             state = state._replace(B=jnp.where(state.accepted, H, state.B))
         return vec.sub(state.trial, params), state
 
+    def warm_start(state, multipliers, *, x, box):
+        x = _elastic.inside(x, box, _NEAR)
+        state = _elastic.warm(state, multipliers, state.rows.equal)
+        return state._replace(trial=x, iterate=state.iterate._replace(x=x), mu=jnp.minimum(state.mu, _WARM_MU))
+
     return Method(
         init,
         update,
         wants=_elastic.WANTS[hessian],
+        warm_start=warm_start,
         defaults=Defaults(limits=_elastic.TOLERANCES),
     )
 
@@ -226,6 +234,14 @@ def _start(x, rows, mu, nu):
     )  # fmt: skip
 
 
+def _in_units(state, first):
+    """The state with mu in units of f, and a price above all multipliers that are known before x0."""
+    return state._replace(
+        mu=jnp.where(first, state.mu / state.scale, state.mu),
+        nu=jnp.where(first, _elastic.above_multipliers(state), state.nu),
+    )
+
+
 def _prices(s, state):
     return _elastic.weights(s, state.mu, state.nu * state.unit)
 
@@ -235,6 +251,7 @@ def _found(s, state, at, constraints, J):
     gap, dual, step = _elastic.gaps(s, at.x), jnp.where(state.renews, 0, state.path.dual), state.path.step
     central = state.mu / gap
     z = jnp.clip(state.z + dual * step.z, central / _CENTRAL, central * _CENTRAL)  # [WB, (16)]
+    z = jnp.where(state.nit < 0, state.z, z)
     point = Point(at, constraints.c, J, state.y + dual * step.y, jnp.where(s.bounded, z, 0))
     phi = _elastic.merit(s, _prices(s, state), at.x, at.f, constraints.c)
     finite = jnp.isfinite(phi)
@@ -376,12 +393,19 @@ def _renewed(s, state):
     presses = balance.pressure > 0.9 * state.nu
     tol = jnp.finfo(mu.dtype).eps ** 0.375
     due = (far <= 100 * mu) | (state.since + 1 > 8)
-    rises = presses & due & (balance.violation > jnp.maximum(tol, 10 * mu * state.scale))
-    limit = 1e9 if jnp.finfo(mu.dtype).bits > 32 else 1e6
+    # With the least mu, no smaller violation comes by itself.
+    last = (mu <= _least(state)) & (balance.violation > 0)
+    rises = presses & due & ((balance.violation > jnp.maximum(tol, 10 * mu * state.scale)) | last)
+    limit = _highest(mu)
     nu = jnp.where(rises, 10 * state.nu, state.nu)
     # At a minimum of the merit function where f has no part in the balance, the violation itself is stationary.
     alone = (far <= _KAPPA * mu) & (vec.max_abs(state.iterate.g) <= 1e-5 * balance.pull) & (state.nu >= 1e4)
     return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (alone | (state.nu >= limit))
+
+
+def _highest(x):
+    """The largest price."""
+    return 1e9 if jnp.finfo(x.dtype).bits > 32 else 1e6
 
 
 def _is_stationary(s, state):
@@ -418,8 +442,11 @@ def _centred(s, state, o, first):
     margin = 1e-6 * w.p
     inner = jnp.clip(primal, margin * 1e-6 - w.w, w.p - margin)
     begin = jnp.where(s.equal, 0, jnp.minimum(inner, w.p / 2))
-    y = jnp.where(s.on, jnp.where(first, begin, jnp.where(o.fails, inner, state.y)), 0)
-    z = jnp.where(first | o.fails, away, state.z)
+    warm = first & _elastic.is_warm(state)
+    known = jnp.clip(state.y, margin - w.w, w.p - margin)
+    y = jnp.where(first, jnp.where(warm, known, begin), jnp.where(o.fails, inner, state.y))
+    y = jnp.where(s.on, y, 0)
+    z = jnp.where(first | o.fails, jnp.where(warm, jnp.maximum(state.z, away), away), state.z)
     B = _elastic.barriers(s, w, a, b, y, gap, z)
     B = B._replace(
         per_row=jnp.where(first, jnp.where(s.equal, 1e8, 0), B.per_row),
@@ -445,9 +472,8 @@ def _path(s, state, at, step):
 def _ending(s, state, infeasible, broken):
     """The status: whether the method can go on."""
     stuck = broken | (state.failures > _FAILURES)
-    infeasible |= stuck & _is_stationary(s, state)
-    status = jnp.where(stuck, Status.SEARCH_FAILED, Status.RUNNING)
-    return jnp.where(infeasible, Status.INFEASIBLE, status).astype(jnp.int32)
+    lost = _elastic.failure(state, infeasible | _is_stationary(s, state))
+    return jnp.where(stuck | infeasible, lost, Status.RUNNING)
 
 
 def _continued(s, state, o, found, H, first, is_new):
@@ -476,7 +502,7 @@ def _continued(s, state, o, found, H, first, is_new):
     trial = x + jnp.where(o.corrects, new.longest * step.x, t * path.step.x)
 
     fine = jnp.all(jnp.isfinite(step.y)) & (jnp.max(jnp.abs(step.y) / state.unit, initial=0) < 1e3)
-    y = jnp.where(first & fine & s.equal, step.y, at.y)
+    y = jnp.where(first & fine & s.equal & ~_elastic.is_warm(state), step.y, at.y)
     return state._replace(
         trial=jnp.where(renews, x, trial),
         t=t,

@@ -11,11 +11,15 @@ from jaxmin._core.protocol import Defaults, Iterate, Method
 from jaxmin._core.status import Status
 from jaxmin.methods import _elastic, _quadratic_program
 from jaxmin.methods._elastic import Change
+from jaxmin.methods._fallback import or_else
 from jaxmin.methods._quadratic_program import Program
+from jaxmin.methods.interior_point import interior_point
 
 # The constant of sufficient decrease.
 _ARMIJO = 1e-4
 _BACKTRACKS = 30
+# A solve that takes more steps gets nowhere: so many, and so many for each variable.
+_PATIENCE, _PER_VARIABLE = 200, 2
 # The longest first step, relative to x.
 _CAP = 10.0
 # A violation that counts as none, in the scaled units of the rows.
@@ -38,9 +42,10 @@ class SlsqpState(NamedTuple):
     z: Any  # [2, n]
     d: Any  # [n] its solution
     falls: Any  # [] how much the model of the merit function falls along d
-    program: Program  # M and g of the last one
+    model: Any  # the ``Model`` at the iterate
     accepted: Any  # [] bool
     nit: Any  # [] int32
+    steps: Any  # [] int32
     status: Any  # [] int32
     nu: Any  # []: the price of violation
     blocked: Any  # [] bool: no step lowers the violation of the linear rows much, at ten times the price neither
@@ -109,6 +114,7 @@ def slsqp(nu: float = 1.0, hessian: str = "exact") -> Method:
         if H is None:
             H = _elastic.learnt_at(state, at, J, state.y)
         state = _elastic.scaled(state, grad, J, constraints)
+        state = state._replace(nu=jnp.where(first, _elastic.above_multipliers(state), state.nu))
         lower, corrects = _judge(state, at, constraints, J, H)
         accepted = first | lower
         state = _moved(state, at, constraints, J, accepted)
@@ -117,12 +123,19 @@ def slsqp(nu: float = 1.0, hessian: str = "exact") -> Method:
             state = state._replace(B=jnp.where(accepted, H, state.B))
         return vec.sub(state.trial, params), state
 
-    return Method(
+    quadratic = Method(
         init,
         update,
         wants=_elastic.WANTS[hessian],
+        warm_start=lambda state, multipliers, **_: _elastic.warm(state, multipliers, state.rows.equal),
         defaults=Defaults(limits=_elastic.TOLERANCES),
     )
+    interior = interior_point(hessian=hessian)
+
+    def begin(state, constraints, box):
+        return interior.init(state.iterate.x, constraints=constraints, box=box)._replace(B=state.B)
+
+    return or_else(quadratic, interior, begin)
 
 
 def _start(x, rows, nu):
@@ -133,7 +146,7 @@ def _start(x, rows, nu):
     y, z, J, d = jnp.zeros((2, m), dtype), jnp.zeros((2, n), dtype), jnp.zeros((m, n), dtype), jnp.zeros(n, dtype)
     return SlsqpState(
         trial=x, t=one, tries=count, corrected=no, iterate=Iterate(x, zero, d), rows=rows, J=J, y=y, z=z, d=d,
-        falls=zero, program=Program(jnp.eye(n, dtype=dtype), d, J, y, z), accepted=no, blocked=no, nit=count - 1,
+        falls=zero, model=Model(jnp.eye(n, dtype=dtype), d, y, z), accepted=no, blocked=no, nit=count - 1, steps=count,
         status=jnp.full((), Status.RUNNING, jnp.int32), nu=zero + nu, cap=zero + _CAP, scale=one,
         unit=jnp.ones(m, dtype), B=None,
     )  # fmt: skip
@@ -175,11 +188,28 @@ def _moved(state, at, rows, J, accepted):
     )
 
 
-def _convex(s, state, H):
-    """(M, g): the model with the curvature that the active rows allow, made convex [1, Section 18.2].
+class Model(NamedTuple):
+    """The objective of a program, g.d + d.M d / 2, with a term rho (h + J d)^2 / 2 for what is predicted to be active.
 
-    A row or bound that is predicted to be active has a term rho (h + J d)^2 / 2, which is 0 at the solution of the
-    program. Negative eigenvalues of the sum change their sign.
+    The term is 0 where the row holds; what is left of it is a part of the row's multiplier.
+    """
+
+    M: Any  # [n, n]
+    g: Any  # [n]
+    of_rows: Any  # [2, m] rho of each row; 0 without the term
+    of_bounds: Any  # [2, n]
+
+    def multipliers(self, s, y, z, h, gap):
+        """(y, z) with the parts of the terms, at the program's solution with the distances h and gap."""
+        y = y - self.of_rows * jnp.where(s.on, h, 0)
+        z = z - self.of_bounds * jnp.where(s.bounded, gap, 0)
+        return jnp.where(s.equal, y, jnp.maximum(y, 0)), jnp.maximum(z, 0)
+
+
+def _convex(s, state, H):
+    """The ``Model`` with the curvature that the active rows allow, made convex [1, Section 18.2].
+
+    Negative eigenvalues of the sum change their sign.
     """
     x, g, J = state.iterate.x, state.iterate.g, state.J
     tiny = jnp.finfo(g.dtype).tiny
@@ -193,7 +223,7 @@ def _convex(s, state, H):
     lam, V = jnp.linalg.eigh(W)
     lam = jnp.maximum(jnp.abs(lam), 1e-8 * jnp.maximum(vec.max_abs(H), 1 / state.scale))
     g = g + J.T @ _elastic.net(per_row * h) + _elastic.net(per_variable * gap)
-    return (V * lam) @ V.T, g
+    return Model((V * lam) @ V.T, g, per_row, per_variable)
 
 
 def _linear_violation(s, state, program, d):
@@ -215,7 +245,7 @@ class Solved(NamedTuple):
 def _solved(s, state, program, nu):
     """The solution of a program for the least nu tried of those that lower the linear violation well [2]."""
     before = _linear_violation(s, state, program, jnp.zeros_like(program.g))
-    highest = _HIGHEST[jnp.finfo(nu.dtype).bits]
+    highest = _highest(nu)
 
     def goes_on(solved):
         return ~solved.enough & (solved.rises <= _RISES)
@@ -239,55 +269,67 @@ def _solved(s, state, program, nu):
     return lax.while_loop(goes_on, again, begin)
 
 
-def _continued(s, state, at, rows, H, accepted, corrects):
-    """The state with the next trial: the solution of a new program, of a corrected one, or a shorter step."""
-    x, g, old = state.iterate.x, state.iterate.g, state.program
-    M, shifted = lax.cond(accepted, lambda: _convex(s, state, H), lambda: (old.M, old.g))
-    bent = _elastic.heights(s, rows.c) - jnp.where(s.on, _elastic.signed(state.J @ state.d), 0)
+def _program(s, state, model, rows, corrects):
+    """(program, own): the next ``Program``, and which of its bounds are those of x, not of the step's length."""
+    x, J = state.iterate.x, state.J
+    bent = _elastic.heights(s, rows.c) - jnp.where(s.on, _elastic.signed(J @ state.d), 0)
+    h = jnp.where(corrects, bent, _elastic.heights(s, state.rows.c))
     reach = state.cap * jnp.maximum(jnp.abs(x), 1)
     bounds = jnp.stack([jnp.maximum(s.bounds[0] - x, -reach), jnp.minimum(s.bounds[1] - x, reach)])
-    h = jnp.where(corrects, bent, _elastic.heights(s, state.rows.c))
-    program = Program(M, shifted, state.J, h, bounds)
-    none = Solved(Change(state.d, state.y, state.z), state.nu, state.falls, accepted, state.tries)
-    new = lax.cond(accepted | corrects, lambda: _solved(s, state, program, state.nu), lambda: none)
-    d, y, z = new.step
-    # The multipliers of the longest step are not those of the bounds.
     own = jnp.stack([bounds[0] > -reach, bounds[1] < reach])
-    z = jnp.where(s.bounded & own, z, 0)
+    return Program(model.M, model.g, J, h, bounds), own & s.bounded
 
-    before = _linear_violation(s, state, program, jnp.zeros_like(d))
-    gain = before - new.left
-    bend = vec.dot(d, jnp.where(accepted, jnp.nan_to_num(H) @ d, 0))
-    needed = 1.5 * (vec.dot(g, d) + jnp.maximum(bend, 0) / 2) / jnp.maximum(gain, jnp.finfo(d.dtype).tiny)
-    highest = _HIGHEST[jnp.finfo(d.dtype).bits]
-    nu = jnp.where(gain * state.scale > 1e-10, jnp.maximum(new.nu, jnp.minimum(needed, highest)), new.nu)
-    nu = jnp.where(accepted, nu, state.nu)
-    falls = jnp.where(accepted, jnp.maximum(nu * gain - vec.dot(g, d), 0), state.falls)
-    state = state._replace(
-        d=jnp.where(accepted, d, state.d),
-        y=jnp.where(accepted, y, state.y),
-        z=jnp.where(accepted, z, state.z),
-    )
+
+def _continued(s, state, at, rows, H, accepted, corrects):
+    """The state with the next trial: the solution of a new program, of a corrected one, or a shorter step."""
+    model = lax.cond(accepted, lambda: _convex(s, state, H), lambda: state.model)
+    program, own = _program(s, state, model, rows, corrects)
+    known = Solved(Change(state.d, state.y, state.z), state.nu, state.falls, accepted, state.tries)
+    new = lax.cond(accepted | corrects, lambda: _solved(s, state, program, state.nu), lambda: known)
+    new_path = _path(s, state, program, model, new._replace(step=new.step._replace(z=new.step.z * own)), H)
+    state = vec.where(accepted, new_path, state)._replace(model=model)
+    d = state.d
     shortens = ~accepted & ~corrects
     t = jnp.where(shortens, _shorter(state, at, rows), 1)
-    fails = shortens & ((t * _elastic.relative(state.d, x) < jnp.finfo(d.dtype).eps) | (state.tries > _BACKTRACKS))
-    still = accepted & ~(_elastic.relative(d, x) > 10 * jnp.finfo(d.dtype).eps)
-    blocked = (new.left > 0.9 * before) & (before * state.scale > 100 * _TINY)
-    blocked = jnp.where(accepted, blocked, state.blocked)
-    ended = jnp.where(blocked, Status.INFEASIBLE, Status.SEARCH_FAILED)
-    stuck = accepted & blocked & (new.nu >= highest)
-    status = jnp.where(stuck | fails | still, ended, Status.RUNNING)
+    little = _elastic.relative(t * d, state.iterate.x) < jnp.finfo(d.dtype).eps
+    fails = shortens & (little | (state.tries > _BACKTRACKS))
+    still = accepted & ~(_elastic.relative(d, state.iterate.x) > 10 * jnp.finfo(d.dtype).eps)
+    stuck = accepted & state.blocked & (new.nu >= _highest(d))
+    creeps = state.steps > _PATIENCE + _PER_VARIABLE * d.size
     return state._replace(
-        trial=x + jnp.where(corrects, d, t * state.d),
+        trial=state.iterate.x + jnp.where(corrects, new.step.x, t * d),
         t=t,
         tries=jnp.where(accepted, 0, state.tries + shortens.astype(jnp.int32)),
         corrected=corrects,
-        falls=falls,
-        program=program,
-        nu=nu,
-        blocked=blocked,
-        status=status.astype(jnp.int32),
+        steps=state.steps + 1,
+        status=jnp.where(stuck | fails | still | creeps, _elastic.failure(state, state.blocked), Status.RUNNING),
     )
+
+
+def _path(s, state, program, model, solved, H):
+    """The state with the step to the solution of a program, its multipliers and the price of violation."""
+    (d, y, z), g = solved.step, state.iterate.g
+    y, z = model.multipliers(s, y, z, program.h + _elastic.signed(program.J @ d), _elastic.gaps(s, state.iterate.x + d))
+    before = _linear_violation(s, state, program, jnp.zeros_like(d))
+    gain = before - solved.left
+    # The price for which the merit function falls along d [1, (18.36)].
+    bend = vec.dot(d, jnp.nan_to_num(H) @ d)
+    needed = 1.5 * (vec.dot(g, d) + jnp.maximum(bend, 0) / 2) / jnp.maximum(gain, jnp.finfo(d.dtype).tiny)
+    raised = jnp.maximum(solved.nu, jnp.minimum(needed, _highest(d)))
+    nu = jnp.where(gain * state.scale > 1e-10, raised, solved.nu)
+    return state._replace(
+        d=d,
+        y=y,
+        z=z,
+        nu=nu,
+        falls=jnp.maximum(nu * gain - vec.dot(g, d), 0),
+        blocked=(solved.left > 0.9 * before) & (before * state.scale > 100 * _TINY),
+    )
+
+
+def _highest(x):
+    """The largest price."""
+    return _HIGHEST[jnp.finfo(x.dtype).bits]
 
 
 def _shorter(state, at, rows):
