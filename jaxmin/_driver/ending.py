@@ -38,4 +38,4 @@ def is_at_minimum(solution, newton):
 def nearer(solution, x, step):
     """x, or where a solve has ended far from its minimum, x after two of Newton's steps; ``step(x)`` makes one."""
     loose = is_loose(solution)
-    return jax.lax.cond(anywhere(loose), lambda: vec.where(loose, jax.lax.fori_loop(0, 2, lambda _, x: step(x), x), x), lambda: x)
+    return jax.lax.cond(anywhere(loose), lambda: vec.where(loose, step(step(x)), x), lambda: x)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmin._core.convex_set import ConvexSet, Piece
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import any_traced
-from jaxmin.sets._parameters import as_array, check_array
+from jaxmin.sets._parameters import as_array, check_array, unless
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["A", "b"], meta_fields=[])
@@ -74,7 +74,7 @@ def _factorised(A: Any, b: Any, dtype: np.dtype) -> Orthonormal:
     solvable = gap <= np.sqrt(eps) * size
     if not traced and not solvable:
         raise ValueError(f"sets.affine: no x satisfies A x = b: its rows contradict each other by {gap:.3g}")
-    return Orthonormal(jnp.asarray(Q, dtype), jnp.where(solvable, jnp.asarray(c, dtype), jnp.nan))
+    return Orthonormal(jnp.asarray(Q, dtype), unless(~solvable, jnp.asarray(c, dtype)))
 
 
 def _rows(xp: Any, A: Any, eps: float) -> tuple[Any, Any]:
