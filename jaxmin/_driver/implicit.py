@@ -12,6 +12,7 @@ from jaxmin._driver.ending import is_at_minimum, nearer
 from jaxmin._driver.newton import solve_positive
 from jaxmin._driver.tangents import is_inexact, no_tangent, nothing
 
+
 def _at_once(function, *arguments):
     return function(*arguments)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,10 +33,13 @@ class Projection(ConvexSet):
         return Traced(constants, signature, Unkeyed(with_rules))
 
 
-class Unkeyed(NamedTuple):
+class Unkeyed:
     """Something that no program is keyed by: any two are equal."""
 
-    value: Any
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unkeyed)
@@ -52,7 +55,7 @@ class Traced(ConvexSet):
 
     constants: list[Any]
     signature: Computation
-    with_rules: Unkeyed = Unkeyed(None)  # the same ``Computation`` with the derivative rules that no key can hold
+    with_rules: Unkeyed  # the same ``Computation`` with the derivative rules that no key can hold
 
     @property
     def has_rules(self) -> bool:
@@ -61,7 +64,7 @@ class Traced(ConvexSet):
 
     def exact(self) -> "Traced":
         """The function with all its rules."""
-        return Traced(self.constants, self.with_rules.value) if self.has_rules else self
+        return Traced(self.constants, self.with_rules.value, Unkeyed(None)) if self.has_rules else self
 
     def onto(self, v: jax.Array) -> jax.Array:
         """What the function gives."""
