@@ -267,6 +267,31 @@ def test_a_box_has_the_derivatives_of_bounds(name):
     assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
 
 
+@jax.custom_jvp
+def below(x, high):
+    return jax.lax.stop_gradient(jnp.minimum(x, high))
+
+
+@below.defjvp
+def _(primals, tangents):
+    (x, high), (x_dot, high_dot) = primals, tangents
+    return below(x, high), jnp.where(x < high, x_dot, high_dot)
+
+
+@pytest.mark.parametrize("transform", [jax.jacfwd, jax.jacrev])
+def test_a_projection_is_differentiated_by_its_own_rule(transform):
+    """Called from Python, where the program of the solve is one without rules."""
+
+    def solution(t, high):
+        bounds = sets.projection(lambda x: below(x, high))
+        fun = lambda x: jnp.sum((x - t) ** 2) + x[0] * x[1]
+        return minimize(fun, jnp.zeros(2), method="gradient_descent", bounds=bounds, options={"gtol": 1e-9}).x
+
+    by_t, by_high = transform(solution, (0, 1))(np.array([2.0, 1.0]), 0.7)
+    assert_close(by_t, np.array([[0.0, 0.0], [0.0, 1.0]]), atol=1e-9)  # x = high, t - high / 2
+    assert_close(by_high, np.array([1.0, -0.5]), atol=1e-9)
+
+
 MANY = 150  # so many variables that conjugate gradients solve the equations
 STIFF = 1 + 9 * _rng.uniform(size=MANY)
 TARGET = _rng.normal(size=MANY)
