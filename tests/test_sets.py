@@ -436,17 +436,6 @@ def test_a_solver_steps_in_a_set():
     np.testing.assert_allclose(sets.ball(1.0).project(res.x - res.jac), res.x, atol=1e-5)
 
 
-@pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd])
-def test_derivatives_are_refused(transform):
-    def share(target):
-        return in_set(lambda x: jnp.sum((x - target * jnp.arange(2.0)) ** 2), jnp.zeros(2), sets.simplex()).x[0]
-
-    with pytest.raises(NotImplementedError, match=r"bounds: .*no derivatives"):
-        transform(share)(0.4)
-    with pytest.raises(NotImplementedError, match=r"bounds: .*no derivatives"):
-        jax.jit(transform(share))(0.4)
-
-
 # ---- what is refused
 
 

@@ -109,9 +109,9 @@ def minimize(
           stores pairs cannot use a matrix. "bfgs" returns a matrix, and so does "lbfgs" without ``memory`` for up to 16
           variables;
         - ``diff``: derivatives of the solution. "implicit" (default) uses the implicit function theorem, with respect
-          to args, bounds, constraints and the values that fun closes over; in a set of ``jaxmin.sets`` there are none
-          yet. "none" makes derivatives an error. "unroll", for a transformation, differentiates through all the maxiter
-          or maxfun evaluations, also with respect to x0, and needs memory for all of them;
+          to args, bounds, the parameters of a set, constraints and the values that fun closes over. "none" makes
+          derivatives an error. "unroll", for a transformation, differentiates through all the maxiter or maxfun
+          evaluations, also with respect to x0, and needs memory for all of them;
         - ``flat``: whether x0's leaves are joined to one vector for the method. By default they are, unless one of them
           is sharded over several devices (under ``jit`` this is not visible). False leaves each as it is, with its
           sharding; it suits all methods but "bfgs" and those that use matrices or no gradients;

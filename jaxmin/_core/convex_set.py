@@ -60,6 +60,15 @@ class ConvexSet:
         """
         return self.onto(x + d) - x
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether its projection has derivative rules that the program of a solve leaves out; of such a set too."""
+        return False
+
+    def exact(self) -> "ConvexSet":
+        """The set with these rules."""
+        return self
+
     @standard
     def project(self, x: PyTree) -> PyTree:
         """The point of the set nearest to x.
@@ -148,6 +157,10 @@ class Region:
     def projected(self, x: Vector, g: Vector) -> Vector:
         """x - P(x - g), which is 0 where x is stationary; x is in the set."""
         return -self.within.move(x, -g)
+
+    def exact(self) -> "Region":
+        """The same with all derivative rules: see :meth:`ConvexSet.exact`."""
+        return dataclasses.replace(self, within=self.within.exact())
 
     def differ(self, x: Vector, y: Vector) -> Scalar:
         """Whether two points differ, [] bool."""

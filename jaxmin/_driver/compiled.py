@@ -114,7 +114,7 @@ def solve(
     key = _key(problem, method, watcher, traced, **carried)
     arguments = problem.leaves, inputs(problem, box, watcher, traced, warm), limits
     with_rules = problem.trace.with_rules
-    if with_rules is None and not _is_new(method):
+    if with_rules is None and not (box.is_set and box.within.has_rules) and not _is_new(method):
         solved = _usual_first(_differentiable, key, arguments, diff, unrolled)
     elif _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
         solved = _with_derivatives(key, diff, unrolled, with_rules, arguments)

@@ -33,3 +33,9 @@ def is_at_minimum(solution, newton):
     doubtful = jnp.isin(solution.status, jnp.asarray(_DOUBTFUL))
     near = jax.lax.cond(anywhere(doubtful), is_near, lambda: jnp.ones((), bool))
     return jnp.where(doubtful, near, is_success(solution))
+
+
+def nearer(solution, x, step):
+    """x, or where a solve has ended far from its minimum, x after two of Newton's steps; ``step(x)`` makes one."""
+    loose = is_loose(solution)
+    return jax.lax.cond(anywhere(loose), lambda: vec.where(loose, step(step(x)), x), lambda: x)

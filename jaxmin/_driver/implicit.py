@@ -6,17 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
-from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.promotion import standard
-from jaxmin._driver import kkt
-from jaxmin._driver.ending import is_at_minimum, is_loose
+from jaxmin._driver import fixed_point, kkt
+from jaxmin._driver.ending import is_at_minimum, nearer
 from jaxmin._driver.newton import solve_positive
 from jaxmin._driver.tangents import is_inexact, no_tangent, nothing
-
-_OF_SET = (
-    "bounds: a solution in a set of jaxmin.sets has no derivatives yet; Bounds and constraints= have them, "
-    "options['diff']='unroll' differentiates the steps of a transformation, and jax.lax.stop_gradient goes without"
-)
 
 
 def _at_once(function, *arguments):
@@ -35,7 +29,7 @@ def implicit(solve, evaluate, call=_at_once):
     Where the solve did not end at a minimum, or its Hessian is not positive definite, the derivatives of x are NaN. A
     solve that ended by changes of f or x may be far from the minimum: the derivatives are then taken after two of
     Newton's steps from x, and are NaN unless the third step is short. Where there are constraints, the equations are
-    those of ``kkt.change``.
+    those of ``kkt.change``; in a convex set, of ``fixed_point.change``.
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
@@ -55,8 +49,6 @@ def implicit(solve, evaluate, call=_at_once):
     @standard
     def rule(primals, tangents):
         _, inputs, _ = primals
-        if inputs.box.is_set:
-            raise NotImplementedError(_OF_SET)
         solution = solved(*primals)
         dots, tree = jax.tree.flatten(tangents[1])
         has = [leaf.dtype != jax.dtypes.float0 for leaf in dots]
@@ -64,8 +56,7 @@ def implicit(solve, evaluate, call=_at_once):
         def change(inputs, solution, dots):
             given = iter(dots)
             inputs_dot = jax.tree.unflatten(tree, [next(given) if h else none for h, none in zip(has, still)])
-            of_problem = _change if inputs.rows is None else kkt.change
-            return of_problem(evaluate, inputs, inputs_dot, solution)
+            return _of_problem(inputs)(evaluate, inputs, inputs_dot, solution)
 
         still = [None if h else leaf for leaf, h in zip(dots, has)]
         arguments = inputs, solution
@@ -78,6 +69,13 @@ def implicit(solve, evaluate, call=_at_once):
         return solution, unmoved._replace(x=x_dot, f=f_dot, aux=aux_dot, kkt=kkt_dot)
 
     return solved
+
+
+def _of_problem(inputs):
+    """The function that finds the tangents of its solution: by what limits x."""
+    if inputs.box.is_set:
+        return fixed_point.change
+    return _change if inputs.rows is None else kkt.change
 
 
 def _change(evaluate, inputs, inputs_dot, solution):
@@ -102,7 +100,7 @@ def _change(evaluate, inputs, inputs_dot, solution):
     def newton(x):
         return solve_positive(among_free_at(x), box.only(free, gradient(x, inputs)))
 
-    x = _nearer(solution, x, lambda x: box.clip(vec.sub(x, newton(x))))
+    x = nearer(solution, x, lambda x: box.clip(vec.sub(x, newton(x))))
     among_free = among_free_at(x)
 
     g_dot = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (inputs_dot,))[1]
@@ -126,12 +124,6 @@ def _change(evaluate, inputs, inputs_dot, solution):
     aux_dot = jax.jvp(lambda x, inputs: evaluate(x, inputs)[2], (x, inputs), (x_dot, inputs_dot))[1]
     aux_dot = [leaf for leaf in jax.tree.leaves(aux_dot) if is_inexact(leaf)]
     return x_dot, f_dot.astype(solution.f.dtype), aux_dot, None
-
-
-def _nearer(solution, x, step):
-    """x, or where a solve has ended far from its minimum, x after two of Newton's steps; ``step(x)`` makes one."""
-    loose = is_loose(solution)
-    return jax.lax.cond(anywhere(loose), lambda: vec.where(loose, step(step(x)), x), lambda: x)
 
 
 def _is_known(leaf):

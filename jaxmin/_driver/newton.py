@@ -17,8 +17,13 @@ _STEPS_MAX = 10_000  # of conjugate gradients
 
 def factor(H: jax.Array) -> tuple[jax.Array, Scalar]:
     """The Cholesky factor of H, and whether H is positive definite by more than rounding, in any units of x."""
+    return factor_beside(H, jnp.diagonal(H))
+
+
+def factor_beside(H: jax.Array, terms: jax.Array) -> tuple[jax.Array, Scalar]:
+    """The same, where rounding of H is relative to ``terms``, [n], and not to its diagonal."""
     L = jnp.linalg.cholesky((H + H.T) / 2)
-    pivots = jnp.diagonal(L) ** 2 / jnp.maximum(jnp.diagonal(H), jnp.finfo(H.dtype).tiny)
+    pivots = jnp.diagonal(L) ** 2 / jnp.maximum(terms, jnp.finfo(H.dtype).tiny)
     return L, jnp.all(pivots > flat(H.shape[0], H.dtype))
 
 
@@ -73,30 +78,39 @@ def conjugate_gradients(hessian: Callable[[Vector], Vector], b: Vector, goes_on:
 
 def solve_positive(hessian: Callable[[Vector], Vector], b: Vector) -> Vector:
     """The solution of H v = b for a positive definite H; NaN where it is not, or not solved."""
-    eps, size = float(jnp.finfo(vec.scalar_dtype(b)).eps), vec.size(b)
-    rounding = flat(size, vec.scalar_dtype(b))
+    size = vec.size(b)
     if size <= DENSE_MAX and not isinstance(b, tuple):
         L, regular = factor(jax.vmap(hessian)(jnp.eye(size, dtype=b.dtype)))
         return jax.scipy.linalg.cho_solve((L, True), b) * jnp.where(regular, 1, jnp.nan).astype(b.dtype)
 
-    def solved_by_steps(matvec, b):
+    def solve(matvec, b):
+        return solved_by_steps(matvec, b, None if isinstance(b, tuple) else vec.probe(b))
+
+    return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)
+
+
+def solved_by_steps(matvec: Callable[[Vector], Vector], b: Vector, probe: Vector | None) -> Vector:
+    """The solution of H v = b by conjugate gradients; NaN where they show that H is not positive definite, or fail.
+
+    Args:
+      probe: b may have no part in a direction in which H is flat or falls. The probe has a part in all.
+    """
+    eps, rounding = float(jnp.finfo(vec.scalar_dtype(b)).eps), flat(vec.size(b), vec.scalar_dtype(b))
+
+    def steps(b):
         bb = vec.dot(b, b)
 
         def goes_on(inner):
             far = inner.rr > (10 * eps) ** 2 * bb
             return inner.is_positive(rounding) & far & (inner.products < _STEPS_MAX)
 
-        inner = conjugate_gradients(matvec, b, goes_on)
-        return inner.v, inner.most, inner.is_positive(rounding)
+        return conjugate_gradients(matvec, b, goes_on)
 
-    def solve(matvec, b):
-        v, most, regular = solved_by_steps(matvec, b)
-        # As good as by factors: the residual, not as the steps carry it on, is what rounding of H would make.
-        residual = vec.norm(vec.sub(b, matvec(v)))
-        solved = residual <= 100 * eps * (most * vec.norm(v) + vec.norm(b))
-        if not isinstance(b, tuple):
-            # b may have no part in a direction in which H is flat or falls. The probe has a part in all.
-            regular &= solved_by_steps(matvec, vec.probe(b))[2]
-        return vec.scale(jnp.where(solved & regular, 1, jnp.nan), v)
-
-    return jax.lax.custom_linear_solve(hessian, b, solve, symmetric=True)
+    inner = steps(b)
+    # As good as by factors: the residual, not as the steps carry it on, is what rounding of H would make.
+    residual = vec.norm(vec.sub(b, matvec(inner.v)))
+    solved = residual <= 100 * eps * (inner.most * vec.norm(inner.v) + vec.norm(b))
+    regular = inner.is_positive(rounding)
+    if probe is not None:
+        regular &= steps(probe).is_positive(rounding)
+    return vec.scale(jnp.where(solved & regular, 1, jnp.nan), inner.v)

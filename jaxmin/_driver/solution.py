@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import gradient_norm
@@ -71,7 +72,8 @@ def bounded(variables, within, solution):
         return Bounded(None, variables.parts(kkt.active(x, within)), variables.parts(w))
     if not within.bounded:  # the norm of a sharded gradient would have to gather it
         return Bounded(None if variables.flat else gradient_norm(x, g))
+    if within.is_set:  # its active variables have no names; a projection need not have derivatives
+        return Bounded(gradient_norm(*lax.stop_gradient((x, g, within))))
     gnorm = gradient_norm(x, g, within)
     g = vec.zeros(x) if g is None else g  # without a gradient: where x is at a bound
-    active = within.active(x, g)
-    return Bounded(gnorm, None if active is None else variables.parts(active))
+    return Bounded(gnorm, variables.parts(within.active(x, g)))

@@ -57,6 +57,11 @@ def scalar(value: Any, piece: Piece) -> Scalar:
     return jnp.asarray(value, piece.dtype)
 
 
+def unless(wrong: Any, value: jax.Array) -> jax.Array:
+    """The value, NaN where it is wrong; its derivatives are NaN too, in reverse mode as well."""
+    return value + jnp.where(wrong, jnp.nan, 0).astype(value.dtype)
+
+
 def vector(name: str, value: PyTree, piece: Piece) -> jax.Array:
     """A vector of coefficients, [n]: given as an array of n numbers, or built like x.
 

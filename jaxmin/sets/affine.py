@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core.convex_set import ConvexSet, Piece
+from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import any_traced
-from jaxmin.sets._parameters import as_array, check_array
+from jaxmin.sets._parameters import as_array, check_array, unless
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["A", "b"], meta_fields=[])
@@ -65,16 +66,49 @@ def _factorised(A: Any, b: Any, dtype: np.dtype) -> Orthonormal:
     A, b = (jnp.asarray(part, dtype) if traced else np.asarray(part, np.float64) for part in (A, b))
     if min(A.shape) == 0:
         return Orthonormal(jnp.zeros((0, A.shape[1]), dtype), jnp.zeros(0, dtype))
-    U, s, Q = xp.linalg.svd(A, full_matrices=False)
-    held = s > max(A.shape) * eps * s[:1]
-    along = xp.where(held, b @ U, 0)
-    c = along / xp.where(held, s, 1)
-    gap, size = xp.max(xp.abs(b - U @ along)), xp.max(xp.abs(b))
+    Q, M = _traced_rows(A, eps) if traced else _rows(np, A, eps)
+    c = _times(M, b) if traced else M @ b
+    # M is U^T / s, for A = U s Q.
+    U = M / xp.maximum(xp.linalg.norm(M, axis=1, keepdims=True), np.finfo(M.dtype).tiny)
+    gap, size = xp.max(xp.abs(b - (U @ b) @ U)), xp.max(xp.abs(b))
     solvable = gap <= np.sqrt(eps) * size
     if not traced and not solvable:
         raise ValueError(f"sets.affine: no x satisfies A x = b: its rows contradict each other by {gap:.3g}")
-    Q = xp.where(held[:, None], Q, 0)
-    return Orthonormal(jnp.asarray(Q, dtype), jnp.where(solvable, jnp.asarray(c, dtype), jnp.nan))
+    return Orthonormal(jnp.asarray(Q, dtype), unless(~solvable, jnp.asarray(c, dtype)))
+
+
+def _rows(xp: Any, A: Any, eps: float) -> tuple[Any, Any]:
+    """Orthonormal rows Q that span those of A, 0 for those that depend on others, and M with M A = Q."""
+    U, s, Q = xp.linalg.svd(A, full_matrices=False)
+    held = s > max(A.shape) * eps * s[:1]
+    M = xp.where(held, U, 0).T / xp.where(held, s, 1)[:, None]
+    return xp.where(held[:, None], Q, 0), M
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _traced_rows(A: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
+    return _rows(jnp, A, eps)
+
+
+@_traced_rows.defjvp
+@standard
+def _rows_dot(eps: float, primals: Any, tangents: Any) -> Any:
+    """Of all Q that span the rows, the one that turns least; M is the pseudoinverse of A Q^T.
+
+    Those of the decomposition itself do not exist where singular values are equal. A change that makes rows
+    independent counts only as far as it keeps them dependent.
+
+    References:
+      G. H. Golub and V. Pereyra, SIAM J. Numer. Anal. 10 (1973), 413-432: the derivative of a pseudoinverse.
+    """
+    (A,), (A_dot,) = primals, tangents
+    Q, M = _traced_rows(A, eps)
+    turned = _times(M, A_dot)
+    along = _times(turned, Q.T)
+    rest = _times(along, M)  # of M_dot: - M (A_dot Q^T) M + M M^T (A_dot Q^T)^T (I - A Q^T M)
+    B_dot = _times(A_dot, Q.T)
+    across = B_dot.T - _times(_times(B_dot.T, _times(A, Q.T)), M)
+    return (Q, M), (turned - _times(along, Q), _times(_times(M, M.T), across) - rest)
 
 
 def affine(A: jax.Array, b: jax.Array) -> ConvexSet:

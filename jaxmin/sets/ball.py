@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmin._core import vector as vec
 from jaxmin._core.convex_set import ConvexSet, Piece
-from jaxmin.sets._parameters import check_number, scalar
+from jaxmin.sets._parameters import check_number, scalar, unless
 from jaxmin.sets.simplex import onto_simplex
 
 
@@ -25,7 +25,7 @@ class Ball(ConvexSet):
     def at(self, piece: Piece) -> "Ball":
         """The set with a radius in the dtype of x; NaN for one that is negative, and traced."""
         radius = scalar(self.radius, piece)
-        return Ball(jnp.where(radius >= 0, radius, jnp.nan), self.norm)
+        return Ball(unless(~(radius >= 0), radius), self.norm)
 
     def onto(self, v: jax.Array) -> jax.Array:
         """The nearest point, by a formula for each norm."""

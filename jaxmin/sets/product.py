@@ -50,6 +50,15 @@ class Pieces(ConvexSet):
         pieces = zip(self.sets, self._cut(x), self._cut(d))
         return jnp.concatenate([d[:0], *(d if part is None else part.move(x, d) for part, x, d in pieces)])
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether that of any part has."""
+        return any(part is not None and part.has_rules for part in self.sets)
+
+    def exact(self) -> "Pieces":
+        """Each with all derivative rules."""
+        return Pieces(tuple(None if part is None else part.exact() for part in self.sets), self.sizes)
+
     def _cut(self, v: jax.Array) -> list[jax.Array]:
         pieces, start = [], 0
         for size in self.sizes:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmin._cache.computation import Signature, signed
+from jaxmin._cache.computation import Computation, signed
 from jaxmin._core.convex_set import ConvexSet, Piece
 from jaxmin._core.typing import PyTree
 
@@ -29,17 +29,42 @@ class Projection(ConvexSet):
             return variables.ravel(_checked(self.fun(x), x))
 
         v = jax.ShapeDtypeStruct((piece.size,), piece.dtype)
-        signature, constants, _ = signed(jax.make_jaxpr(onto)(v), v)
-        return Traced(constants, signature)
+        signature, constants, with_rules = signed(jax.make_jaxpr(onto)(v), v)
+        return Traced(constants, signature, Unkeyed(with_rules))
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["constants"], meta_fields=["signature"])
+class Unkeyed:
+    """Something that no program is keyed by: any two are equal."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unkeyed)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["constants"], meta_fields=["signature", "with_rules"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Traced(ConvexSet):
     """A traced function that projects; two are alike if they compute the same, whatever functions they came from."""
 
     constants: list[Any]
-    signature: Signature
+    signature: Computation
+    with_rules: Unkeyed  # the same ``Computation`` with the derivative rules that no key can hold
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether its function has derivative rules that are not JAX's."""
+        return self.with_rules.value is not None
+
+    def exact(self) -> "Traced":
+        """The function with all its rules."""
+        return Traced(self.constants, self.with_rules.value, Unkeyed(None)) if self.has_rules else self
 
     def onto(self, v: jax.Array) -> jax.Array:
         """What the function gives."""

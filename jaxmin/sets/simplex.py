@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 from jaxmin._core.convex_set import ConvexSet, Piece
-from jaxmin.sets._parameters import check_number, scalar
+from jaxmin.sets._parameters import check_number, scalar, unless
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["total"], meta_fields=[])
@@ -24,7 +24,7 @@ class Simplex(ConvexSet):
         if piece.size == 0:
             raise ValueError("bounds: sets.simplex has no variables there, and they cannot sum to its total")
         total = scalar(self.total, piece)
-        return Simplex(jnp.where(total > 0, total, jnp.nan))
+        return Simplex(unless(~(total > 0), total))
 
     def onto(self, v: jax.Array) -> jax.Array:
         """The nearest point, by sorting."""
