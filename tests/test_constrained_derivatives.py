@@ -389,7 +389,7 @@ def test_second_derivatives():
     assert_close(ours, expected, atol=1e-6)
 
 
-METHODS = [name for name in entries("methods") if "constraint_jacobian" in asks_for(name)]
+METHODS = [name for name in entries("methods") if "constraints" in asks_for(name)]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -398,3 +398,26 @@ def test_every_method_has_the_same_derivatives(method):
     dots = jnp.array([1.0, -2.0]), 0.5
     along = jax.jvp(lambda *at: on_disk(*at, method), AT, dots)[1]
     assert_close(along, jax.jvp(disk, AT, dots)[1], atol=1e-6)
+
+
+def test_derivatives_where_no_jacobian_is_formed():
+    """120 variables in 60 disks, of which some hold and some do not; bounds beside. By the radii and by t."""
+    rng = np.random.default_rng(0)
+    t, radius = jnp.asarray(rng.normal(size=(60, 2))), jnp.full(60, 1.1)
+
+    def solved(t, radius, method="augmented_lagrangian"):
+        rows = NonlinearConstraint(lambda x: jnp.sum(x**2, axis=1), ub=radius**2)
+        res = minimize(
+            lambda x: jnp.sum((x - t) ** 2), jnp.zeros((60, 2)), method=method, bounds=Bounds(-1.5, 0.7),
+            constraints=rows, options={"gtol": 1e-9, "ctol": 1e-10, "barrier_tol": 1e-10},
+        )  # fmt: skip
+        return res.x, res.fun
+
+    other = functools.partial(solved, method="interior_point")
+    dots = jnp.asarray(rng.normal(size=(60, 2))), jnp.asarray(rng.normal(size=60))
+    ours, theirs = (jax.jvp(f, (t, radius), dots)[1] for f in (solved, other))
+    assert_close(ours, theirs, atol=1e-5)
+    weights = jnp.asarray(rng.normal(size=(60, 2)))
+    slope = jax.grad(lambda *at: jnp.sum(weights * solved(*at)[0]), (0, 1))(t, radius)
+    along = sum(jnp.vdot(a, b) for a, b in zip(slope, dots))
+    assert_close(along, jnp.sum(weights * ours[0]), rtol=1e-8)

@@ -87,13 +87,20 @@ class ExaminationKey(NamedTuple):
     variables: Variables
 
 
+class Functions(NamedTuple):
+    """The functions of a problem, which derivatives of its solution need."""
+
+    evaluate: Any  # (x, inputs, v) -> ``Found``; with v the method's J^T u is that of u = v
+    jacobian: Any  # (x, inputs) -> J [m, n], of the constraints
+
+
 class Parts(NamedTuple):
     """A solve as functions of arrays."""
 
     begin: Any  # (x0, inputs) -> ``Carry``
     run: Any  # (carry, inputs, limits, steps) -> ``Carry``
     end: Any  # carry -> ``Solution``
-    evaluate: Any = None  # (x, inputs) -> (value, grad, aux)
+    functions: Any = None  # ``Functions``
     step: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
 
 
@@ -303,10 +310,10 @@ def _with_derivatives(key, diff, unrolled, with_rules, arguments):
         constants, inputs = inputs.extras.method, inputs._replace(extras=inputs.extras._replace(method=None))
         return program(constants, key.variables.unravel(x0), inputs, limits)[-1]
 
-    evaluate = _parts(key, with_rules).evaluate
+    functions = _parts(key, with_rules).functions
     leaves, inputs, limits = arguments
     inputs = inputs._replace(extras=inputs.extras._replace(method=constants))
-    return _on_leaves(mode(diff)(run, evaluate, _by_program), key.variables)(leaves, inputs, limits)
+    return _on_leaves(mode(diff)(run, functions, _by_program), key.variables)(leaves, inputs, limits)
 
 
 def _by_program(function, *arguments):
@@ -320,7 +327,7 @@ def _by_program(function, *arguments):
 
 def _differentiable(key, diff, unrolled):
     parts = _parts(key)
-    return _on_leaves(mode(diff)(_whole(key, parts, unrolled), parts.evaluate), key.variables)
+    return _on_leaves(mode(diff)(_whole(key, parts, unrolled), parts.functions), key.variables)
 
 
 def _solved(key, unrolled, with_rules=None):
@@ -444,7 +451,7 @@ def _parts(key, with_rules=None):
     count, wants = len(variables.shapes), method.wants
     outputs_at = _outputs(key, with_rules)
 
-    def evaluate(x, inputs):
+    def evaluate(x, inputs, v=None):
         value, *outputs = outputs_at(variables.unravel(x), inputs)
         if "grad" not in wants:
             return Found(value, None, outputs)
@@ -454,7 +461,17 @@ def _parts(key, with_rules=None):
         c, J, linear, aux = _split(others, key.of_rows)
         extras = {"constraints": inputs.rows._replace(c=c[0].astype(x.dtype))}
         extras |= {"constraint_jacobian": J[0].astype(x.dtype)} if J else {}
-        return Found(value, grad, aux, extras | ({"linear": linear} if key.pull is not None else {}))
+        if key.pull is None:
+            return Found(value, grad, aux, extras)
+        more = {"linear": linear} if v is None else {"constraint_pull": pull(linear, v, inputs)}
+        return Found(value, grad, aux, extras | more)
+
+    def jacobian(x, inputs):
+        extras = evaluate(x, inputs).extras
+        if "constraint_jacobian" in extras:
+            return extras["constraint_jacobian"]
+        each = jnp.eye(inputs.rows.c.size, dtype=x.dtype)
+        return jax.vmap(lambda u: pull(extras["linear"], u, inputs))(each)
 
     def pull(linear, u, inputs):
         u = u.astype(signature.outputs[1 + count].dtype)
@@ -529,4 +546,4 @@ def _parts(key, with_rules=None):
     def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)
 
-    return Parts(begin, run, end, evaluate, step)
+    return Parts(begin, run, end, Functions(evaluate, jacobian), step)

@@ -65,18 +65,18 @@ class Equations(NamedTuple):
         return self.solve(jnp.zeros_like(self.missing), self.missing)
 
 
-def change(evaluate, inputs, inputs_dot, solution):
+def change(functions, inputs, inputs_dot, solution):
     """The tangents of a solution in a set, where the inputs change so.
 
     Args:
-      evaluate: (x, inputs) -> ``Found``.
+      functions: the ``Functions`` of the problem.
       inputs, inputs_dot: ``Inputs``, with a ``Region``, and their change.
       solution: a ``Solution``. From an ending by ftol or xtol the derivatives are taken two of Newton's steps further.
 
     Returns:
       The tangents of x, of f, of the leaves of aux that have any, and None.
     """
-    box, box_dot = inputs.box.exact(), inputs_dot.box.exact()
+    evaluate, box, box_dot = functions.evaluate, inputs.box.exact(), inputs_dot.box.exact()
 
     def gradient(x, inputs=inputs):
         g = evaluate(x, inputs)[1]

@@ -17,7 +17,7 @@ def _at_once(function, *arguments):
     return function(*arguments)
 
 
-def implicit(solve, evaluate, call=_at_once):
+def implicit(solve, functions, call=_at_once):
     r"""The solve with the derivatives of its solution with respect to the inputs.
 
     At a minimum :math:`g(x, \theta) = 0`, hence
@@ -33,7 +33,7 @@ def implicit(solve, evaluate, call=_at_once):
 
     Args:
       solve: (x0, inputs, limits) -> ``Solution``.
-      evaluate: (x, inputs) -> (value, grad, aux). The inputs are ``Inputs``.
+      functions: the ``Functions`` of the problem, of inputs that are ``Inputs``.
       call: calls a function of arrays, which it may compile without the derivative rules in it. That function is
         linear in what is differentiated again, if anything is.
 
@@ -56,7 +56,7 @@ def implicit(solve, evaluate, call=_at_once):
         def change(inputs, solution, dots):
             given = iter(dots)
             inputs_dot = jax.tree.unflatten(tree, [next(given) if h else none for h, none in zip(has, still)])
-            return _of_problem(inputs)(evaluate, inputs, inputs_dot, solution)
+            return _of_problem(inputs)(functions, inputs, inputs_dot, solution)
 
         still = [None if h else leaf for leaf, h in zip(dots, has)]
         arguments = inputs, solution
@@ -78,9 +78,9 @@ def _of_problem(inputs):
     return _change if inputs.rows is None else kkt.change
 
 
-def _change(evaluate, inputs, inputs_dot, solution):
+def _change(functions, inputs, inputs_dot, solution):
     """The tangents of a solution's x, f, and those of its aux that have any, where the inputs change so."""
-    x = solution.x
+    x, evaluate = solution.x, functions.evaluate
     box, box_dot = inputs.box, inputs_dot.box
 
     def gradient(x, inputs):
@@ -158,8 +158,8 @@ def unknown(solve):
 
 _MODES = {
     "implicit": implicit,
-    "unroll": lambda solve, evaluate, call=None: solve,  # its steps have derivatives of their own
-    "none": lambda solve, evaluate, call=None: refused(
+    "unroll": lambda solve, functions, call=None: solve,  # its steps have derivatives of their own
+    "none": lambda solve, functions, call=None: refused(
         solve, "options['diff']='none': the solution has no derivatives; 'implicit' gives them"
     ),
 }
@@ -172,5 +172,5 @@ def check_mode(diff):
 
 
 def mode(diff):
-    """What ``options["diff"]`` chooses: (solve, evaluate, call) -> solve."""
+    """What ``options["diff"]`` chooses: (solve, functions, call) -> solve."""
     return _MODES[diff]

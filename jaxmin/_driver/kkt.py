@@ -70,20 +70,20 @@ class System(NamedTuple):
         return both[: slopes.size], both[slopes.size :]
 
 
-def change(evaluate, inputs, inputs_dot, solution):
+def change(functions, inputs, inputs_dot, solution):
     """The tangents of a constrained solution, where the inputs change so.
 
     Args:
-      evaluate: (x, inputs) -> ``Found``, with the constraints and their Jacobian.
+      functions: the ``Functions`` of the problem.
       inputs, inputs_dot: ``Inputs`` and their change.
       solution: a ``Solution``. An ending by ftol or xtol is good where Newton's step from there is short.
 
     Returns:
       The tangents of x, of f, of the leaves of aux that have any, and of the ``Kkt``.
     """
-    x, kkt = solution.x, solution.kkt
-    found, by_inputs = jax.jvp(lambda inputs: evaluate(x, inputs), (inputs,), (inputs_dot,))
-    system = _system(evaluate, inputs, solution, found)
+    x, kkt, evaluate = solution.x, solution.kkt, functions.evaluate
+    found, by_inputs = jax.jvp(lambda inputs: evaluate(x, inputs, kkt.v), (inputs,), (inputs_dot,))
+    system = _system(functions, inputs, solution, found)
     # Newton's step is short where x is near the solution; where a search has failed, the multipliers may be wrong.
     at_minimum = is_success(solution) & is_at_minimum(solution, lambda: system.solve(*system.missing)[0])
     valid = lambda holds: jnp.where(holds, 1, jnp.nan).astype(x.dtype)
@@ -118,21 +118,20 @@ def _dot(a, b):
 
 def _slope(found, v):
     """The gradient of f + v.c, where v stands still."""
-    return found.grad + _dot(v, found.extras["constraint_jacobian"])
+    extras = found.extras
+    pull = extras.get("constraint_pull")  # without J its derivative is cheap, for any number of rows
+    return found.grad + (_dot(v, extras["constraint_jacobian"]) if pull is None else pull)
 
 
-def _system(evaluate, inputs, solution, found):
+def _system(functions, inputs, solution, found):
     """The ``System`` at a solution."""
-    if "constraint_jacobian" not in found.extras:
-        raise NotImplementedError(
-            "the solution of a method that forms no Jacobian has no derivatives; solve with 'interior_point' from res.x"
-        )
-    x, kkt, J = solution.x, solution.kkt, found.extras["constraint_jacobian"]
+    x, kkt, evaluate = solution.x, solution.kkt, functions.evaluate
+    J = functions.jacobian(x, inputs)
     c, *limits = found.extras["constraints"]
     bounds = inputs.box if inputs.box.bounded else (jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf))
     slope = _slope(found, kkt.v)
     w = jnp.where(bounds[0] == bounds[1], -slope, kkt.w)  # a method need not know that of a fixed variable
-    H = symmetric(lambda d: jax.jvp(lambda x: _slope(evaluate(x, inputs), kkt.v), (x,), (d,))[1], x)
+    H = symmetric(lambda d: jax.jvp(lambda x: _slope(evaluate(x, inputs, kkt.v), kkt.v), (x,), (d,))[1], x)
 
     size, steep = jnp.maximum(jnp.abs(x), 1), jnp.max(jnp.abs(found.grad), initial=0)
     steep = jnp.where(steep > 0, steep, 1)
