@@ -117,6 +117,16 @@ def test_a_convex_program_is_solved_at_once():
     assert res.optimality <= 1e-7
 
 
+def test_a_row_that_is_active_without_a_multiplier_is_no_trouble():
+    """HS35 with x[1] fixed at 1/2: x and the multiplier of the row were known to the root of a small product only."""
+    fun, c, upper, x0, *_ = PROBLEMS["HS35"]
+    rows = NonlinearConstraint(c, np.zeros(1), np.asarray(upper))
+    bounds = [(0, None), (0.5, 0.5), (0, None)]
+    res = minimize(fun, jnp.asarray(x0), bounds=bounds, constraints=rows, method=slsqp().usual)
+    assert res.success and res.nit <= 3
+    np.testing.assert_allclose(res.x, [1.5, 0.5, 0.5], atol=1e-5)
+
+
 def failing(monkeypatch):
     """slsqp, whose quadratic part gives up after a step."""
     monkeypatch.setattr(quadratic, "_PATIENCE", 1)

@@ -1,6 +1,7 @@
 """Constraints: every form of the call, right answers with multipliers, honest endings, inside jit, vmap and float32."""
 
 import jax
+import jax.experimental.sparse
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -120,8 +121,22 @@ def test_a_wrong_constraint_is_named(wrong, says):
 
 
 def test_a_sparse_matrix_is_refused_with_the_way_out():
-    with pytest.raises(TypeError, match=r"A is sparse; give A\.toarray"):
-        minimize(disk, [1.0, 1.0], constraints=LinearConstraint(scipy.sparse.eye(2), 0, 1))
+    S = scipy.sparse.eye(2)
+    with pytest.raises(TypeError, match=r"A is sparse; give A\.toarray.*BCOO\.from_scipy_sparse"):
+        minimize(disk, [1.0, 1.0], constraints=LinearConstraint(S, 0, 1))
+    way_out = jax.experimental.sparse.BCOO.from_scipy_sparse(S)
+    res = minimize(disk, jnp.ones(2), constraints=NonlinearConstraint(lambda x: way_out @ x, 0.5, 1))
+    np.testing.assert_allclose(res.x, 0.5, atol=1e-6)
+
+
+def test_an_error_in_a_constraint_names_it():
+    rows = [{"type": "ineq", "fun": disk}, {"type": "ineq", "fun": lambda x: np.exp(x)}]
+    with pytest.raises(TypeError, match=r"constraints\[1\]: fun: it passes a traced array to NumPy"):
+        minimize(disk, [1.0, 1.0], constraints=rows)
+    rows[1]["fun"] = lambda x: x["a"]
+    with pytest.raises(Exception) as error:
+        minimize(disk, [1.0, 1.0], constraints=rows)
+    assert "The error is that of constraints[1]." in error.value.__notes__
 
 
 def test_other_methods_refuse_by_name():

@@ -121,6 +121,11 @@ def test_repr_of_long_arrays_is_short():
     assert len(repr(res)) < 2000
 
 
+def test_repr_of_a_history_is_its_shapes():
+    res = jaxmin.minimize(lambda x: x @ x, jnp.ones(3), options={"history": 500, "history_x": True})
+    assert "history: History(nit[500], fun[500], gnorm[500], step[500], nfev[500], x[500, 3])" in repr(res)
+
+
 def test_repr_of_a_batch_has_a_message_a_lane(batch):
     text = repr(batch)
     assert all(message in text for message in batch.message)

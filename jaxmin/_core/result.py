@@ -311,6 +311,9 @@ def _count(flags: Any) -> str:
 
 def _readable(value: Any) -> str:
     """An entry as text."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a ``History``
+        shapes = ", ".join(f"{name}{list(np.shape(u))}" for name, u in zip(value._fields, value) if is_array(u))
+        return f"{type(value).__name__}({shapes})"
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
         if not value.is_fully_addressable and not value.is_fully_replicated:  # over several processes
             return f"{value.dtype}{list(value.shape)} on {len(value.sharding.device_set)} devices"

@@ -229,7 +229,10 @@ def _derivative(name: str, which: str, given: Any) -> Any:
 
 def _as_matrix(name: str, A: Any) -> Any:
     if hasattr(A, "todense") or hasattr(A, "toarray"):
-        raise TypeError(f"{name}: A is sparse; give A.toarray(), or fun=lambda x: A @ x in a NonlinearConstraint")
+        raise TypeError(
+            f"{name}: A is sparse; give A.toarray(), or a NonlinearConstraint with "
+            "fun=lambda x: S @ x, where S = jax.experimental.sparse.BCOO.from_scipy_sparse(A)"
+        )
     if not isinstance(A, jax.Array):
         A = np.asarray(A)
     if A.ndim not in (1, 2) or not (np.issubdtype(A.dtype, np.number) or A.dtype == bool):

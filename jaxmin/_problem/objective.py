@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -109,10 +109,28 @@ def build(
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
             error.add_note("x0 is a list of lists, so fun receives it as a pytree. Write jnp.array(x0) for an array.")
         if isinstance(error, jax.errors.TracerArrayConversionError):
-            raise TypeError(
-                "fun: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with "
-                "jax.numpy, or call the other library in jax.pure_callback and give the gradient as jac."
-            ) from error
+            raise TypeError(_numpy("fun", "gradient")) from error
+        raise
+
+
+def _numpy(name: str, derivative: str) -> str:
+    """What to say of a function that needs NumPy."""
+    return (
+        f"{name}: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with jax.numpy, "
+        f"or call the other library in jax.pure_callback and give the {derivative} as jac."
+    )
+
+
+@contextlib.contextmanager
+def _of_constraint(i: int) -> Iterator[None]:
+    """Names the constraint in the errors of its functions."""
+    name = f"constraints[{i}]"
+    try:
+        yield
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(_numpy(f"{name}: fun", "Jacobian")) from error
+    except Exception as error:
+        error.add_note(f"The error is that of {name}.")
         raise
 
 
@@ -161,7 +179,11 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
         aux, aux_static = partition(aux, lambda leaf: is_array(leaf) or is_number(leaf))
         aux_box.append(aux_static)
         at_x = lambda leaves: x_static.combine(leaves, fixed)
-        shapes_box.append(tuple(shape_of(part, at_x, leaves) for part in parts))
+        shapes = []
+        for i, part in enumerate(parts):
+            with _of_constraint(i):
+                shapes.append(shape_of(part, at_x, leaves))
+        shapes_box.append(tuple(shapes))
         of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if wanted else ([], ())
         linear, tree = jax.tree.flatten(linear)
         pull_box.append(tree)

@@ -122,5 +122,6 @@ def _measured(s, p, w, program, at, a, b, t):
     count = 2 * jnp.sum(s.on) + jnp.sum(s.bounded)
     mean = (jnp.sum(of_a) + jnp.sum(of_b) + jnp.sum(of_z)) / jnp.maximum(count, 1)
     mu = mean * jnp.where(t > 0.9, _FAST, _SLOW)
-    # A row counts by what it costs to leave it so.
-    return mu, jnp.maximum(jnp.maximum(vec.max_abs(r), vec.max_abs(p * rows)), mean)
+    # A row counts by what it costs to leave it so. Where a multiplier and its distance are both 0 at the solution, each
+    # is the root of their product, which therefore has to be smaller than the rest.
+    return mu, jnp.maximum(jnp.maximum(vec.max_abs(r), vec.max_abs(p * rows)), mean * jnp.finfo(g.dtype).eps ** -0.15)

@@ -20,6 +20,8 @@ _ARMIJO = 1e-4
 _TAU = 0.99
 # Second-order corrections, and how much of the violation each has to take away [WB, Section 2.4].
 _CORRECTIONS, _CORRECTED = 4, 0.5
+# The price rises at the latest so many iterates after it did.
+_WAIT = 8
 # The watchdog takes so many steps on trust.
 _TRUSTED = 2
 _BACKTRACKS, _FAILURES = 30, 2
@@ -392,7 +394,7 @@ def _renewed(s, state):
     mu, far = lax.while_loop(solved, lower, (state.mu, -jnp.ones_like(state.mu)))
     presses = balance.pressure > 0.9 * state.nu
     tol = jnp.finfo(mu.dtype).eps ** 0.375
-    due = (far <= 100 * mu) | (state.since + 1 > 8)
+    due = (far <= 100 * mu) | (state.since + 1 > _WAIT)
     # With the least mu, no smaller violation comes by itself.
     last = (mu <= _least(state)) & (balance.violation > 0)
     rises = presses & due & ((balance.violation > jnp.maximum(tol, 10 * mu * state.scale)) | last)
