@@ -21,7 +21,7 @@ _TAU = 0.99
 # Second-order corrections, and how much of the violation each has to take away [WB, Section 2.4].
 _CORRECTIONS, _CORRECTED = 4, 0.5
 # The price rises at the latest so many iterates after it did.
-_WAIT = 8
+_WAIT = 3
 # The watchdog takes so many steps on trust.
 _TRUSTED = 2
 _BACKTRACKS, _FAILURES = 30, 2
