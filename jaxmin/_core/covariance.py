@@ -1,4 +1,4 @@
-"""The covariance of fitted parameters: an inverse of what the objective says of its curvature."""
+"""The covariance of fitted parameters, from the curvature of the objective."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -59,7 +59,7 @@ def _inverse(lam: jax.Array, V: jax.Array, D: jax.Array) -> jax.Array:
 
 
 def _opened(C: jax.Array, nothing: jax.Array, held: jax.Array) -> Covariance:
-    """C with infinities in the directions ``nothing`` [n, n], of which the columns that are not 0 count."""
+    """C with infinities in the directions ``nothing`` [n, n]: its columns that are not 0."""
     P = times(nothing, nothing.T)
     both = ~held[:, None] & ~held
     is_open = (jnp.abs(P) > _OPEN) & both

@@ -12,6 +12,7 @@ from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
+from jaxmin._core.loss import LINEAR
 from jaxmin._core.promotion import standard
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
@@ -453,14 +454,22 @@ def _parts(key, with_rules=None):
     count, wants = len(variables.shapes), method.wants
     outputs_at = _outputs(key, with_rules)
 
+    def of_residuals(r, x):
+        if not r:
+            return {}
+        loss, r = method.loss or LINEAR, r[0].astype(x.dtype)
+        weights, of_rows = loss.weights(r)
+        return {"residual": r} if loss.is_linear else {"residual": weights * r, "row_weights": of_rows}
+
     def evaluate(x, inputs, v=None):
         value, *outputs = outputs_at(variables.unravel(x), inputs)
         if "grad" not in wants:
             r, aux = _split(outputs, key.layout[:1])
-            return Found(value, None, aux, {"residual": r[0].astype(x.dtype)} if r else {})
+            return Found(value, None, aux, of_residuals(r, x))
         grad, others = variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
         if inputs.rows is None:
-            return Found(value, grad, others)
+            r, aux = _split(others, key.layout[:1])
+            return Found(value, grad, aux, of_residuals(r, x))
         c, J, linear, aux = _split(others, key.layout[1:])
         extras = {"constraints": inputs.rows._replace(c=c[0].astype(x.dtype))}
         extras |= {"constraint_jacobian": J[0].astype(x.dtype)} if J else {}
@@ -480,8 +489,9 @@ def _parts(key, with_rules=None):
         u = u.astype(signature.outputs[1 + count].dtype)
         return key.pull(*inputs.pull_constants, *linear, u)[0].astype(inputs.rows.c.dtype)
 
-    def of_residuals(x, inputs):
-        return key.jacobian(*inputs.jacobian_constants, *variables.unravel(x), *inputs.rest())[0].astype(x.dtype)
+    def residual_jacobian(x, inputs):
+        given = *inputs.jacobian_constants, *inputs.constants, *variables.unravel(x), *inputs.rest()
+        return key.jacobian(*given)[0].astype(x.dtype)
 
     def lagrangian(x, v, inputs):
         return key.lagrangian(*inputs.lagrangian_constants, *variables.unravel(x), v, *inputs.rest())[0].astype(x.dtype)
@@ -499,7 +509,7 @@ def _parts(key, with_rules=None):
                 pull=lambda linear, u: pull(linear, u, inputs),
             )
         if key.jacobian is not None:
-            return Evaluation(first, jacobian=lambda x: of_residuals(x, inputs))
+            return Evaluation(first, jacobian=lambda x: residual_jacobian(x, inputs))
         if key.by_hand is None:
             return Evaluation(first)
         if key.by_hand == "hess":

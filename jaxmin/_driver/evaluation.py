@@ -83,8 +83,11 @@ def _jacobian(at: At) -> jax.Array:
     jacobian = at.evaluation.jacobian
     assert jacobian is not None
     shape = jax.eval_shape(jacobian, at.x)
-    nothing = lambda: jnp.zeros(shape.shape, shape.dtype)
-    return lax.cond(at.state.takes(at.found.value), lambda: jacobian(at.x), nothing)
+    J = lax.cond(
+        at.state.takes(at.found.value), lambda: jacobian(at.x), lambda: jnp.zeros(shape.shape, shape.dtype)
+    )  # fmt: skip
+    weights = at.found.extras.get("row_weights")  # of a loss
+    return J if weights is None else weights[:, None] * J
 
 
 def _lagrangian_hessian(at: At) -> jax.Array:

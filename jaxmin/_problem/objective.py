@@ -65,7 +65,8 @@ class Trace(NamedTuple):
     lagrangian_constants: Sequence[jax.Array] = ()
     flaw: str | None = None  # what is certainly wrong with fun, in words
     layout: Layout = Layout()
-    jacobian: Signature | None = None  # constants, x leaves, other arrays -> the Jacobian of the residuals
+    # constants, fun's constants, x leaves, other arrays -> the Jacobian of the residuals
+    jacobian: Signature | None = None
     jacobian_constants: Sequence[jax.Array] = ()
     pull: Signature | None = None  # constants, the linear map of the signature's outputs, u -> J^T u
     pull_constants: Sequence[jax.Array] = ()
@@ -87,7 +88,7 @@ class Problem(NamedTuple):
     def offers(self) -> frozenset[str]:
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
         if self.trace.layout.r:
-            return RESIDUALS | {"box", "xtol", "ended"}
+            return RESIDUALS | {"grad", "box", "xtol", "ended"}
         of_rows = frozenset() if self.rows is None else CONSTRAINTS
         return frozenset({"grad", "hv", "H", "box", "set", "xtol", "ended"}) | of_rows
 
@@ -173,23 +174,20 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array], list[jax.Array]]:
         fun, jac, _, _, parts, args = static.combine(arrays)
 
-        r_box: list[jax.Array] = []
-
-        def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any]]:
+        def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any, list[jax.Array]]]:
             out = fun(x_static.combine(leaves, fixed), *args)
             (value, aux), grad = _split(out, with_grad, has_aux)
             if of_residuals:
                 r = as_vector(value)
-                r_box.append(loss.weights(r)[0] * r)
-                return loss.of(r), (aux, grad)
-            return _as_scalar(value, smooth=gradient and by_ad), (aux, grad)
+                return loss.of(r), (aux, grad, [r])
+            return _as_scalar(value, smooth=gradient and by_ad), (aux, grad, [])
 
         if not gradient:
-            (value, (aux, _)), grad = objective(leaves), list[Any]()
-        elif by_ad:
-            (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
+            (value, (aux, _, r)), grad = objective(leaves), list[Any]()
+        elif by_ad or of_residuals:
+            (value, (aux, _, r)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
         else:
-            value, (aux, grad) = objective(leaves)
+            value, (aux, grad, r) = objective(leaves)
             if not with_grad:
                 grad = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
             grad = _checked_gradient(grad, leaves, x_static)
@@ -204,7 +202,7 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
         of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if constrained else ([], ())
         linear, tree = jax.tree.flatten(linear)
         pull_box.append(tree)
-        return value, grad, [*r_box, *of_rows, *linear], [jnp.asarray(leaf) for leaf in aux]
+        return value, grad, [*r, *of_rows, *linear], [jnp.asarray(leaf) for leaf in aux]
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
@@ -215,7 +213,8 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     flaw = None if constrained else flaw
     trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1], flaw=flaw)
     if of_residuals:
-        return _with_jacobian(trace._replace(layout=Layout(r=1)), static, x_static, inputs, has_aux, loss)
+        at = 1 + count if gradient else 1
+        return _with_jacobian(trace._replace(layout=Layout(r=1)), static, x_static, inputs, (by_ad, at))
     if wanted:
         trace = _with_pull_traced(trace, wanted, pull_box[-1], inputs[0], shapes[2])
     if "lagrangian_hessian" in wanted:
@@ -253,24 +252,25 @@ def _with_pull_traced(
 
 
 def _with_jacobian(
-    trace: Trace, static: Static, x_static: Static, inputs: tuple[Any, ...], has_aux: bool, loss: Loss
+    trace: Trace, static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[bool, int]
 ) -> Trace:
-    """The trace with the Jacobian of the residuals added: a function of x and of the other arrays."""
+    """The trace with the Jacobian of the residuals added: a function of fun's constants, of x and of the other arrays.
 
-    def of(leaves: Any, fixed: Any, arrays: Any) -> jax.Array:
-        fun, jac, *_, args = static.combine(arrays)
+    Args:
+      settings: whether it is automatic, and which output of the trace the residuals are.
+    """
+    by_ad, at = settings
+    evaluate = trace.with_rules or trace.signature
 
-        def residuals(leaves: Any) -> jax.Array:
-            out = fun(x_static.combine(leaves, fixed), *args)
-            return as_vector(out[0] if has_aux else out)
+    def of(constants: Any, leaves: Any, fixed: Any, arrays: Any) -> jax.Array:
+        residuals = lambda leaves: evaluate(*constants, *leaves, *jax.tree.leaves((fixed, arrays)))[at]
+        if by_ad:
+            return jacobian(residuals, leaves)
+        _, jac, *_, args = static.combine(arrays)
+        given = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
+        return by_hand(given, jax.eval_shape(residuals, leaves), leaves)
 
-        if jac is None:
-            J = jacobian(residuals, leaves)
-        else:
-            given = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
-            J = by_hand(given, jax.eval_shape(residuals, leaves), leaves)
-        return J if loss.is_linear else loss.weights(residuals(leaves))[1][:, None] * J
-
+    inputs = jax.tree.map(_anywhere, (trace.constants, *inputs))
     closed = signed(jax.make_jaxpr(of)(*inputs), *jax.tree.leaves(inputs))
     return trace._replace(jacobian=closed.signature, jacobian_constants=closed.constants)
 

@@ -15,7 +15,7 @@ from jaxmin._core.variables import Variables
 
 
 def as_vector(out: PyTree) -> jax.Array:
-    """The residuals [m] of what fun returns; a complex number counts as two.
+    """The residuals [m], from the output of fun; a complex number counts as two.
 
     Raises:
       TypeError: for something that is no pytree of numbers.

@@ -14,14 +14,14 @@ from jaxmin._core.loss import Loss, check_scale, rho_of
 from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
 from jaxmin._core.status import Status
 
-# A step is accepted where f falls by more than this fraction of what the model promises [1, Section 5].
+# A step is accepted where f falls by more than this fraction of the promise of the model [1, Section 5].
 _ETA = 1e-4
 # The radius shrinks below the first of these fractions, and grows above the second one.
 _POOR, _GOOD = 0.25, 0.75
 # The step's length may differ from the radius by this fraction.
 _SIGMA = 0.1
 _SECULAR_STEPS = 12
-# So often variables that a step would take beyond a bound are held there, and the step is made anew.
+# So often variables that a step would take beyond a bound are held there, and the step is made again.
 _BENDS = 3
 # f is known to so many times its estimated rounding.
 _NOISE = 10.0
@@ -191,7 +191,7 @@ def _ending(state):
     """The status after a rejected step: whether rounding is all that is left."""
     x, f, _ = state.iterate
     eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.D * x)
-    # r is known to the rounding of what it is the difference of, about |J x| in size.
+    # r is a difference of numbers about |J x| in size, and has their rounding.
     noise = _NOISE * eps * (f + jnp.sqrt(2 * f) * size + eps * size * size)
     left = (state.cosine**2) * f
     nothing = state.predicted <= noise
@@ -265,22 +265,22 @@ def _step(whole, radius):
 
 
 def _bent(state, p, box):
-    """The better one of two steps within the box, by what the model promises.
+    """The better one of two steps within the box, by the promise of the model.
 
-    Variables at a bound that the step would leave are held, and the rest is made anew. Then the step is cut where it
-    meets a bound; or it is bent: what would leave the box goes to its bound, and the rest is made anew for that.
+    Variables at a bound that the step would leave are held, and the rest is made again. Then the step is cut where it
+    meets a bound; or it is bent: what would leave the box goes to its bound, and the rest is made again for that.
     """
     x = state.iterate.x
     inside = lambda p: box.clip(x + p) - x
     leaves = lambda p: box.clip(x + p) != x + p
-    at_bound = _anew(state, p, lambda p: leaves(p) & (inside(p) == 0), inside)
+    at_bound = _remade(state, p, lambda p: leaves(p) & (inside(p) == 0), inside)
     part = jnp.where(leaves(at_bound), inside(at_bound) / jnp.where(at_bound == 0, 1, at_bound), 1)
-    cut, bent = (inside(q) for q in (jnp.min(part, initial=1) * at_bound, _anew(state, p, leaves, inside)))
+    cut, bent = (inside(q) for q in (jnp.min(part, initial=1) * at_bound, _remade(state, p, leaves, inside)))
     return jnp.where(_promised(state, bent)[0] >= _promised(state, cut)[0], bent, cut)
 
 
-def _anew(state, p, is_held, inside):
-    """The step with the variables for which ``is_held(p)`` at ``inside(p)``, and the rest made anew, a few times."""
+def _remade(state, p, is_held, inside):
+    """The step with the variables for which ``is_held(p)`` at ``inside(p)``, and the rest made again, a few times."""
 
     def goes_on(carry):
         p, held, bends = carry
