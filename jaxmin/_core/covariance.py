@@ -33,7 +33,7 @@ def of_residuals(normal: Normal, f: Scalar, held: jax.Array, absolute: bool) -> 
     s, V = normal.spectrum()
     C = _inverse(s * s, V, normal.D)
     if not absolute:
-        free = normal.count - jnp.sum(~held)
+        free = normal.residuals - jnp.sum(~held)
         C = C * jnp.where(free > 0, 2 * f / jnp.maximum(free, 1), jnp.nan)
     return _opened(C, V * (s == 0), held)
 

@@ -169,7 +169,7 @@ class Normal(NamedTuple):
 
     R: jax.Array  # [n, n]
     D: jax.Array  # [n] scales of the variables: what is small is small in R / D
-    count: jax.Array  # [] int32: the residuals
+    residuals: jax.Array  # [] int32: how many there are
 
     @property
     def size(self) -> int:

@@ -73,7 +73,7 @@ class LevenbergMarquardtState(NamedTuple):
     iterate: Iterate
     R: Any  # [n, n] of J = Q R, with 0 for variables that a bound holds
     Qr: Any  # [n] Q^T r
-    count: Any  # [] int32: residuals
+    residuals: Any  # [] int32: how many there are
     D: Any  # [n] the largest column norms of J so far
     size: Any  # [] the largest |D x| so far
     cosine: Any  # [] of the angle between r and what J reaches
@@ -146,7 +146,7 @@ def levenberg_marquardt(radius: float = 1.0, loss: str | Callable[..., Any] = "l
         init,
         update,
         wants=frozenset({"residual", "jacobian", "box"}),
-        inverse_hessian=lambda state: Normal(state.R, state.D, state.count),
+        inverse_hessian=lambda state: Normal(state.R, state.D, state.residuals),
         loss=Loss(rho, f_scale),
         defaults=Defaults(
             tol=("ftol", "xtol", "gtol"), limits=(("gtol", PerDtype(1e-8, 1e-4)), ("xtol", PerDtype(1e-8, 1e-5)))
@@ -162,7 +162,7 @@ def _start(x):
     return LevenbergMarquardtState(
         trial=x, predicted=zero, slope=zero, length=zero, is_newton=no, radius=infinite, accepted=no,
         status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)), R=square,
-        Qr=jnp.zeros_like(x), count=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), size=zero, cosine=infinite,
+        Qr=jnp.zeros_like(x), residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), size=zero, cosine=infinite,
         reach=infinite, nit=jnp.full((), -1, jnp.int32),
     )  # fmt: skip
 
@@ -216,7 +216,7 @@ def _moved(state, x, f, r, J, box):
         iterate=Iterate(x, f, g),
         R=R[:n, :n],
         Qr=R[:n, n],
-        count=jnp.full((), r.size, jnp.int32),
+        residuals=jnp.full((), r.size, jnp.int32),
         D=D,
         size=jnp.maximum(state.size, vec.norm(D * x)),
     )
