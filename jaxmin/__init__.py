@@ -2,6 +2,7 @@
 
 from jaxmin import datasets, extend, linesearches, methods, sets, transforms
 from jaxmin._api.check_derivatives import DerivativeCheck, check_derivatives
+from jaxmin._api.curve_fit import curve_fit
 from jaxmin._api.minimize import minimize
 from jaxmin._api.minimize_many import minimize_many
 from jaxmin._api.plot import plot
@@ -15,6 +16,7 @@ from jaxmin._driver.history import History
 from jaxmin._interop.as_optax import as_optax
 from jaxmin._problem.bounds import Bounds
 from jaxmin._problem.constraints import LinearConstraint, NonlinearConstraint
+from jaxmin._problem.residuals import sum_of_squares
 from jaxmin.linesearches.backtracking import backtracking
 from jaxmin.linesearches.fixed import fixed
 from jaxmin.linesearches.hager_zhang import hager_zhang
@@ -27,6 +29,7 @@ from jaxmin.methods.dogleg import dogleg
 from jaxmin.methods.gradient_descent import gradient_descent
 from jaxmin.methods.interior_point import interior_point
 from jaxmin.methods.lbfgs import lbfgs
+from jaxmin.methods.levenberg_marquardt import levenberg_marquardt
 from jaxmin.methods.nelder_mead import nelder_mead
 from jaxmin.methods.newton_cg import newton_cg
 from jaxmin.methods.powell import powell
@@ -39,10 +42,10 @@ from jaxmin.transforms._lookup import iterate, value_and_grad_from_state
 __all__ = [  # noqa: RUF022  # by what they are
     "Bounds", "DerivativeCheck", "Direction", "History", "InverseHessian", "Iterate", "LineSearch",
     "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
-    "as_optax", "check_derivatives", "descend", "iterate", "minimize", "minimize_many", "plot", "traced",
-    "value_and_grad_from_state",
-    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs", "nelder_mead",
-    "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov", "trust_ncg",
+    "as_optax", "check_derivatives", "curve_fit", "descend", "iterate", "minimize", "minimize_many", "plot",
+    "sum_of_squares", "traced", "value_and_grad_from_state",
+    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs",
+    "levenberg_marquardt", "nelder_mead",    "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "sets", "transforms",
 ]  # fmt: skip

@@ -24,16 +24,8 @@ OPTIONS = {"gtol": 5e-9, "maxiter": 5_000, "maxfun": 10_000}
 CACHE_HELP = "where compiled programs are kept for the next run (default: %(default)s; '' for nowhere)"
 CERTIFIED, ELSEWHERE, SHORT = "certified", "another stationary point", "not reached"
 
-MODELS: dict[str, Callable[[Any, Any], jax.Array]] = {
-    "Misra1a": lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x)),
-    "Chwirut2": lambda b, x: jnp.exp(-b[0] * x) / (b[1] + b[2] * x),
-    "MGH17": lambda b, x: b[0] + b[1] * jnp.exp(-x * b[3]) + b[2] * jnp.exp(-x * b[4]),
-    "Eckerle4": lambda b, x: b[0] / b[1] * jnp.exp(-0.5 * ((x - b[2]) / b[1]) ** 2),
-    "MGH09": lambda b, x: b[0] * (x**2 + x * b[1]) / (x**2 + x * b[2] + b[3]),
-    "Thurber": lambda b, x: jnp.polyval(b[3::-1], x) / (1 + x * jnp.polyval(b[:3:-1], x)),
-    "BoxBOD": lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x)),
-    "Rat43": lambda b, x: b[0] / (1 + jnp.exp(b[1] - b[2] * x)) ** (1 / b[3]),
-}
+# The data sets that are fitted by default.
+EIGHT = ("Misra1a", "Chwirut2", "MGH17", "Eckerle4", "MGH09", "Thurber", "BoxBOD", "Rat43")
 
 
 class Fit(NamedTuple):
@@ -48,7 +40,7 @@ class Fit(NamedTuple):
 @functools.cache  # one function object for each model, so that a second start compiles nothing
 def objective(name: str) -> Callable[..., jax.Array]:
     """f(u, scale, x, y) = 1 - R^2 at b = scale*u: the part of the variance of y that the model does not explain."""
-    model = MODELS[name]
+    model = nist.model(name)
 
     def unexplained(u: jax.Array, scale: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         r = y - model(scale * u, x)
@@ -78,7 +70,7 @@ def judge(data: Regression, start: int, result: jaxmin.OptimizeResult) -> Fit:
       any other result did not reach the certified one.
     """
     b = data.starts[start] * np.asarray(result.x)
-    rss = float(np.sum((data.y - np.asarray(MODELS[data.name](b, data.x))) ** 2))
+    rss = float(np.sum((data.y - np.asarray(nist.model(data.name)(b, data.x))) ** 2))
     digits = agreeing_digits(b, data.certified)
     if digits.min() >= ENOUGH:
         verdict = CERTIFIED
@@ -139,7 +131,7 @@ def show_batch(name: str, n: int, seed: int = 0) -> None:
     """Fit `n` noisy copies of the certified curve in one batch, and print the spread of the parameters."""
     data = nist.load(name)
     noise = data.rsd * np.random.default_rng(seed).standard_normal((n, data.y.size))
-    y = np.asarray(MODELS[name](data.certified, data.x)) + noise
+    y = np.asarray(nist.model(name)(data.certified, data.x)) + noise
     scale = data.starts[1]
     batch = jax.jit(jax.vmap(lambda one: solve(data, scale, one)))
     compiled, to_compile = seconds(lambda: batch.lower(y).compile())
@@ -174,8 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser("python -m jaxmin", description=__doc__)
     known: dict[str, Any] = {"choices": nist.NAMES, "metavar": "NAME"}
-    listed = f"data sets to fit, of {', '.join(nist.NAMES)} (default: all)"
-    parser.add_argument("--problems", nargs="+", default=nist.NAMES, help=listed, **known)
+    listed = f"data sets to fit, of {', '.join(nist.NAMES)} (default: {', '.join(EIGHT)})"
+    parser.add_argument("--problems", nargs="+", default=EIGHT, help=listed, **known)
     parser.add_argument("--batch", type=int, default=1000, metavar="N", help="fits at once (default: 1000)")
     parser.add_argument("--batch-problem", default="Misra1a", help="their data set (default: Misra1a)", **known)
     parser.add_argument("--cache", default="~/.cache/jaxmin", metavar="DIR", help=CACHE_HELP)

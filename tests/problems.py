@@ -17,11 +17,11 @@ import numpy as np
 
 from jaxmin._cache.registry import entries
 
-# Every method without constraints with every search, or with None where it takes none.
+# Every method for one number without constraints, with every search, or with None where it takes none.
 PAIRS = [
     (name, search)
     for name, entry in entries("methods").items()
-    if "constraints" not in entry.build().wants
+    if not entry.build().wants & {"constraints", "residual"}
     for search in (entries("linesearches") if entry.takes_search else (None,))
 ]
 # The optimizers of jax.example_libraries, with a rate and what else they need.

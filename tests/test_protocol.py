@@ -23,7 +23,7 @@ LIMITS = Limits(gtol=1e-9, ftol=-1.0, xtol=-1.0, maxiter=100, maxfun=100, ctol=1
 
 
 class ToyState(NamedTuple):
-    """What both toys carry."""
+    """What the toy for constraints carries."""
 
     trial: Any
     stays: Any  # [] bool: the matrix at the iterate is wanted
@@ -31,7 +31,6 @@ class ToyState(NamedTuple):
     accepted: Any
     nit: Any
     status: Any
-    damping: Any = None  # of the toy for residuals
     multipliers: Any = None  # of the toy for constraints
     kkt: Any = None
 
@@ -42,24 +41,37 @@ def before_x0(x, **more):
     return ToyState(x, no, Iterate(x, zero, vec.zeros(x)), no, nit, status, **more)
 
 
+class ToyFit(NamedTuple):
+    """What the toy for residuals carries."""
+
+    trial: Any
+    iterate: Iterate
+    accepted: Any
+    nit: Any
+    status: Any
+    JJ: Any  # [n, n] J^T J at the iterate
+    damping: Any
+
+    def takes(self, value):
+        return (self.nit < 0) | (value < self.iterate.f)
+
+
 def toy_levenberg_marquardt():
-    """(J^T J + damping I) s = -J^T r; J is wanted in a step of its own at each iterate."""
+    """(J^T J + damping I) s = -J^T r."""
 
     def init(x):
-        return before_x0(x, damping=jnp.ones((), x.dtype))
+        plain, eye = before_x0(x), jnp.eye(x.size)
+        return ToyFit(x, plain.iterate, plain.accepted, plain.nit, plain.status, eye, jnp.ones((), x.dtype))
 
     def update(grad, state, x, /, *, value, residual, jacobian, **_):
         np.testing.assert_equal(residual.shape[0], jacobian.shape[0])
-        accepted = ~state.stays & ((state.nit < 0) | (value < state.iterate.f))
+        accepted = state.takes(value)
         iterate = vec.where(accepted, Iterate(x, value, grad), state.iterate)
-        damping = jnp.where(state.stays, state.damping, state.damping * jnp.where(accepted, 0.1, 10))
-        J = jacobian
-        step = jnp.linalg.solve(J.T @ J + damping * jnp.eye(x.size), -iterate.g)
-        # After a step that was refused, J is asked for again: a toy stores nothing.
-        trial = jnp.where(state.stays, iterate.x + step, iterate.x)
-        nit = state.nit + accepted
-        new = ToyState(trial, ~state.stays, iterate, accepted, nit.astype(jnp.int32), state.status, damping)
-        return trial - x, new
+        damping = state.damping * jnp.where(accepted, 0.1, 10)
+        JJ = jnp.where(accepted, jacobian.T @ jacobian, state.JJ)
+        trial = iterate.x - jnp.linalg.solve(JJ + damping * jnp.eye(x.size), iterate.g)
+        nit = (state.nit + accepted).astype(jnp.int32)
+        return trial - x, ToyFit(trial, iterate, accepted, nit, state.status, JJ, damping)
 
     return Method(init, update, wants=frozenset({"grad", "residual", "jacobian"}))
 
@@ -71,7 +83,7 @@ def least_squares(residual):
         r, pull = jax.vjp(residual, x)
         return Found(r @ r / 2, pull(r)[0], [], {"residual": r})
 
-    return Evaluation(first)
+    return Evaluation(first, jacobian=jax.jacobian(residual))
 
 
 def toy_newton_kkt(k):
@@ -127,8 +139,16 @@ def test_a_method_may_want_residuals():
     end = solve(evaluation, toy_levenberg_marquardt(), [1.0, 0.0], stopping.WITH_GRADIENT)
     assert end.status == Status.CONVERGED
     np.testing.assert_allclose(end.state.iterate.x, b, rtol=1e-8)
-    # f is counted where it is asked for, and Jacobians apart from it.
-    assert end.nfev == end.njev + 1 and end.nhev is None
+    # Jacobians are counted apart from f: one for each iterate.
+    assert end.njev == end.state.nit + 1 <= end.nfev and end.nhev is None
+
+
+def test_minimize_offers_residuals_and_their_gradient():
+    t = jnp.linspace(0, 2, 20)
+    residuals = lambda x: x[0] * jnp.exp(x[1] * t) - 1.5 * jnp.exp(-0.7 * t)
+    for jac in (None, jax.jacobian(residuals)):
+        res = jaxmin.minimize(residuals, [1.0, 0.0], method=toy_levenberg_marquardt(), jac=jac)
+        np.testing.assert_allclose(res.x, [1.5, -0.7], rtol=1e-4)
 
 
 def test_every_method_minimises_a_sum_of_squares():
@@ -160,8 +180,9 @@ def test_a_violation_is_no_solution():
 
 
 def test_what_a_problem_does_not_offer_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"method: it wants .*jacobian.*offers 'H', 'box'"):
-        jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=toy_levenberg_marquardt())
+    method = jaxmin.lbfgs()._replace(wants=frozenset({"grad", "hessian"}))
+    with pytest.raises(ValueError, match=r"method: it wants 'hessian'.*offers 'H', 'box'|'grad', 'hessian'"):
+        jaxmin.minimize(rosenbrock, [-1.2, 1.0], method=method)
 
 
 def test_a_state_without_a_field_is_refused_by_name():

@@ -50,9 +50,11 @@ def minimize(
         become the default float dtype.
       args: further arguments of fun, a tuple; () by default. Anything else is one argument. Pytrees, integers and
         leaves that are not arrays are allowed.
-      method: with constraints "interior_point", which is then the default, "slsqp" or "augmented_lagrangian". Without
-        them "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"), "trust_ncg" and "trust_krylov",
-        with Hessian-vector products; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and "powell", without
+      method: with constraints "interior_point", which is then the default, "slsqp" or "augmented_lagrangian". For
+        residuals "levenberg_marquardt" ("lm"): fun then returns them, any pytree of arrays, and half the sum of their
+        squares is minimised. Without these "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"),
+        "trust_ncg" and "trust_krylov", with Hessian-vector products; "trust_exact" and "dogleg", with Hessians;
+        "nelder_mead" and "powell", without
         gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without
         bounds, "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs". None follows SciPy's
         rule: "bfgs", or "lbfgs" with bounds; in a set it is "gradient_descent", and so is "auto". Or a built method:

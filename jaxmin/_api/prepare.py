@@ -1,11 +1,13 @@
 """A call of minimize, checked and ready to run."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_unrolled
@@ -15,9 +17,12 @@ from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Within
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
 from jaxmin._core.kkt import Multipliers
-from jaxmin._core.protocol import CONSTRAINTS, SECOND_ORDER, Method
+from jaxmin._core.loss import LINEAR
+from jaxmin._core.promotion import standard
+from jaxmin._core.protocol import CONSTRAINTS, RESIDUALS, SECOND_ORDER, Method
 from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
+from jaxmin._core.variables import Variables
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
 from jaxmin._driver.implicit import check_mode
 from jaxmin._driver.solution import bounded
@@ -45,6 +50,7 @@ class Call(NamedTuple):
     carried: dict[str, Any]  # the arguments history, keep_x and relative of the loop's ``begin``
     watcher: Callable[[], Watcher | None]
     whole: Callable[[PyTree], Any] | None  # the x of the solve -> the user's model; None if x0 is not a model
+    hessian: Callable[[PyTree], jax.Array]  # x -> the exact Hessian of fun
 
     def warn(self) -> None:
         """Say what is certainly wrong with fun, at the line of the user that called the function that calls this."""
@@ -54,6 +60,7 @@ class Call(NamedTuple):
     def result(self, *solved: Any) -> OptimizeResult:
         """The user's result, from the output of ``solve``."""
         result = result_of(self.problem, bounded(self.problem.variables, self.box, solved[-1]), *solved)
+        result = dataclasses.replace(result, _hessian=functools.partial(self.hessian, result.x))
         return result if self.whole is None else dataclasses.replace(result, x=self.whole(result.x))
 
 
@@ -88,8 +95,8 @@ def prepare(
     unrolled = steps_unrolled(options.diff, chosen, limits)
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
-    of_rows = chosen.wants & CONSTRAINTS
-    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, of_rows)
+    wanted, loss = chosen.wants & (CONSTRAINTS | RESIDUALS), getattr(chosen, "loss", None) or LINEAR
+    problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
     if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
@@ -108,10 +115,32 @@ def prepare(
         bar = Bar(None if most is None or isinstance(most, jax.core.Tracer) else int(most)) if progress else None
         return Watcher(on_host, options.disp, lambda x, fixed: whole(problem.x_static.combine(x, fixed)), bar)
 
+    exact = functools.partial(_hessian, fun, args, (has_aux, jac is True), problem)
     limits = as_arrays(limits, problem.variables)
     of_model = None if model is None else whole
     carried = options.history | {"relative": limits.gtol_relative is not None}
-    return Call(problem, chosen, limits, options.diff, unrolled, within, in_loop, earlier, carried, watcher, of_model)
+    return Call(
+        problem, chosen, limits, options.diff, unrolled, within, in_loop, earlier, carried, watcher, of_model, exact
+    )
+
+
+def _hessian(fun: Any, args: Any, returns: tuple[bool, bool], problem: Problem, x: PyTree) -> jax.Array:
+    """The Hessian of fun at x [n, n], by automatic differentiation.
+
+    Args:
+      returns: whether fun returns aux too, and its gradient.
+    """
+    args = args if isinstance(args, tuple) else (args,)
+    leaves = problem.x_static.pick(x)
+    variables = Variables(leaves)
+    has_aux, with_grad = returns
+
+    def value(v: jax.Array) -> jax.Array:
+        out = fun(problem.x_static.combine(variables.unravel(v), problem.fixed), *args)
+        out = out[0] if with_grad else out
+        return jnp.reshape(out[0] if has_aux else out, ())
+
+    return standard(jax.hessian(value))(variables.ravel(leaves))
 
 
 def _checked_jac(jac: Any) -> Any:
@@ -182,7 +211,7 @@ def result_of(
 ) -> OptimizeResult:
     """The arrays of the solve in the user's structures; for ``axes`` see ``InverseHessian``."""
     variables, static, aux_static = problem.variables, problem.x_static, problem.trace.aux_static
-    nit, nfev, nhev, curvature, history, gnorm0 = solution.others
+    nit, nfev, nhev, curvature, history, njev, cosine, gnorm0 = solution.others
     if history is not None and history.x is not None:
         history = history._replace(x=static.only(history.x))
     hess_inv: Any = None if curvature is None else InverseHessian(curvature, variables, static, axes)
@@ -194,7 +223,8 @@ def result_of(
         jac=None if jac is None else static.only(jac),
         nit=nit,
         nfev=nfev,
-        njev=None if jac is None else nfev,
+        njev=None if jac is None else nfev if njev is None else njev,
+        cosine=cosine,
         nhev=nhev,
         history=history,
         status=solution.status,

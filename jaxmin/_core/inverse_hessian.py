@@ -164,13 +164,37 @@ class Dense(NamedTuple):
         return times(self.H, v)
 
 
+class Normal(NamedTuple):
+    """(J^T J)^-1 of a least-squares problem, J = Q R; the pseudoinverse where J has not full rank."""
+
+    R: jax.Array  # [n, n]
+    D: jax.Array  # [n] scales of the variables: what is small is small in R / D
+    residuals: jax.Array  # [] int32: how many there are
+
+    @property
+    def size(self) -> int:
+        """The number of variables."""
+        return self.R.shape[0]
+
+    def spectrum(self) -> tuple[jax.Array, jax.Array]:
+        """(s, V): the singular values [n] of R / D, 0 where they are rounding, and the right singular vectors."""
+        _, s, VT = jnp.linalg.svd(self.R / self.D[None, :])
+        return jnp.where(s > s.size * jnp.finfo(s.dtype).eps * s[0], s, 0), VT.T
+
+    def times(self, v: jax.Array) -> jax.Array:
+        """H v."""
+        s, V = self.spectrum()
+        along = times(V.T, v / self.D)
+        return times(V, jnp.where(s > 0, along / jnp.where(s > 0, s, 1) ** 2, 0)) / self.D
+
+
 def times(A: jax.Array, v: jax.Array) -> jax.Array:
     """A v, for one matrix or for a stack of them."""
     return jnp.dot(A, v, precision=jax.lax.Precision.HIGHEST)
 
 
 # An inverse Hessian as a method holds it.
-Core: TypeAlias = Unlimited | Compact | Dense
+Core: TypeAlias = Unlimited | Compact | Dense | Normal
 
 
 @jax.tree_util.register_pytree_node_class

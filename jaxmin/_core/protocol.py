@@ -15,6 +15,8 @@ _OF_STATE = ("trial", "iterate", "nit", "status", "accepted")
 CONSTRAINTS = frozenset(
     {"constraints", "constraint_jacobian", "constraint_pull", "lagrangian_hessian", "lagrangian_product"}
 )
+# What a method wants of residuals.
+RESIDUALS = frozenset({"residual", "jacobian"})
 # What needs J^T u, without J.
 PULLS = frozenset({"constraint_pull", "lagrangian_product"})
 
@@ -101,7 +103,7 @@ class Method(NamedTuple):
     ``hv``                   the Hessian times ``state.along``              steps that stay
     ``H``                    the Hessian, [n, n]                            steps that stay
     ``residual``             r, [m]; then value = r.r/2, grad = J^T r       every step
-    ``jacobian``             of r, [m, n]                                   steps that stay
+    ``jacobian``             of r, [m, n]                                   where ``state.takes(value)``
     ``constraints``          ``Rows``: c and its limits, [m] each           every step
     ``constraint_jacobian``  of c, [m, n]                                   every step
     ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  every step
@@ -153,6 +155,8 @@ class Method(NamedTuple):
         then called only if the solve goes on, and also receives ``value_fn``. None by default.
       stored: with ``observe``: ``stored(state)`` returns the value and the gradient at ``trial`` that the state
         holds, or None.
+      loss: of a method that wants ``residual``: the ``Loss`` of the residuals. Those that it receives, and their
+        Jacobian, are weighted, so that J^T r is the gradient of ``value``. None (default): half their sum of squares.
       trees: True if params may be any pytree of arrays. False (default): the method works on one flat vector.
       defaults: the :class:`Defaults` of its stopping.
 
@@ -180,6 +184,7 @@ class Method(NamedTuple):
     observe: Callable[..., Any] | None = None
     stored: Callable[[Any], Any] | None = None
     trees: bool = False
+    loss: Any = None
     defaults: Defaults = Defaults()
 
 
@@ -194,12 +199,15 @@ def check_state(state: Any, wants: frozenset[str]) -> None:
     """Raise unless a method's state has the fields that the loop reads, by what the method wants."""
     missing = [name for name in _OF_STATE if name not in getattr(state, "_fields", ())]
     more = {
-        "stays": wants & {"hv", "H", "jacobian", "lagrangian_product"},
+        "stays": wants & {"hv", "H", "lagrangian_product"},
+        "takes": wants & {"jacobian"},
         "along": wants & {"hv", "lagrangian_product"},
         "multipliers": wants & {"lagrangian_hessian"},
         "cotangent": wants & PULLS,
         "kkt": wants & {"constraints"},
-        "spread": "grad" not in wants,
+        "spread": not wants & {"grad", "residual"},
+        "cosine": "residual" in wants and "grad" not in wants,
+        "reach": "residual" in wants and "grad" not in wants,
     }
     missing += [name for name, read in more.items() if read and not hasattr(state, name)]
     if missing:

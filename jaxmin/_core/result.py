@@ -1,6 +1,7 @@
 """What a solve found: OptimizeResult."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._core import vector as vec
+from jaxmin._core.covariance import Covariance, in_blocks, of_hessian, of_residuals
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import Static, is_array, is_number
-from jaxmin._core.status import AT_X0, CONSTRAINED, RELATIVE, SUCCESSES, WITHOUT_GRADIENT, Status
+from jaxmin._core.status import AT_X0, CONSTRAINED, OF_RESIDUALS, RELATIVE, SUCCESSES, WITHOUT_GRADIENT, Status
 from jaxmin._core.typing import MaybeNone, PerLane, PyTree
 
 
@@ -49,6 +51,8 @@ class OptimizeResult:
     - ``optimality``: the infinity norm of the gradient of the Lagrangian; shape [].
     - ``gnorm0``: with ``options={"gtol_relative": r}``, the norm of the gradient at x0 (with bounds of the projected
       gradient); shape []; else None.
+    - ``cosine``: of a fit by residuals, the cosine of the angle between them and all that their Jacobian reaches, which
+      the stopping test compares with gtol; shape []; else None.
     - ``aux``: the second value that fun returned at x (``has_aux=True``), else None.
 
     ``success`` (bool) and ``message`` (str) follow from the status. A batch has one for each lane: an array of bools
@@ -87,10 +91,13 @@ class OptimizeResult:
     constr_violation: jax.Array | MaybeNone = None
     optimality: jax.Array | MaybeNone = None
     multipliers: jax.Array | MaybeNone = None
+    cosine: jax.Array | MaybeNone = None
     gnorm0: jax.Array | MaybeNone = None
     # The structures of x and of aux, if some of their leaves are not arrays; else None. They are set when the result is
     # made. The leaves cannot tell later, since JAX puts any object in the place of an array.
     _static: tuple[Static | None, Static | None] = dataclasses.field(default=(None, None), kw_only=True)
+    # () -> the exact Hessian at x [n, n]. It is not part of the pytree: jit and vmap lose it.
+    _hessian: Callable[[], jax.Array] | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def success(self) -> PerLane:
@@ -126,6 +133,7 @@ class OptimizeResult:
         status, fun, gnorm = np.asarray(self.status), np.asarray(self.fun), self._norms()
         at_x0 = np.broadcast_to(np.asarray(self.nit) == 0, status.shape)
         gnorm0 = np.full(status.shape, np.nan) if self.gnorm0 is None else np.asarray(self.gnorm0, float)
+        cosine = np.full(status.shape, np.nan) if self.cosine is None else np.asarray(self.cosine, float)
         constrained = self.constr_violation is not None
         violation, optimality = np.asarray(self.constr_violation), np.asarray(self.optimality)
         # An intermediate result has no v.
@@ -138,7 +146,7 @@ class OptimizeResult:
             text = self._texts().get(ended, ended.sentence)
             if at_x0[index] and self.jac is not None and not constrained:
                 text += AT_X0.get(ended, "")
-            numbers = {"gnorm": gnorm[index], "gnorm0": gnorm0[index], "fun": f, "ulp": ulp}
+            numbers = {"gnorm": gnorm[index], "gnorm0": gnorm0[index], "cosine": cosine[index], "fun": f, "ulp": ulp}
             if constrained:
                 numbers |= {"violation": violation[index], "optimality": optimality[index]}
                 numbers["multiplier"] = largest[index]
@@ -150,6 +158,8 @@ class OptimizeResult:
         """The sentences of this kind of solve."""
         if self.constr_violation is not None:
             return CONSTRAINED
+        if self.cosine is not None:
+            return OF_RESIDUALS
         if self.jac is None:
             return WITHOUT_GRADIENT
         return {} if self.gnorm0 is None else RELATIVE
@@ -170,6 +180,104 @@ class OptimizeResult:
             lines.append(f"{count} of {status.size} lanes, status {code}, such as [{', '.join(map(str, worst))}]: ")
             lines[-1] += sentence(worst)
         return lines
+
+    def covariance(self, absolute_sigma: bool = False) -> PyTree:
+        r"""The covariance of the parameters x, from the curvature of the objective at x.
+
+        Of a fit by residuals it is :math:`(J^T J)^{-1} s^2` with :math:`s^2 = 2 f / (m - n)` for m residuals and the n
+        parameters that no bound holds, as ``scipy.optimize.curve_fit`` has it. Of any other solve fun counts as a
+        negative log-likelihood, and it is the inverse of the exact Hessian by automatic differentiation.
+
+        Args:
+          absolute_sigma: False (default); True: the residuals are divided by their standard deviations, so that
+            :math:`s^2 = 1`. Of any other solve it changes nothing.
+
+        Returns:
+          For an array x of shape [n] an array [n, n]; for a pytree x built like x, of trees built like x. Directions
+          that the data do not determine are infinite, with a RuntimeWarning that names their parameters. Parameters at
+          a bound, or fixed, have 0. It is NaN where x is no minimum. Under ``vmap`` call it inside, or of a batch: each
+          lane has its own.
+
+        Raises:
+          ValueError: of a result without residuals that has left ``jit`` or ``vmap``: call it inside.
+          NotImplementedError: for complex parameters, and within constraints.
+
+        >>> import jax.numpy as jnp, jaxmin
+        >>> t, y = jnp.arange(5.0), jnp.array([0.1, 0.9, 2.1, 2.9, 4.1])
+        >>> res = jaxmin.minimize(lambda b: b[0] + b[1] * t - y, [0.0, 0.0], method="levenberg_marquardt")
+        >>> res.covariance().round(4).tolist(), res.standard_errors().round(3).tolist()
+        ([[0.0064, -0.0021], [-0.0021, 0.0011]], [0.08, 0.033])
+        """
+        if np.ndim(self.status) and not isinstance(self.status, jax.core.Tracer):
+            each = lambda lane: lane.covariance(absolute_sigma)
+            for _ in range(np.ndim(self.status)):
+                each = jax.vmap(each)
+            return each(self)
+        found = self._covariance(absolute_sigma)
+        self._warn_of(found.undetermined)
+        leaves, tree = jax.tree.flatten(self._varying())
+        blocks = in_blocks(found.C, [leaf.shape for leaf in leaves])
+        return jax.tree.unflatten(tree, [jax.tree.unflatten(tree, row) for row in blocks])
+
+    def standard_errors(self, absolute_sigma: bool = False) -> PyTree:
+        """The standard errors of the parameters, built like x: the roots of the variances in :meth:`covariance`.
+
+        >>> import jax.numpy as jnp, jaxmin
+        >>> t, y = jnp.arange(5.0), jnp.array([0.1, 0.9, 2.1, 2.9, 4.1])
+        >>> fit = lambda b: b["level"] + b["slope"] * t - y
+        >>> res = jaxmin.minimize(fit, {"level": 0.0, "slope": 0.0}, method="levenberg_marquardt")
+        >>> round(float(res.standard_errors()["slope"]), 3)
+        0.033
+        """
+        if np.ndim(self.status) and not isinstance(self.status, jax.core.Tracer):
+            each = lambda lane: lane.standard_errors(absolute_sigma)
+            for _ in range(np.ndim(self.status)):
+                each = jax.vmap(each)
+            return each(self)
+        found = self._covariance(absolute_sigma)
+        self._warn_of(found.undetermined)
+        leaves, tree = jax.tree.flatten(self._varying())
+        variances, start, errors = jnp.diagonal(found.C), 0, []
+        for leaf in leaves:
+            errors.append(jnp.sqrt(variances[start : start + leaf.size]).reshape(leaf.shape))
+            start += leaf.size
+        return jax.tree.unflatten(tree, errors)
+
+    def _varying(self) -> PyTree:
+        """x without the leaves that do not vary."""
+        leaves = jax.tree.leaves(self.jac)
+        if any(map(jnp.iscomplexobj, leaves)):
+            raise NotImplementedError("covariance: x has complex numbers; fit their real and imaginary parts")
+        return self.jac
+
+    def _covariance(self, absolute: bool) -> Covariance:
+        if self.constr_violation is not None:
+            raise NotImplementedError("covariance: within constraints it is not offered")
+        leaves = jax.tree.leaves(self._varying())
+        active = [] if self.active_mask is None else [leaf.reshape(-1) for leaf in jax.tree.leaves(self.active_mask)]
+        size = sum(leaf.size for leaf in leaves)
+        held = jnp.concatenate(active) != 0 if active else jnp.zeros(size, bool)
+        if self.cosine is not None:
+            return of_residuals(self.hess_inv.core(), self.fun, held, absolute)
+        if self._hessian is None:
+            raise ValueError(
+                "covariance: this result has left jit or vmap, and its function is not at hand; call res.covariance() "
+                "inside, or fit residuals with method='levenberg_marquardt'"
+            )
+        return of_hessian(self._hessian(), held)
+
+    def _warn_of(self, undetermined: Any) -> None:
+        """Name the parameters that the data do not determine, where they are known."""
+        if isinstance(undetermined, jax.core.Tracer) or not np.any(undetermined):
+            return
+        names = []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.jac):
+            name = f"x{jax.tree_util.keystr(path)}"
+            indices = np.ndindex(np.shape(leaf))
+            names += [f"{name}[{', '.join(map(str, index))}]" if index else name for index in indices]
+        open_ones = [name for name, is_open in zip(names, np.asarray(undetermined)) if is_open]
+        text = f"the data do not determine {', '.join(open_ones)}: variances are infinite"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def keys(self) -> list[str]:
         """The names of the entries: fields that are not None, ``success`` and ``message``."""
@@ -222,6 +330,7 @@ class OptimizeResult:
             "constr_violation",
             "optimality",
             "gnorm0",
+            "cosine",
             "history",
             "aux",
         ]
@@ -265,7 +374,7 @@ class OptimizeResult:
 
 
 _LANES_SHOWN = 6  # a batch of up to this many lanes shows the message of each
-_FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if field.name != "_static")
+_FIELDS = tuple(field.name for field in dataclasses.fields(OptimizeResult) if not field.name.startswith("_"))
 
 
 def _take_out(tree: PyTree, static: Static | None) -> tuple[PyTree, Static | None]:

@@ -102,6 +102,19 @@ CONSTRAINED = _SENTENCES | {
     Status.SEARCH_FAILED: "Stopped: no step makes progress; " + _AT + " Are fun and the constraints smooth here, and "
     "their derivatives right? jaxmin.check_derivatives tells. {advice}",
 }
+# For fits by residuals.
+OF_RESIDUALS = _SENTENCES | {
+    Status.CONVERGED: "Converged: the cosine {cosine:.3g} of the angle between the residuals and all that their "
+    "Jacobian reaches is within gtol.",
+    Status.XTOL: "Converged: the Gauss-Newton step from x is within xtol of x.",
+    Status.FTOL: "Converged: the decrease of the sum of squares is within ftol of it.",
+    Status.PRECISION: "Converged to the precision of the residuals: the Gauss-Newton step from here would lower fun = "
+    "{fun:.8g} by less than its rounding. The cosine of the residuals and their Jacobian is {cosine:.3g}.",
+    Status.PRECISION_LOSS: "Stopped by rounding: no step lowers fun = {fun:.8g}; the cosine of the residuals and their "
+    "Jacobian is {cosine:.3g}. {advice}",
+    Status.SEARCH_FAILED: "Stopped: no step lowers fun = {fun:.8g}, however short; the cosine of the residuals and "
+    "their Jacobian is {cosine:.3g}. Is the Jacobian right, and are the residuals smooth here? {advice}",
+}
 # For solves with gtol_relative.
 RELATIVE = {
     Status.CONVERGED: "Converged: the gradient norm {gnorm:.3g} is within gtol, or within gtol_relative times that at "

@@ -12,6 +12,7 @@ from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
+from jaxmin._core.loss import LINEAR
 from jaxmin._core.promotion import standard
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
@@ -55,6 +56,7 @@ class Inputs(NamedTuple):
     rows: Any = None  # the limits of the constraints, ``Rows``
     lagrangian_constants: Any = ()  # of the Hessian of the Lagrangian
     pull_constants: Any = ()  # of u -> J^T u
+    jacobian_constants: Any = ()  # of the residuals' J
 
     def rest(self):
         """The arrays that fun sees beside its constants and x."""
@@ -76,8 +78,9 @@ class SolveKey(NamedTuple):
     by_hand: str | None  # "hess", "hessp"
     second: Signature | None  # of second derivatives, where they are not those of the signature
     lagrangian: Signature | None = None  # of the Hessian of f + v.c
-    of_rows: Any = None  # ``OfRows``
+    layout: Any = None  # ``Layout``
     pull: Signature | None = None  # of u -> J^T u
+    jacobian: Signature | None = None  # of the residuals
 
 
 class ExaminationKey(NamedTuple):
@@ -229,7 +232,7 @@ def inputs(problem, box=Unbounded(), watcher=None, traced=None, warm=None):
     trace = problem.trace
     return Inputs(
         trace.constants, trace.second_constants, problem.fixed, problem.arrays, extras, box, problem.rows,
-        trace.lagrangian_constants, trace.pull_constants,
+        trace.lagrangian_constants, trace.pull_constants, trace.jacobian_constants,
     )  # fmt: skip
 
 
@@ -239,7 +242,7 @@ def _key(problem, method, watcher, traced, history=0, keep_x=False, relative=Fal
     trace = problem.trace
     return SolveKey(
         trace.signature, problem.variables, method, x_static, watcher is not None, history, keep_x, relative, stops,
-        trace.by_hand, trace.second, trace.lagrangian, trace.of_rows, trace.pull,
+        trace.by_hand, trace.second, trace.lagrangian, trace.layout, trace.pull, trace.jacobian,
     )  # fmt: skip
 
 
@@ -451,14 +454,23 @@ def _parts(key, with_rules=None):
     count, wants = len(variables.shapes), method.wants
     outputs_at = _outputs(key, with_rules)
 
+    def of_residuals(r, x):
+        if not r:
+            return {}
+        loss, r = method.loss or LINEAR, r[0].astype(x.dtype)
+        weights, of_rows = loss.weights(r)
+        return {"residual": r} if loss.is_linear else {"residual": weights * r, "row_weights": of_rows}
+
     def evaluate(x, inputs, v=None):
         value, *outputs = outputs_at(variables.unravel(x), inputs)
         if "grad" not in wants:
-            return Found(value, None, outputs)
+            r, aux = _split(outputs, key.layout[:1])
+            return Found(value, None, aux, of_residuals(r, x))
         grad, others = variables.ravel([g.conj() for g in outputs[:count]]), outputs[count:]
         if inputs.rows is None:
-            return Found(value, grad, others)
-        c, J, linear, aux = _split(others, key.of_rows)
+            r, aux = _split(others, key.layout[:1])
+            return Found(value, grad, aux, of_residuals(r, x))
+        c, J, linear, aux = _split(others, key.layout[1:])
         extras = {"constraints": inputs.rows._replace(c=c[0].astype(x.dtype))}
         extras |= {"constraint_jacobian": J[0].astype(x.dtype)} if J else {}
         if key.pull is None:
@@ -477,6 +489,10 @@ def _parts(key, with_rules=None):
         u = u.astype(signature.outputs[1 + count].dtype)
         return key.pull(*inputs.pull_constants, *linear, u)[0].astype(inputs.rows.c.dtype)
 
+    def residual_jacobian(x, inputs):
+        given = *inputs.jacobian_constants, *inputs.constants, *variables.unravel(x), *inputs.rest()
+        return key.jacobian(*given)[0].astype(x.dtype)
+
     def lagrangian(x, v, inputs):
         return key.lagrangian(*inputs.lagrangian_constants, *variables.unravel(x), v, *inputs.rest())[0].astype(x.dtype)
 
@@ -492,6 +508,8 @@ def _parts(key, with_rules=None):
                 rows=inputs.rows,
                 pull=lambda linear, u: pull(linear, u, inputs),
             )
+        if key.jacobian is not None:
+            return Evaluation(first, jacobian=lambda x: residual_jacobian(x, inputs))
         if key.by_hand is None:
             return Evaluation(first)
         if key.by_hand == "hess":
@@ -511,7 +529,7 @@ def _parts(key, with_rules=None):
 
     def begin(x0, inputs):
         first = 1 if "grad" not in wants else 1 + count
-        first += sum(key.of_rows)
+        first += sum(key.layout)
         aux0 = [jnp.zeros(aval.shape, aval.dtype) for aval in signature.outputs[first:]]
         records = key.history, key.keep_x, key.relative
         return loop.begin(evaluation(inputs), chosen(), x0, aux0, *records, box=inputs.box, warm=inputs.extras.warm)
@@ -537,7 +555,16 @@ def _parts(key, with_rules=None):
         record: Any = in_order(carry.history, state.nit) if key.history else None
         if key.keep_x:
             record = record._replace(x=jax.vmap(variables.unravel)(record.x))
-        others = Counts(state.nit, carry.nfev, carry.nhev, curvature, record, carry.gnorm0)
+        others = Counts(
+            state.nit,
+            carry.nfev,
+            carry.nhev,
+            curvature,
+            record,
+            carry.njev,
+            getattr(state, "cosine", None),
+            carry.gnorm0,
+        )
         f = f.astype(signature.outputs[0].dtype)
         kkt = getattr(state, "kkt", None)
         solution = Solution(x, f, g, carry.aux, carry.status, others, kkt, carry.residuals)

@@ -32,6 +32,7 @@ class Evaluation(NamedTuple):
     product: Callable[[Vector, Vector], Vector] | None = None  # (x, v) -> H v by hand; None: automatic differentiation
     hessian: Callable[[Vector], jax.Array] | None = None  # x -> H by hand, [n, n]
     lagrangian: Callable[[Vector, jax.Array], jax.Array] | None = None  # (x, v) -> the Hessian of f + v.c, [n, n]
+    jacobian: Callable[[Vector], jax.Array] | None = None  # x -> J of the residuals, [m, n]
     rows: Rows | MaybeNone = None  # the limits of the constraints; c is 0
     pull: Callable[[Any, jax.Array], Vector] | None = None  # (extras["linear"], u) -> J^T u
 
@@ -62,7 +63,7 @@ class Provider(NamedTuple):
     provide: Callable[[At], Any]
     linear: bool = False  # whether it reads ``At.push``
     counter: str | None = None  # the counter of its evaluations; None: it comes with f
-    every: bool = False  # whether it is evaluated in every step, and not only in those that stay
+    when: str = "stays"  # the steps in which it is evaluated: those that stay, "accepted" ones, or "every" step
 
 
 def _extra(name: str) -> Provider:
@@ -78,7 +79,15 @@ def _hessian(at: At) -> jax.Array:
 
 
 def _jacobian(at: At) -> jax.Array:
-    return jax.vmap(lambda v: at.push(v)[1]["residual"], out_axes=-1)(jnp.eye(at.x.size, dtype=at.x.dtype))
+    """J where the method takes the trial, zeros in all other steps."""
+    jacobian = at.evaluation.jacobian
+    assert jacobian is not None
+    shape = jax.eval_shape(jacobian, at.x)
+    J = lax.cond(
+        at.state.takes(at.found.value), lambda: jacobian(at.x), lambda: jnp.zeros(shape.shape, shape.dtype)
+    )  # fmt: skip
+    weights = at.found.extras.get("row_weights")  # of a loss
+    return J if weights is None else weights[:, None] * J
 
 
 def _lagrangian_hessian(at: At) -> jax.Array:
@@ -97,10 +106,10 @@ PROVIDERS = {
     "hv": Provider(_product, linear=True, counter="nhev"),
     "H": Provider(_hessian, linear=True, counter="nhev"),
     "residual": _extra("residual"),
-    "jacobian": Provider(lambda at: _at_stays(at, lambda: _jacobian(at)), linear=True, counter="njev"),
+    "jacobian": Provider(lambda at: _jacobian(at), counter="njev", when="accepted"),
     "constraints": _extra("constraints"),
     "constraint_jacobian": _extra("constraint_jacobian"),
-    "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev", every=True),
+    "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev", when="every"),
     "constraint_pull": _extra("constraint_pull"),
     "lagrangian_product": Provider(_lagrangian_product, linear=True, counter="nhev"),
 }
@@ -108,10 +117,10 @@ PROVIDERS = {
 SETTINGS = frozenset({"box", "set", "xtol", "ended"})
 
 
-def counters(wants: frozenset[str]) -> dict[str, bool]:
-    """The counters besides nfev of a method with these ``wants``, and whether they count every step."""
+def counters(wants: frozenset[str]) -> dict[str, str]:
+    """The counters besides nfev of a method with these ``wants``, and the steps that they count."""
     providers = [PROVIDERS[name] for name in wants - SETTINGS]
-    return {provider.counter: provider.every for provider in providers if provider.counter is not None}
+    return {provider.counter: provider.when for provider in providers if provider.counter is not None}
 
 
 def empty_cache(evaluation: Evaluation, wants: frozenset[str], x: Vector) -> CachedHessian | None:

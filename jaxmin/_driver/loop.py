@@ -39,7 +39,7 @@ class Carry(NamedTuple):
     aux: PyTree  # at the iterate
     nfev: Scalar  # [] int32: evaluations of f
     status: Scalar  # [] int32
-    njev: Scalar | MaybeNone = None  # [] int32: Jacobians, for methods that want them in steps that stay
+    njev: Scalar | MaybeNone = None  # [] int32: Jacobians, for methods that want them
     nhev: Scalar | MaybeNone = None  # [] int32: Hessians or products with them, for methods that want them
     history: ring.History | None = None  # None if none is recorded
     cache: CachedHessian | MaybeNone = None  # the user's Hessian, if the method uses it
@@ -188,7 +188,7 @@ def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
     settings: dict[str, Any] = {"box": loop.box, "xtol": loop.limits.xtol} | ({} if ended is None else {"ended": ended})
     wanted |= {name: setting for name, setting in settings.items() if name in method.wants}
     _, state = method.update(found.grad, carry.state, x, value=found.value, **wanted)
-    counts = _counts(carry, counters(method.wants))
+    counts = _counts(carry, counters(method.wants), state.accepted)
     after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box, carry.gnorm0)
     status, aux = loop.stopping.status(after), vec.where(state.accepted, found.aux, carry.aux)
     best = None if carry.best is None else _better(carry.best, after, aux)
@@ -206,13 +206,14 @@ def _better(best: Feasible, after: Tested, aux: PyTree) -> Feasible:
     return vec.where(is_feasible(after) & jnp.isfinite(state.iterate.f) & lower, new, best)
 
 
-def _counts(carry: Carry, names: dict[str, bool]) -> dict[str, Any]:
-    """The counters after a step: one that stays counts for ``names``, any other for nfev and for what is in each."""
+def _counts(carry: Carry, names: dict[str, str], accepted: Scalar) -> dict[str, Any]:
+    """The counters after a step: a step that stays does not count for nfev."""
     nfev = carry.nfev + 1
     if not names:
         return {"nfev": nfev}
     stays = jnp.asarray(getattr(carry.state, "stays", False), jnp.int32)
-    others = {name: getattr(carry, name) + (1 if every else stays) for name, every in names.items()}
+    one = {"stays": stays, "accepted": jnp.asarray(accepted, jnp.int32), "every": 1}
+    others = {name: getattr(carry, name) + one[when] for name, when in names.items()}
     return {"nfev": nfev - stays} | others
 
 

@@ -18,6 +18,8 @@ class Counts(NamedTuple):
     nhev: Any  # [] int32: products or Hessians, or None
     curvature: Any  # what the method knows of it, or None
     history: Any  # a ``History``, or None
+    njev: Any  # [] int32: Jacobians of residuals, or None
+    cosine: Any  # [] of the angle between r and what J reaches, or None
     gnorm0: Any  # [] the norm of the (projected) gradient at x0, or None
 
 

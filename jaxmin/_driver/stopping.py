@@ -103,7 +103,7 @@ def tested(
 def of_method(wants: frozenset[str]) -> Stopping:
     """The ``Stopping`` of a method with these ``wants``."""
     if "grad" not in wants:
-        return WITHOUT_GRADIENT
+        return OF_RESIDUALS if "residual" in wants else WITHOUT_GRADIENT
     if "constraints" in wants:
         return CONSTRAINED
     return WITH_SECOND_DERIVATIVES if wants & SECOND_ORDER else WITH_GRADIENT
@@ -127,6 +127,22 @@ def is_feasible(t: Tested) -> Scalar:
 def _is_complementary(t: Tested) -> Scalar:
     """Rows and bounds with a multiplier are at their limits, to what f could gain there."""
     return t.residuals.complementarity <= t.limits.barrier_tol * jnp.maximum(jnp.abs(t.after.iterate.f), 1)
+
+
+def _is_orthogonal(t: Tested) -> Scalar:
+    """The residuals are orthogonal to all that the Jacobian reaches."""
+    return t.after.cosine <= t.limits.gtol
+
+
+def _is_short(t: Tested) -> Scalar:
+    """The Gauss-Newton step from here is short."""
+    return t.after.reach <= t.limits.xtol
+
+
+def _is_flat_fit(t: Tested) -> Scalar:
+    """The sum of squares has hardly changed since the last iterate, relative to itself."""
+    f_old, f = t.before.iterate.f, t.after.iterate.f
+    return t.moved & t.after.accepted & (t.limits.ftol >= 0) & (jnp.abs(f_old - f) <= t.limits.ftol * f_old)
 
 
 def _is_no_saddle(t: Tested) -> Scalar:
@@ -199,5 +215,9 @@ CONSTRAINED = Stopping(
         Test(Status.FTOL, lambda t: is_feasible(t) & _is_flat(t)),
         Test(Status.XTOL, lambda t: is_feasible(t) & _is_still(t)),
     ),
+)
+OF_RESIDUALS = Stopping(
+    conditions=(_is_orthogonal,),
+    tests=(Test(Status.XTOL, _is_short), Test(Status.FTOL, _is_flat_fit)),
 )
 WITHOUT_GRADIENT = Stopping(conditions=(), tests=(Test(Status.SPREAD, _is_narrow),))

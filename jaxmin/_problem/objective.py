@@ -12,7 +12,8 @@ import numpy as np
 from jaxmin._cache import traces
 from jaxmin._cache.computation import Computation, Signature, signed
 from jaxmin._core.kkt import Rows
-from jaxmin._core.protocol import CONSTRAINTS, PULLS
+from jaxmin._core.loss import LINEAR, Loss
+from jaxmin._core.protocol import CONSTRAINTS, PULLS, RESIDUALS
 from jaxmin._core.pytree import Static, is_array, is_number, partition
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables, canonical_x0, is_inexact, native
@@ -32,20 +33,22 @@ from jaxmin._problem.constraints import (
     with_pulls,
 )
 from jaxmin._problem.hessian import as_matrix
+from jaxmin._problem.residuals import as_vector, by_hand, jacobian
 
 
-class OfRows(NamedTuple):
-    """The outputs of a trace for the constraints: c, J if it is there, and the arrays of the linear map u -> J^T u."""
+class Layout(NamedTuple):
+    """How many outputs of a trace there are of each kind, between the gradient and aux."""
 
+    r: int = 0  # 1 if there are residuals
     c: int = 0  # 1 if there are constraints
-    J: int = 0
-    linear: int = 0
+    J: int = 0  # 1 if their Jacobian is among them
+    linear: int = 0  # the arrays of the linear map u -> J^T u
 
 
 class Trace(NamedTuple):
     """The trace of fun."""
 
-    # constants, x leaves, other arrays -> value, gradient leaves, outputs ``of_rows``, aux leaves
+    # constants, x leaves, other arrays -> value, gradient leaves, those of ``layout``, aux leaves
     signature: Signature
     constants: list[jax.Array]  # the arrays that fun closes over
     with_rules: Computation | None  # the same with derivative rules, where some are left that are not JAX's own
@@ -61,7 +64,10 @@ class Trace(NamedTuple):
     lagrangian: Signature | None = None  # constants, x leaves, v, other arrays -> the Hessian of f + v.c
     lagrangian_constants: Sequence[jax.Array] = ()
     flaw: str | None = None  # what is certainly wrong with fun, in words
-    of_rows: OfRows = OfRows()
+    layout: Layout = Layout()
+    # constants, fun's constants, x leaves, other arrays -> the Jacobian of the residuals
+    jacobian: Signature | None = None
+    jacobian_constants: Sequence[jax.Array] = ()
     pull: Signature | None = None  # constants, the linear map of the signature's outputs, u -> J^T u
     pull_constants: Sequence[jax.Array] = ()
 
@@ -81,6 +87,8 @@ class Problem(NamedTuple):
     @property
     def offers(self) -> frozenset[str]:
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
+        if self.trace.layout.r:
+            return RESIDUALS | {"grad", "box", "xtol", "ended"}
         of_rows = frozenset() if self.rows is None else CONSTRAINTS
         return frozenset({"grad", "hv", "H", "box", "set", "xtol", "ended"}) | of_rows
 
@@ -88,16 +96,17 @@ class Problem(NamedTuple):
 def build(
     fun: Callable[..., Any], x0: PyTree, args: Any, jac: Callable[..., Any] | bool | None, has_aux: bool,
     gradient: bool = True, hess: Callable[..., Any] | None = None, hessp: Callable[..., Any] | None = None,
-    constraints: Constraints | None = None, wanted: frozenset[str] = frozenset(),
+    constraints: Constraints | None = None, wanted: frozenset[str] = frozenset(), loss: Loss = LINEAR,
 ) -> Problem:  # fmt: skip
     """Trace fun once at x0, with its gradient if ``gradient`` is true; raise for all that is wrong without values.
 
     At most one of ``hess`` and ``hessp`` is given. It is traced too. So are the constraints, and of their derivatives
-    those that are ``wanted``, some of the names ``CONSTRAINTS``.
+    those that are ``wanted``, some of the names ``CONSTRAINTS``. If ``wanted`` has some of ``RESIDUALS``, fun returns
+    residuals, and the objective is their ``loss``.
     """
     args = args if isinstance(args, tuple) else (args,)
     functions = fun, jac, hess, hessp
-    rest = constraints, has_aux, gradient, wanted
+    rest = constraints, has_aux, gradient, wanted, loss
     try:
         return _build(functions, x0, args, *rest, _is_argument)
     except Exception as error:
@@ -136,7 +145,7 @@ def _of_constraint(i: int) -> Iterator[None]:
 
 def _build(
     functions: tuple[Any, ...], x0: PyTree, args: tuple[Any, ...], constraints: Constraints | None, has_aux: bool,
-    gradient: bool, wanted: frozenset[str], is_argument: Callable[[Any], bool],
+    gradient: bool, wanted: frozenset[str], loss: Loss, is_argument: Callable[[Any], bool],
 ) -> Problem:  # fmt: skip
     leaves, fixed, x_static = partition(canonical_x0(x0), is_inexact, is_array)
     if not leaves and (x0 is None or x_static.leaves()):
@@ -148,7 +157,7 @@ def _build(
     arrays, static = partition(parts, is_argument)
     second = "hess" if hess is not None else "hessp" if hessp is not None else None
     second = None if "lagrangian_hessian" in wanted else second
-    settings = gradient, jac is None, jac is True, has_aux, second, wanted
+    settings = gradient, jac is None, jac is True, has_aux, second, wanted, loss
     trace = traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     variables = Variables(leaves, wide=trace.value_dtype)
     limits = None if constraints is None else rows(constraints, trace.shapes, variables)
@@ -156,23 +165,29 @@ def _build(
 
 
 def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
-    gradient, by_ad, with_grad, has_aux, second, wanted = settings
+    gradient, by_ad, with_grad, has_aux, second, wanted, loss = settings
+    of_residuals, constrained = bool(wanted & RESIDUALS), bool(wanted & CONSTRAINTS)
+    if of_residuals and with_grad:
+        raise ValueError("jac=True: fun returns residuals here; give jac(x, *args), their Jacobian, or omit it")
     aux_box, shapes_box, pull_box = [], [], list[Any]()
 
     def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array], list[jax.Array]]:
         fun, jac, _, _, parts, args = static.combine(arrays)
 
-        def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any]]:
+        def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any, list[jax.Array]]]:
             out = fun(x_static.combine(leaves, fixed), *args)
             (value, aux), grad = _split(out, with_grad, has_aux)
-            return _as_scalar(value, smooth=gradient and by_ad), (aux, grad)
+            if of_residuals:
+                r = as_vector(value)
+                return loss.of(r), (aux, grad, [r])
+            return _as_scalar(value, smooth=gradient and by_ad), (aux, grad, [])
 
         if not gradient:
-            (value, (aux, _)), grad = objective(leaves), list[Any]()
-        elif by_ad:
-            (value, (aux, _)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
+            (value, (aux, _, r)), grad = objective(leaves), list[Any]()
+        elif by_ad or of_residuals:
+            (value, (aux, _, r)), grad = jax.value_and_grad(objective, has_aux=True)(leaves)
         else:
-            value, (aux, grad) = objective(leaves)
+            value, (aux, grad, r) = objective(leaves)
             if not with_grad:
                 grad = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
             grad = _checked_gradient(grad, leaves, x_static)
@@ -184,10 +199,10 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
             with _of_constraint(i):
                 shapes.append(shape_of(part, at_x, leaves))
         shapes_box.append(tuple(shapes))
-        of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if wanted else ([], ())
+        of_rows, linear = _of_rows(parts, at_x, leaves, wanted) if constrained else ([], ())
         linear, tree = jax.tree.flatten(linear)
         pull_box.append(tree)
-        return value, grad, [*of_rows, *linear], [jnp.asarray(leaf) for leaf in aux]
+        return value, grad, [*r, *of_rows, *linear], [jnp.asarray(leaf) for leaf in aux]
 
     inputs = jax.tree.map(_anywhere, inputs)
     closed, shapes = jax.make_jaxpr(value_and_grad, return_shape=True)(*inputs)
@@ -195,8 +210,11 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     flaw = dependence.flaw(closed.jaxpr, count, 1 + count if gradient else 1, gradient and by_ad)
     signature, constants, with_rules = signed(closed, *jax.tree.leaves(inputs))
     # Who looks for a feasible point gives a constant.
-    flaw = None if wanted else flaw
+    flaw = None if constrained else flaw
     trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1], flaw=flaw)
+    if of_residuals:
+        at = 1 + count if gradient else 1
+        return _with_jacobian(trace._replace(layout=Layout(r=1)), static, x_static, inputs, (by_ad, at))
     if wanted:
         trace = _with_pull_traced(trace, wanted, pull_box[-1], inputs[0], shapes[2])
     if "lagrangian_hessian" in wanted:
@@ -224,13 +242,37 @@ def _with_pull_traced(
     """The trace with u -> J^T u added, a function of the arrays of the linear map, the last ``outputs``, and of u."""
     J = int("constraint_jacobian" in wanted)
     linear = outputs[1 + J :]
-    trace = trace._replace(of_rows=OfRows(1, J, len(linear)))
+    trace = trace._replace(layout=Layout(0, 1, J, len(linear)))
     if not wanted & PULLS:
         return trace
     pull = lambda linear, u: pulled(jax.tree.unflatten(tree, linear), trace.shapes, Variables(leaves), u)
     inputs = list(linear), outputs[0]
     closed = signed(jax.make_jaxpr(pull)(*inputs), *jax.tree.leaves(inputs))
     return trace._replace(pull=closed.signature, pull_constants=closed.constants)
+
+
+def _with_jacobian(
+    trace: Trace, static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[bool, int]
+) -> Trace:
+    """The trace with the Jacobian of the residuals added: a function of fun's constants, of x and of the other arrays.
+
+    Args:
+      settings: whether it is automatic, and which output of the trace the residuals are.
+    """
+    by_ad, at = settings
+    evaluate = trace.with_rules or trace.signature
+
+    def of(constants: Any, leaves: Any, fixed: Any, arrays: Any) -> jax.Array:
+        residuals = lambda leaves: evaluate(*constants, *leaves, *jax.tree.leaves((fixed, arrays)))[at]
+        if by_ad:
+            return jacobian(residuals, leaves)
+        _, jac, *_, args = static.combine(arrays)
+        given = _by_hand("jac", jac, x_static.combine(leaves, fixed), *args)
+        return by_hand(given, jax.eval_shape(residuals, leaves), leaves)
+
+    inputs = jax.tree.map(_anywhere, (trace.constants, *inputs))
+    closed = signed(jax.make_jaxpr(of)(*inputs), *jax.tree.leaves(inputs))
+    return trace._replace(jacobian=closed.signature, jacobian_constants=closed.constants)
 
 
 def _anywhere(leaf: Any) -> Any:

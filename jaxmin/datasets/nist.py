@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-NAMES = ("Misra1a", "Chwirut2", "MGH17", "Eckerle4", "MGH09", "Thurber", "BoxBOD", "Rat43")  # easy ones first
+from jaxmin.datasets._models import MODELS, Model
+
+NAMES = tuple(MODELS)
 
 
 class Regression(NamedTuple):
@@ -20,8 +22,8 @@ class Regression(NamedTuple):
     - ``name``: NIST's name of the data set.
     - ``difficulty``: "lower", "average" or "higher".
     - ``formula``: the right-hand side of the model, as NIST prints it.
-    - ``x`` [n]: the predictor.
-    - ``y`` [n]: the response.
+    - ``x`` [n]: the predictor; [n, 2] for the two of "Nelson".
+    - ``y`` [n]: the response; of "Nelson" its logarithm.
     - ``starts`` [2, p]: the two starts, the second one nearer to the solution.
     - ``certified`` [p]: the certified parameters.
     - ``deviation`` [p]: the standard deviations of the parameters.
@@ -37,7 +39,7 @@ class Regression(NamedTuple):
     name: str
     difficulty: str
     formula: str
-    x: np.ndarray  # [n]
+    x: np.ndarray  # [n], or [n, 2]
     y: np.ndarray  # [n]
     starts: np.ndarray  # [2, p]
     certified: np.ndarray  # [p]
@@ -62,17 +64,36 @@ def load(name: str) -> Regression:
     >>> nist.load("Misra1a").certified.round(4).tolist()
     [238.9421, 0.0006]
     """
+    _check(name)
+    return parse((importlib.resources.files(__package__) / f"{name}.dat").read_text("ascii"))
+
+
+def model(name: str) -> Model:
+    """The model of a data set that ships with the package: ``model(b, x)``, the mean of the response, [n].
+
+    Raises:
+      ValueError: for any other name; the message lists the names.
+
+    >>> from jaxmin.datasets import nist
+    >>> data, model = nist.load("BoxBOD"), nist.model("BoxBOD")
+    >>> round(float(sum((model(data.certified, data.x) - data.y) ** 2)), 1), round(data.rss, 1)
+    (1168.0, 1168.0)
+    """
+    _check(name)
+    return MODELS[name]
+
+
+def _check(name: str) -> None:
     if name not in NAMES:
         raise ValueError(f"name={name!r}: it does not ship with jaxmin; the choices are {', '.join(NAMES)}")
-    return parse((importlib.resources.files(__package__) / f"{name}.dat").read_text("ascii"))
 
 
 def parse(text: str) -> Regression:
     """Parse the text of a nonlinear regression of NIST, for data sets that do not ship with the package.
 
     Args:
-      text: the content of a ``.dat`` file of NIST with one predictor. Its header gives the lines of the starts, of the
-        certified values and of the data.
+      text: the content of a ``.dat`` file of NIST with one or more predictors. Its header gives the lines of the
+        starts, of the certified values and of the data.
 
     Returns:
       A :class:`Regression`.
@@ -103,13 +124,13 @@ def parse(text: str) -> Regression:
 
     parameters = np.array([line.split("=")[1].split() for line in section("Starting Values")], float)
     data = np.array([line.split() for line in section("Data")], float)
-    formula = found(r"^\s+y\s*=(.*?)\+\s+e\s*$", re.DOTALL | re.MULTILINE).group(1)
+    response, formula = found(r"^\s+(y|log\[y\])\s*=(.*?)\+\s+e\s*$", re.DOTALL | re.MULTILINE).groups()
     return Regression(
         name=found(r"Dataset Name:\s+(\S+)").group(1),
         difficulty=found(r"(\w+) Level of Difficulty").group(1).lower(),
         formula=" ".join(formula.split()),
-        x=data[:, 1],
-        y=data[:, 0],
+        x=data[:, 1] if data.shape[1] == 2 else data[:, 1:],
+        y=data[:, 0] if response == "y" else np.log(data[:, 0]),
         starts=parameters[:, :2].T,
         certified=parameters[:, 2],
         deviation=parameters[:, 3],

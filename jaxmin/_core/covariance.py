@@ -1,0 +1,74 @@
+"""The covariance of fitted parameters, from the curvature of the objective."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmin._core.inverse_hessian import Normal, times
+from jaxmin._core.promotion import standard
+from jaxmin._core.typing import Scalar
+
+# A variable with a larger part in what the data leave open is not determined.
+_OPEN = 1e-6
+
+
+class Covariance(NamedTuple):
+    """A covariance matrix, and what the data say nothing of."""
+
+    C: jax.Array  # [n, n]
+    undetermined: jax.Array  # [n] bool
+
+
+@standard
+def of_residuals(normal: Normal, f: Scalar, held: jax.Array, absolute: bool) -> Covariance:
+    """(J^T J)^-1 times the variance of the residuals, or with ``absolute`` times 1.
+
+    Args:
+      f: half the sum of squares.
+      held: [n] bool: variables at a bound, or fixed; they have no variance.
+    """
+    s, V = normal.spectrum()
+    C = _inverse(s * s, V, normal.D)
+    if not absolute:
+        free = normal.residuals - jnp.sum(~held)
+        C = C * jnp.where(free > 0, 2 * f / jnp.maximum(free, 1), jnp.nan)
+    return _opened(C, V * (s == 0), held)
+
+
+@standard
+def of_hessian(H: jax.Array, held: jax.Array) -> Covariance:
+    """H^-1 among the variables that are not held; NaN where H has a negative eigenvalue there."""
+    both = ~held[:, None] & ~held
+    H = jnp.where(both, (H + H.T) / 2, jnp.diag(jnp.where(held, 1, 0)).astype(H.dtype))
+    D = jnp.sqrt(jnp.abs(jnp.diagonal(H)))
+    D = jnp.where(D > 0, D, 1)
+    lam, V = jnp.linalg.eigh(H / D / D[:, None])
+    little = lam.size * jnp.finfo(lam.dtype).eps * jnp.max(jnp.abs(lam))
+    C = _inverse(jnp.where(lam > little, lam, 0), V, D)
+    C = jnp.where(jnp.any(lam < -little), jnp.nan, C)
+    return _opened(C, V * (jnp.abs(lam) <= little), held)
+
+
+def _inverse(lam: jax.Array, V: jax.Array, D: jax.Array) -> jax.Array:
+    """D^-1 V diag(1 / lam) V^T D^-1, without the directions in which lam is 0."""
+    W = V * jnp.where(lam > 0, 1 / jnp.sqrt(jnp.where(lam > 0, lam, 1)), 0) / D[:, None]
+    return times(W, W.T)
+
+
+def _opened(C: jax.Array, nothing: jax.Array, held: jax.Array) -> Covariance:
+    """C with infinities in the directions ``nothing`` [n, n]: its columns that are not 0."""
+    P = times(nothing, nothing.T)
+    both = ~held[:, None] & ~held
+    is_open = (jnp.abs(P) > _OPEN) & both
+    C = jnp.where(both, jnp.where(is_open, jnp.sign(P) * jnp.inf, C), 0)
+    return Covariance(C, jnp.diagonal(is_open))
+
+
+def in_blocks(C: Any, shapes: Sequence[tuple[int, ...]]) -> list[list[Any]]:
+    """C in blocks, one for each pair of leaves, each in the shapes of both."""
+    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    cut = list(zip(ends[:-1], ends[1:], shapes))
+    return [[C[a:b, c:d].reshape(*rows, *columns) for c, d, columns in cut] for a, b, rows in cut]

@@ -1,0 +1,302 @@
+"""The Levenberg-Marquardt method for least squares: Gauss-Newton steps in a trust region."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.box import Unbounded
+from jaxmin._core.inverse_hessian import Normal
+from jaxmin._core.loss import Loss, check_scale, rho_of
+from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
+from jaxmin._core.status import Status
+
+# A step is accepted where f falls by more than this fraction of the promise of the model [1, Section 5].
+_ETA = 1e-4
+# The radius shrinks below the first of these fractions, and grows above the second one.
+_POOR, _GOOD = 0.25, 0.75
+# The step's length may differ from the radius by this fraction.
+_SIGMA = 0.1
+_SECULAR_STEPS = 12
+# So often variables that a step would take beyond a bound are held there, and the step is made again.
+_BENDS = 3
+# f is known to so many times its estimated rounding.
+_NOISE = 10.0
+# Where no step helps, but the model promises more than so many times the rounding, it is the model that is wrong.
+_DOUBT = 1e4
+
+
+class Model(NamedTuple):
+    """|J p + r|^2 / 2 along what may vary, where J D^-1 = Q U diag(s) V^T with orthogonal Q, U and V."""
+
+    D: Any  # [n] the scales of the variables
+    s: Any  # [n] singular values; 0 for directions without influence
+    V: Any  # [n, n]
+    b: Any  # [n] U^T Q^T r; 0 where s is
+
+    @property
+    def newton(self):
+        """[] the length |D p| of the Gauss-Newton step."""
+        return vec.norm(self.b / jnp.where(self.s > 0, self.s, 1))
+
+    def along(self, lam):
+        """[n] V^T D p, for the step p with the multiplier lam [1, (3.4)]."""
+        s = self.s
+        return -s * self.b / jnp.where(s > 0, s * s + lam, 1)
+
+    def step(self, lam):
+        """[n] the step p; in directions without influence the shortest one."""
+        return vec.rows_dot(self.V, self.along(lam)) / self.D
+
+
+def model(D, R, Qr):
+    """The ``Model``, from R and Q^T r."""
+    U, s, VT = jnp.linalg.svd(R / D)
+    s = jnp.where(s > s.size * jnp.finfo(s.dtype).eps * s[0], s, 0)
+    return Model(D, s, VT.T, jnp.where(s > 0, vec.rows_sum(Qr, U), 0))
+
+
+class LevenbergMarquardtState(NamedTuple):
+    # changes with every step
+    trial: Any  # [n]
+    predicted: Any  # [] the fall of f that the model promises there
+    slope: Any  # [] of f along the step
+    length: Any  # [] of the step, |D p|
+    is_newton: Any  # [] bool: it is the Gauss-Newton step
+    radius: Any  # [] the largest |D p|
+    accepted: Any  # [] bool
+    status: Any  # [] int32
+    # changes with every iterate
+    iterate: Iterate
+    R: Any  # [n, n] of J = Q R, with 0 for variables that a bound holds
+    Qr: Any  # [n] Q^T r
+    residuals: Any  # [] int32: how many there are
+    D: Any  # [n] the largest column norms of J so far
+    size: Any  # [] the largest |D x| so far
+    cosine: Any  # [] of the angle between r and what J reaches
+    reach: Any  # [] the length of the Gauss-Newton step, relative to |D x|
+    nit: Any  # [] int32
+
+    def takes(self, value):
+        """[] bool: whether a trial with this f becomes the iterate."""
+        lower = self.iterate.f - value >= _ETA * self.predicted
+        return (self.nit < 0) | (lower & (self.predicted > 0))
+
+
+@builder(aliases=("levenberg-marquardt", "lm", "gauss_newton", "gauss-newton"), converters={"loss": rho_of})
+def levenberg_marquardt(radius: float = 1.0, loss: str | Callable[..., Any] = "linear", f_scale: float = 1.0) -> Method:
+    r"""Least squares by the Levenberg-Marquardt method: ``fun`` returns the residuals r, and f = r.r / 2.
+
+    Each step is the minimiser of :math:`\|J p + r\|^2` over :math:`\|D p\| \le \Delta`, where D holds the largest
+    norms of the columns of J so far [1]. It comes from a QR factor of J and the singular values of R, so that the
+    condition number of J may be near 1 / eps. A direction that the residuals do not depend on gets no step. Variables
+    at a bound where f falls outwards are held; a step that leaves the box is bent along its bounds. A step evaluates r,
+    and J where f is lower.
+
+    The solve ends where the cosine of the angle between r and all that J reaches is at most ``gtol``, or the
+    Gauss-Newton step is at most ``xtol`` of \|D x\|. Both are without units, and 1e-8 in float64, 1e-4 in float32.
+    ``ftol``, relative to f, is off.
+
+    Args:
+      radius: the first :math:`\Delta`, in units of :math:`\|D x_0\|`, > 0; 1 by default.
+      loss: "linear" (default), "soft_l1", "huber", "cauchy" or "arctan", as in SciPy's ``least_squares``, or a function
+        rho: see :func:`~jaxmin.sum_of_squares`. Residuals and rows of J are then weighted by Triggs's correction [2].
+      f_scale: the scale of the loss, in units of the residuals, > 0; 1 by default.
+
+    Returns:
+      A ``Method``. ``res.fun`` is half the sum of squares, ``res.njev`` counts its Jacobians, and ``res.hess_inv`` is
+      :math:`(J^T J)^{-1}`.
+
+    Raises:
+      ValueError: for an argument out of its range, or an unknown loss.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> t, y = jnp.arange(4.0), jnp.array([2.0, 1.2, 0.7, 0.5])
+    >>> res = jaxmin.minimize(lambda b: y - b[0] * jnp.exp(-b[1] * t), [1.0, 1.0], method="levenberg_marquardt")
+    >>> res.success, res.x.round(2).tolist()
+    (True, [2.0, 0.5])
+
+    References:
+      [1] J. J. Moré, The Levenberg-Marquardt algorithm: implementation and theory, in Numerical Analysis, Lecture Notes
+      in Mathematics 630, 1978, 105-116.
+      [2] B. Triggs et al., Bundle adjustment - a modern synthesis, LNCS 1883, 2000, 298-372, Section 4.3.
+    """
+    if not radius > 0:
+        raise ValueError(f"radius={radius!r}: give a number > 0")
+    check_scale("f_scale", f_scale)
+    rho: Any = loss
+
+    def init(x):
+        return _start(x)
+
+    def update(grad, state, params, /, *, value, residual, jacobian, box=Unbounded(), **_):
+        first, f = state.nit < 0, jnp.asarray(value, state.iterate.f.dtype)
+        accepted = state.takes(f) & (first | (jnp.isfinite(f) & jnp.all(jnp.isfinite(jacobian))))
+        state = _judged(state, f, accepted)
+        state = vec.where(accepted, _moved(state, params, f, residual, jacobian, box), state)
+        unbounded = radius * jnp.where(state.size > 0, state.size, 1)
+        state = state._replace(radius=jnp.where(first, unbounded, state.radius))
+        state = _continued(state, residual, box)
+        return vec.sub(state.trial, params), state
+
+    return Method(
+        init,
+        update,
+        wants=frozenset({"residual", "jacobian", "box"}),
+        inverse_hessian=lambda state: Normal(state.R, state.D, state.residuals),
+        loss=Loss(rho, f_scale),
+        defaults=Defaults(
+            tol=("ftol", "xtol", "gtol"), limits=(("gtol", PerDtype(1e-8, 1e-4)), ("xtol", PerDtype(1e-8, 1e-5)))
+        ),
+    )
+
+
+def _start(x):
+    """The state before x0."""
+    dtype = vec.scalar_dtype(x)
+    zero, no, square = jnp.zeros((), dtype), jnp.zeros((), bool), jnp.zeros((x.size, x.size), x.dtype)
+    infinite = jnp.full((), jnp.inf, dtype)
+    return LevenbergMarquardtState(
+        trial=x, predicted=zero, slope=zero, length=zero, is_newton=no, radius=infinite, accepted=no,
+        status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)), R=square,
+        Qr=jnp.zeros_like(x), residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), size=zero, cosine=infinite,
+        reach=infinite, nit=jnp.full((), -1, jnp.int32),
+    )  # fmt: skip
+
+
+def _judged(state, f, accepted):
+    """The state with its next radius [1, Section 5], and its status where a rejected step shows only rounding."""
+    falls, promised = state.iterate.f - f, state.predicted
+    ratio = jnp.where(jnp.isfinite(f), falls / jnp.where(promised > 0, promised, 1), -jnp.inf)
+    # The minimiser of the parabola through both values and the slope.
+    bent = jnp.where(falls >= 0, 0.5, 0.5 * state.slope / (state.slope + falls))
+    shorter = jnp.clip(jnp.where(jnp.isfinite(bent), bent, 0.1), 0.1, 0.5) * jnp.minimum(
+        state.radius, 10 * state.length
+    )
+    grows = state.is_newton | (ratio >= _GOOD)
+    radius = jnp.where(ratio <= _POOR, shorter, jnp.where(grows, 2 * state.length, state.radius))
+    searched = state.nit >= 0
+    return state._replace(
+        radius=jnp.where(searched, radius, state.radius),
+        accepted=accepted,
+        nit=state.nit + accepted.astype(jnp.int32),
+        status=jnp.where(searched & ~accepted, _ending(state), Status.RUNNING).astype(jnp.int32),
+    )
+
+
+def _ending(state):
+    """The status after a rejected step: whether rounding is all that is left."""
+    x, f, _ = state.iterate
+    eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.D * x)
+    # r is a difference of numbers about |J x| in size, and has their rounding.
+    noise = _NOISE * eps * (f + jnp.sqrt(2 * f) * size + eps * size * size)
+    left = (state.cosine**2) * f
+    nothing = state.predicted <= noise
+    still = jnp.all(state.trial == x) | (state.length <= eps * size)
+    lost = jnp.where(left <= _DOUBT * noise, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
+    ended = jnp.where(left <= noise, Status.PRECISION, lost)
+    return jnp.where(nothing | still, ended, Status.RUNNING)
+
+
+def _moved(state, x, f, r, J, box):
+    """The state at a new iterate: its factor R and its scales D."""
+    n = x.size
+    g = vec.rows_sum(r, J)
+    free = box.free(x, g)
+    J_free = J if free is None else jnp.where(free, J, 0)
+    R = jnp.linalg.qr(jnp.concatenate([J_free, r[:, None]], axis=1), mode="r")
+    R = jnp.pad(R, [(0, max(n + 1 - R.shape[0], 0)), (0, 0)])
+    norms = jnp.sqrt(jnp.sum(J * J, axis=0))
+    D = jnp.maximum(state.D, norms)
+    D = jnp.where(D > 0, D, 1)
+    return state._replace(
+        iterate=Iterate(x, f, g),
+        R=R[:n, :n],
+        Qr=R[:n, n],
+        residuals=jnp.full((), r.size, jnp.int32),
+        D=D,
+        size=jnp.maximum(state.size, vec.norm(D * x)),
+    )
+
+
+def _continued(state, r, box):
+    """The state with the next trial."""
+    x, f, _ = state.iterate
+    whole = model(state.D, state.R, state.Qr)
+    size = jnp.maximum(vec.norm(state.D * x), jnp.finfo(x.dtype).eps ** 0.5 * state.size)
+    p, is_newton = _step(whole, state.radius)
+    if box.bounded:
+        p = _bent(state, p, box)
+    predicted, slope = _promised(state, p)
+    return state._replace(
+        trial=x + p,
+        predicted=predicted,
+        slope=slope,
+        length=vec.norm(state.D * p),
+        is_newton=is_newton,
+        cosine=vec.norm(whole.b) / jnp.where(f > 0, jnp.sqrt(2 * f), 1),
+        reach=whole.newton / jnp.where(size > 0, size, 1),
+    )
+
+
+def _step(whole, radius):
+    """(p, whether it is the Gauss-Newton step): the minimiser of the model within the radius [1, Section 3]."""
+    within = whole.newton <= (1 + _SIGMA) * radius
+
+    def measured(lam):
+        q = whole.along(lam)
+        length = vec.norm(q)
+        return length, -jnp.sum(q * q / jnp.where(whole.s > 0, whole.s**2 + lam, 1)) / jnp.where(length > 0, length, 1)
+
+    def far(carry):
+        lam, tries = carry
+        return ~within & (jnp.abs(measured(lam)[0] - radius) > _SIGMA * radius) & (tries < _SECULAR_STEPS)
+
+    def better(carry):
+        lam, tries = carry
+        length, slope = measured(lam)
+        return lam - length / radius * (length - radius) / slope, tries + 1
+
+    lam, _ = lax.while_loop(far, better, (jnp.zeros_like(radius), 0))
+    return whole.step(jnp.where(within, 0, lam)), within
+
+
+def _bent(state, p, box):
+    """The better one of two steps within the box, by the promise of the model.
+
+    Variables at a bound that the step would leave are held, and the rest is made again. Then the step is cut where it
+    meets a bound; or it is bent: what would leave the box goes to its bound, and the rest is made again for that.
+    """
+    x = state.iterate.x
+    inside = lambda p: box.clip(x + p) - x
+    leaves = lambda p: box.clip(x + p) != x + p
+    at_bound = _remade(state, p, lambda p: leaves(p) & (inside(p) == 0), inside)
+    part = jnp.where(leaves(at_bound), inside(at_bound) / jnp.where(at_bound == 0, 1, at_bound), 1)
+    cut, bent = (inside(q) for q in (jnp.min(part, initial=1) * at_bound, _remade(state, p, leaves, inside)))
+    return jnp.where(_promised(state, bent)[0] >= _promised(state, cut)[0], bent, cut)
+
+
+def _remade(state, p, is_held, inside):
+    """The step with the variables for which ``is_held(p)`` at ``inside(p)``, and the rest made again, a few times."""
+
+    def goes_on(carry):
+        p, held, bends = carry
+        return jnp.any(is_held(p) & ~held) & (bends < _BENDS)
+
+    def again(carry):
+        p, held, bends = carry
+        held = held | is_held(p)
+        fixed = jnp.where(held, inside(p), 0)
+        rest = model(state.D, jnp.where(held, 0, state.R), state.Qr + vec.rows_dot(state.R, fixed))
+        return jnp.where(held, fixed, _step(rest, state.radius)[0]), held, bends + 1
+
+    return lax.while_loop(goes_on, again, (p, jnp.zeros(p.shape, bool), 0))[0]
+
+
+def _promised(state, p):
+    """(what the model promises for a step, the slope of f along it)."""
+    Rp, slope = vec.rows_dot(state.R, p), vec.dot(state.iterate.g, p)
+    return -(slope + vec.dot(Rp, Rp) / 2), slope

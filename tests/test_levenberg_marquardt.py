@@ -1,0 +1,407 @@
+"""Least squares: certified parameters from both official starts, endings, bounds, losses, derivatives, batches."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from helpers import each_dtype
+
+import jaxmin
+from jaxmin import Bounds, Status, minimize
+from jaxmin.datasets import nist
+
+METHOD = "levenberg_marquardt"
+T = np.linspace(0, 10, 60)
+RNG = np.random.default_rng(0)
+Y = 2 * np.exp(-0.5 * T) + 0.05 * RNG.normal(size=60)
+OUTLIERS = Y + np.where(np.arange(60) % 9 == 0, 3 * RNG.normal(size=60), 0)
+
+
+def decay(b):
+    return b[0] * jnp.exp(-b[1] * T) + b[2]
+
+
+def residuals(b, y=Y):
+    return decay(b) - y
+
+
+def solve(fun=residuals, x0=(1.0, 1.0, 0.0), dtype="float64", **more):
+    return minimize(fun, jnp.asarray(x0, dtype), method=METHOD, **more)
+
+
+# ---- NIST
+
+# By default the hard ones, where rounding, scales, flat valleys or the far start are in the way.
+_HARD = ("Bennett5", "BoxBOD", "Hahn1", "Lanczos1", "MGH09", "MGH10", "Thurber")
+_MARKS = {name: () if name in _HARD else pytest.mark.slow for name in nist.NAMES}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_MARKS[name]) for name in nist.NAMES])
+def test_certified_parameters_from_both_starts(name):
+    """Raw parameters, six digits of each, and of their standard deviations."""
+    data, model = nist.load(name), nist.model(name)
+    for start in data.starts:
+        res = minimize(lambda b, x, y: model(b, x) - y, jnp.asarray(start), args=(data.x, data.y), method=METHOD)
+        assert res.success, res.message
+        np.testing.assert_allclose(res.x, data.certified, rtol=1e-6)
+        if name != "Lanczos1":  # data without error: the residuals are rounding
+            np.testing.assert_allclose(2 * res.fun, data.rss, rtol=1e-6)
+            np.testing.assert_allclose(res.standard_errors(), data.deviation, rtol=1e-5)
+
+
+# ---- what a result says
+
+
+def test_the_result_is_that_of_minpack():
+    res = solve()
+    theirs = scipy.optimize.least_squares(
+        lambda b: np.asarray(residuals(b)), [1.0, 1.0, 0.0], method="lm", xtol=1e-12, ftol=1e-12, gtol=1e-12
+    )
+    assert res.success
+    np.testing.assert_allclose(res.x, theirs.x, rtol=1e-6)
+    np.testing.assert_allclose(res.fun, theirs.cost, rtol=1e-10)
+    J = jax.jacobian(residuals)(res.x)
+    np.testing.assert_allclose(res.jac, J.T @ residuals(res.x), atol=1e-12)
+    np.testing.assert_allclose(res.hess_inv.todense(), np.linalg.inv(J.T @ J), rtol=1e-8)
+    r, Q = residuals(res.x), np.linalg.qr(J)[0]
+    assert float(res.cosine) == pytest.approx(np.linalg.norm(Q.T @ r) / np.linalg.norm(r), abs=1e-12)
+
+
+def test_jacobians_are_counted_and_computed_where_f_is_lower():
+    seen = []
+
+    def fun(b):
+        return residuals(b)
+
+    def jac(b):
+        jax.debug.callback(lambda: seen.append(1))
+        return jax.jacobian(residuals)(b)
+
+    res = solve(fun, jac=jac, x0=(10.0, 5.0, 3.0))
+    jax.effects_barrier()
+    assert res.success and res.nit < res.nfev - 1  # some trials were no better
+    assert len(seen) == res.njev == res.nit + 1
+
+
+def test_residuals_may_be_any_tree_and_complex():
+    tree = lambda b: {"a": b[0] - 1, "b": [b[1] * (1 + 1j) - 2j, b[0] * jnp.ones((2, 3))]}
+    res = solve(tree, (3.0, 4.0))
+    flat = lambda b: jnp.stack([b[0] - 1, b[1], b[1] - 2, *[b[0]] * 6])
+    np.testing.assert_allclose(res.x, solve(flat, (3.0, 4.0)).x, rtol=1e-6)
+    assert float(res.fun) == pytest.approx(float(jnp.sum(flat(res.x) ** 2) / 2))
+
+
+def test_parameters_may_be_a_tree_and_aux_comes_back():
+    fit = lambda b: ((b["a"] * jnp.exp(-b["k"] * T) + b["c"]) - Y, {"level": b["c"]})
+    res = minimize(fit, {"a": 1.0, "k": 1.0, "c": 0.0}, method=METHOD, has_aux=True)
+    assert res.success and res.aux["level"] == res.x["c"]
+    np.testing.assert_allclose([res.x["a"], res.x["k"], res.x["c"]], solve().x, rtol=1e-6)
+
+
+# ---- trouble
+
+
+def test_fewer_residuals_than_parameters():
+    """The shortest step to a solution, in the scales of the columns; what is not determined is infinite."""
+    res = solve(lambda b: b[:1] + b[1:2] + b[2:] - 3, (1.0, 1.0, 4.0))
+    assert res.success
+    np.testing.assert_allclose(res.x, [0.0, 0.0, 3.0], atol=1e-8)
+    with pytest.warns(RuntimeWarning, match=r"do not determine x\[0\], x\[1\], x\[2\]"):
+        assert np.isinf(np.diag(res.covariance())).all()
+
+
+def test_columns_that_depend_on_each_other():
+    fit = lambda b: (b["a"] + b["c"]) * jnp.exp(-b["k"] * T) - Y
+    res = minimize(fit, {"a": 1.0, "c": 1.0, "k": 1.0}, method=METHOD)
+    assert res.success
+    with pytest.warns(RuntimeWarning, match=r"do not determine x\['a'\], x\['c'\]: variances are infinite"):
+        C = res.covariance()
+    assert C["a"]["a"] == np.inf and C["a"]["c"] == -np.inf and 0 < C["k"]["k"] < 1
+
+
+def test_a_trial_that_is_nan_is_only_a_trial():
+    """log(b) is NaN where the first step leads."""
+    fit = lambda b: jnp.log(b) - jnp.log(jnp.asarray([1e-3, 2.0]))
+    res = solve(fit, (50.0, 50.0))
+    assert res.success
+    np.testing.assert_allclose(res.x, [1e-3, 2.0], rtol=1e-6)
+
+
+def test_nan_at_x0():
+    res = solve(lambda b: jnp.log(b), (-1.0, 1.0))
+    assert (res.status, res.nit) == (Status.NAN, 0)
+
+
+def test_no_residual_is_left():
+    res = solve(lambda b: jnp.stack([10 * (b[1] - b[0] ** 2), 1 - b[0]]), (-1.2, 1.0))
+    assert res.success
+    np.testing.assert_allclose(res.x, 1.0, rtol=1e-8)
+    exact = solve(lambda b: b - 1, (1.0, 1.0))
+    assert exact.success and exact.nfev == 1 and exact.cosine == 0
+
+
+def test_a_solution_at_zero_is_reached():
+    res = solve(lambda b: jnp.stack([b[0] + b[1] ** 2, b[1] * (1 + b[0])]), (1.0, 1.0))
+    assert res.success and np.max(np.abs(res.x)) <= 1e-8
+
+
+def test_what_is_no_list_of_residuals():
+    with pytest.raises(ValueError, match="fun: it returns no residuals"):
+        solve(lambda b: b[:0])
+    with pytest.raises(TypeError, match="residuals are numbers"):
+        solve(lambda b: b > 0)
+    with pytest.raises(ValueError, match="jac=True: fun returns residuals"):
+        solve(lambda b: (b, b), jac=True)
+    with pytest.raises(ValueError, match=r"jac: a Jacobian of shapes \[\(3,\)\] for 60 residuals"):
+        solve(jac=lambda b: b)
+    with pytest.raises(ValueError, match="radius=-1"):
+        jaxmin.levenberg_marquardt(radius=-1)
+    with pytest.raises(ValueError, match="f_scale=0"):
+        solve(options={"loss": "huber", "f_scale": 0})
+    with pytest.raises(ValueError, match=r"loss='hubre': one of 'linear', 'soft_l1'"):
+        solve(options={"loss": "hubre"})
+    with pytest.raises(ValueError, match="this method takes none"):
+        solve(constraints={"type": "ineq", "fun": lambda b: b[0]})
+
+
+def test_a_rule_that_is_wrong_ends_without_success():
+    res = solve(jac=lambda b: -jax.jacobian(residuals)(b))
+    assert res.status == Status.SEARCH_FAILED and "Is the Jacobian right" in res.message
+
+
+# ---- float32
+
+
+@each_dtype
+def test_success_means_near_the_minimum(dtype):
+    """Fits of 300 data sets: each that is within 1e-4 of the least cost is a success, and each success is."""
+    rng = np.random.default_rng(1)
+    truth = rng.uniform([1, 0.2, -0.5], [3, 1, 0.5], (300, 3))
+    y = (truth[:, :1] * np.exp(-truth[:, 1:2] * T) + truth[:, 2:] + 0.05 * rng.normal(size=(300, 60))).astype(dtype)
+    fit = lambda b, y: b[0] * jnp.exp(-b[1] * T.astype(y.dtype)) + b[2] - y
+    start = np.ones(3)
+    res = jaxmin.minimize_many(fit, start.astype(dtype), args=(y,), in_axes=(None, 0), method=METHOD)
+    exact = jaxmin.minimize_many(fit, start, args=(y.astype("float64"),), in_axes=(None, 0), method=METHOD)
+    cost = np.sum(np.asarray(jax.vmap(fit)(np.asarray(res.x, "float64"), y.astype("float64"))) ** 2, axis=1) / 2
+    assert res.x.dtype == dtype and exact.success.all()
+    excess = cost / np.asarray(exact.fun) - 1
+    assert np.mean(res.success[excess <= 1e-4]) >= 0.99
+    assert np.max(excess[np.asarray(res.success)]) <= 1e-2
+
+
+# ---- bounds
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [((0, 0, -1), (1.5, 1, 0)), ((0, 0.7, -0.1), (5, 1, 0.2)), ((0, 0.5, 0), (5, 0.5, 1))]
+)
+def test_bounds_hold_and_the_solution_is_scipys(lower, upper):
+    inside = []
+    lower, upper = np.asarray(lower, float), np.asarray(upper, float)
+
+    def fun(b, y):
+        jax.debug.callback(lambda b: inside.append(np.all((lower <= b) & (b <= upper))), b)
+        return residuals(b, y)
+
+    res = solve(fun, (1.0, 0.8, 0.0), args=(OUTLIERS,), bounds=Bounds(lower, upper))
+    jax.effects_barrier()
+    assert res.success and all(inside)
+    fixed = lower == upper
+    free = np.flatnonzero(~fixed)
+    theirs = scipy.optimize.least_squares(
+        lambda v: np.asarray(residuals(np.where(fixed, lower, 0).astype(float) + np.eye(3)[:, free] @ v, OUTLIERS)),
+        np.clip([1.0, 0.8, 0.0], lower + 1e-3, upper - 1e-3)[free], bounds=(lower[free], upper[free]),
+        xtol=1e-14, ftol=1e-14, gtol=1e-14,
+    )  # fmt: skip
+    np.testing.assert_allclose(res.x[free], theirs.x, atol=2e-6)
+    np.testing.assert_array_equal(np.diag(res.covariance())[np.asarray(res.active_mask) != 0], 0)
+
+
+# ---- losses
+
+
+@pytest.mark.parametrize("loss", ["soft_l1", "huber", "cauchy", "arctan"])
+def test_losses_are_scipys(loss):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        y = Y + np.where(rng.random(60) < 0.15, 3 * rng.normal(size=60), 0)
+        ours = solve(args=(y,), options={"loss": loss, "f_scale": 0.1, "gtol": 1e-10, "xtol": 1e-10})
+        theirs = scipy.optimize.least_squares(
+            lambda b, y=y: np.asarray(residuals(b, y)), ours.x, loss=loss, f_scale=0.1, xtol=1e-15, ftol=1e-15,
+            gtol=1e-15, jac=lambda b, y=y: np.asarray(jax.jacobian(residuals)(b, y)), max_nfev=1000,
+        )  # fmt: skip
+        assert ours.success
+        np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(ours.fun, theirs.cost, rtol=1e-9)
+
+
+def test_the_same_sum_for_any_method():
+    for loss in ("linear", "huber", lambda z: jnp.log1p(z)):
+        fun = jaxmin.sum_of_squares(residuals, loss, 0.1)
+        ours = solve(args=(OUTLIERS,), options={"loss": loss, "f_scale": 0.1})
+        plain = minimize(fun, jnp.array([1.0, 1.0, 0.0]), args=(OUTLIERS,), options={"gtol": 1e-9})
+        np.testing.assert_allclose(ours.x, plain.x, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.fun, plain.fun, rtol=1e-9)
+        np.testing.assert_allclose(ours.jac, plain.jac, atol=1e-6)
+    with pytest.raises(TypeError, match="residuals=3"):
+        jaxmin.sum_of_squares(3)
+    with pytest.raises(ValueError, match="scale=-1"):
+        jaxmin.sum_of_squares(residuals, "huber", -1)
+
+
+# ---- derivatives, batches
+
+
+@pytest.mark.parametrize("loss", ["linear", "cauchy"])
+def test_derivatives_of_a_fit(loss):
+    options = {"loss": loss, "f_scale": 0.1, "gtol": 1e-12, "xtol": 1e-12}
+
+    def fitted(weight, y):
+        return solve(lambda b, y: weight * residuals(b, y), args=(y,), options=options).x
+
+    at, dots = (1.5, jnp.asarray(OUTLIERS)), (1.0, jnp.asarray(RNG.normal(size=60)))
+    forward = jax.jvp(fitted, at, dots)[1]
+    h = 1e-3
+    moved = [fitted(*(a + s * h * d for a, d in zip(at, dots))) for s in (1, -1)]
+    np.testing.assert_allclose(forward, (moved[0] - moved[1]) / (2 * h), atol=5e-4)
+
+    def plainly(weight, y):
+        fun = jaxmin.sum_of_squares(lambda b: weight * residuals(b, y), loss, 0.1)
+        return minimize(fun, jnp.array([1.0, 1.0, 0.0]), options={"gtol": 1e-10}).x
+
+    np.testing.assert_allclose(forward, jax.jvp(plainly, at, dots)[1], rtol=1e-5)
+    reverse = jax.vjp(fitted, *at)[1](jnp.array([1.0, -2.0, 3.0]))
+    along = reverse[0] * dots[0] + reverse[1] @ dots[1]
+    np.testing.assert_allclose(along, forward @ jnp.array([1.0, -2.0, 3.0]), rtol=1e-6)
+
+
+def test_a_batch_and_jit_are_single_fits():
+    ys = jnp.stack([jnp.asarray(Y), 2 * jnp.asarray(Y), jnp.asarray(OUTLIERS), jnp.full(60, jnp.nan)])
+    fit = lambda y: solve(args=(y,))
+    batch = jax.vmap(fit)(ys)
+    assert batch.success.tolist() == [True, True, True, False]
+    for y, lane in zip(ys[:3], range(3)):
+        one = jax.jit(fit)(y)
+        np.testing.assert_allclose(batch.x[lane], one.x, rtol=1e-9)
+        assert batch.nfev[lane] == one.nfev and batch.njev[lane] == one.njev
+    np.testing.assert_allclose(
+        batch.standard_errors()[1], jax.jit(lambda y: fit(y).standard_errors())(ys[1]), rtol=1e-9
+    )
+
+
+def test_a_saved_solve_and_a_history():
+    solver = jaxmin.Solver(residuals, method=METHOD)
+    state = solver.init(jnp.array([1.0, 1.0, 0.0]))
+    for _ in range(3):
+        state = solver.step(state)
+    res = solver.result(solver.run(state))
+    np.testing.assert_allclose(res.x, solve().x, rtol=1e-12)
+    history = solve(options={"history": 20}).history
+    assert history.nit.tolist()[: int(res.nit) + 1] == list(range(int(res.nit) + 1))
+
+
+# ---- covariance
+
+
+def test_covariance_of_a_likelihood_is_its_inverse_hessian():
+    """Of a Gaussian process: the curvature of its negative log-likelihood, which the profile shows too."""
+    x = np.linspace(0, 3, 25)
+    rng = np.random.default_rng(3)
+    y = np.sin(2 * x) + 0.1 * rng.normal(size=25)
+
+    def nll(p):
+        K = jnp.exp(2 * p[0] - 0.5 * ((x[:, None] - x) / jnp.exp(p[1])) ** 2) + jnp.exp(2 * p[2]) * jnp.eye(25)
+        L = jnp.linalg.cholesky(K)
+        a = jax.scipy.linalg.solve_triangular(L, y, lower=True)
+        return a @ a / 2 + jnp.sum(jnp.log(jnp.diagonal(L)))
+
+    res = minimize(nll, jnp.array([0.0, 0.0, -1.0]), options={"gtol": 1e-8})
+    C = res.covariance()
+    np.testing.assert_allclose(C, np.linalg.inv(jax.hessian(nll)(res.x)), rtol=1e-7)
+    # f of the profile rises by t^2 / 2 where one parameter is t standard errors off.
+    t = 0.01
+    for i in range(3):
+        others = [j for j in range(3) if j != i]
+        at = float(res.x[i] + t * res.standard_errors()[i])
+        full = lambda v, i=i, at=at, others=others: nll(jnp.zeros(3).at[i].set(at).at[jnp.array(others)].set(v))
+        profile = minimize(full, res.x[jnp.array(others)], options={"gtol": 1e-8})
+        assert (profile.fun - res.fun) / (t * t / 2) == pytest.approx(1, abs=0.02)
+
+
+def test_covariance_where_it_is_not_to_be_had():
+    outside = jax.jit(lambda: minimize(lambda b: b @ b, jnp.ones(2)))()
+    with pytest.raises(ValueError, match="has left jit or vmap"):
+        outside.covariance()
+    inside = jax.jit(lambda: minimize(lambda b: b @ b, jnp.ones(2)).covariance())()
+    np.testing.assert_allclose(inside, np.eye(2) / 2, atol=1e-12)
+    constrained = minimize(lambda b: b @ b, jnp.ones(2), constraints={"type": "eq", "fun": lambda b: b[0] - 1})
+    with pytest.raises(NotImplementedError, match="within constraints"):
+        constrained.covariance()
+    z = minimize(lambda z: jnp.abs(z) ** 2, 1.0 + 1.0j)
+    with pytest.raises(NotImplementedError, match="complex"):
+        z.covariance()
+    saddle = minimize(lambda b: b[0] ** 2 - b[1] ** 2, jnp.zeros(2), method="lbfgs")
+    assert np.isnan(saddle.covariance()).all()
+    flat = minimize(lambda b: (b[0] + b[1] - 1) ** 2, jnp.ones(2))
+    with pytest.warns(RuntimeWarning, match=r"x\[0\], x\[1\]"):
+        flat.covariance()
+
+
+# ---- curve_fit
+
+
+def model(t, a, k, c):
+    return a * jnp.exp(-k * t) + c
+
+
+SIGMA = np.random.default_rng(2).uniform(0.03, 0.08, 60)
+CALLS = {
+    "plain": {},
+    "sigma": {"sigma": SIGMA},
+    "absolute": {"sigma": SIGMA, "absolute_sigma": True},
+    "a number": {"sigma": 0.05 * np.ones(60), "absolute_sigma": True},
+    "a matrix": {"sigma": np.diag(SIGMA**2) + 5e-4, "absolute_sigma": True},
+    "bounds": {"bounds": (0, [3, 2, 1])},
+    "one side": {"bounds": ([0, 0, -1], np.inf)},
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_curve_fit_is_scipys(name):
+    numpys = lambda t, a, k, c: a * np.exp(-k * t) + c
+    theirs = scipy.optimize.curve_fit(numpys, T, Y, [1.0, 1.0, 0.1], **CALLS[name])
+    popt, pcov = jaxmin.curve_fit(model, T, Y, [1.0, 1.0, 0.1], **CALLS[name])
+    np.testing.assert_allclose(popt, theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(pcov, theirs[1], rtol=1e-4)
+
+
+def test_curve_fit_in_a_batch_with_a_jacobian_and_a_loss():
+    ys = jnp.stack([jnp.asarray(Y), 2 * jnp.asarray(Y)])
+    popt, pcov = jax.vmap(lambda y: jaxmin.curve_fit(model, T, y))(ys)
+    assert popt.shape == (2, 3) and pcov.shape == (2, 3, 3)
+    jac = lambda t, a, k, c: jnp.stack([jnp.exp(-k * t), -a * t * jnp.exp(-k * t), jnp.ones_like(t)], axis=1)
+    by_hand, _ = jaxmin.curve_fit(model, T, Y, jac=jac, sigma=SIGMA)
+    np.testing.assert_allclose(by_hand, jaxmin.curve_fit(model, T, Y, sigma=SIGMA)[0], rtol=1e-7)
+    robust, _, res = jaxmin.curve_fit(model, T, OUTLIERS, loss="huber", f_scale=0.1, full_output=True)
+    assert res.success and np.max(np.abs(robust - popt[0])) < 0.1
+
+
+def test_curve_fit_says_what_is_wrong():
+    with pytest.raises(ValueError, match="p0: the number of parameters cannot be seen"):
+        jaxmin.curve_fit(lambda t, *b: b[0] * t, T, Y)
+    with pytest.raises(ValueError, match=r"f: it returns an array of shape \(\) for an ydata of shape \(60,\)"):
+        jaxmin.curve_fit(lambda t, a: a, T, Y)
+    with pytest.raises(ValueError, match=r"sigma: an array of shape \(3,\)"):
+        jaxmin.curve_fit(model, T, Y, sigma=np.ones(3))
+    with pytest.raises(ValueError, match=r"p0: an array of shape \(1, 3\)"):
+        jaxmin.curve_fit(model, T, Y, np.ones((1, 3)))
+    with pytest.raises(TypeError, match="f=3"):
+        jaxmin.curve_fit(3, T, Y)
+    with pytest.warns(RuntimeWarning, match="curve_fit: Stopped: maxiter"):
+        jaxmin.curve_fit(model, T, Y, maxiter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jaxmin.curve_fit(model, T, Y)
