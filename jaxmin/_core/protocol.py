@@ -134,10 +134,10 @@ class Method(NamedTuple):
     method has found, or must still find out, that f falls from there. The solve does not end by gtol while it is true.
     A method that wants ``constraints`` has ``init(params, *, constraints, box)``, where c is still 0. Its state has
     ``kkt``, a ``Kkt``: the rows, their limits and the multipliers at the iterate, which the stopping tests read.
-    The state of a method that wants ``jacobian`` has a method ``takes(value)``, [] bool: whether a trial with this value
-    becomes the iterate. If it does not want ``grad``, its state also has ``cosine`` and ``reach``, each []: the cosine
-    of the angle between r and all that J reaches, and the length of the Gauss-Newton step relative to x. The solve
-    ends by these, with gtol and xtol.
+    The state of a method that wants ``jacobian`` has a method ``takes(value)``, [] bool: whether a trial with this
+    value becomes the iterate. If it does not want ``grad``, its state also has ``cosine`` and ``reach``, each []: the
+    cosine of the angle between r and all that J reaches, and the length of the Gauss-Newton step relative to x. The
+    solve ends by these, with gtol and xtol.
     A method that wants ``constraint_pull`` or ``lagrangian_product`` never has J formed for it. Its state has a method
     ``cotangent(rows) -> [m]``, a function of c that may be differentiated; the product includes its derivative.
     The state of a method that does not want ``grad`` also has ``spread``, (df, dx), each []: how far apart the values
