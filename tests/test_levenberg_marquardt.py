@@ -331,6 +331,15 @@ def test_covariance_of_a_likelihood_is_its_inverse_hessian():
         assert (profile.fun - res.fun) / (t * t / 2) == pytest.approx(1, abs=0.02)
 
 
+def test_derivatives_of_a_covariance():
+    """Of residuals they are not known: NaN, and never a wrong number. Of a likelihood they are exact."""
+    scale = lambda a: solve(lambda b: a * residuals(b)).covariance()[0, 0]
+    for derivative in (jax.jacfwd(scale), jax.grad(scale)):
+        assert np.isnan(derivative(1.0))
+    of_hessian = lambda a: minimize(lambda b: a * jnp.sum((b - a) ** 2) + b[0] ** 4, jnp.ones(2)).covariance()[0, 0]
+    assert jax.grad(of_hessian)(1.5) == pytest.approx(float(of_hessian(1.501) - of_hessian(1.499)) / 2e-3, rel=1e-3)
+
+
 def test_covariance_where_it_is_not_to_be_had():
     outside = jax.jit(lambda: minimize(lambda b: b @ b, jnp.ones(2)))()
     with pytest.raises(ValueError, match="has left jit or vmap"):

@@ -92,6 +92,7 @@ def test_steps_outside_jit_and_runs_of_some_steps(method):
     assert identical(solver.result(by_step), res) and identical(by_run, by_step)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("method", ["lbfgs", "trust_ncg", "nelder_mead", "optax.adam"])
 def test_steps_in_a_scan(method):
     solver, x0, res = both(method)

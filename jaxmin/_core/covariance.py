@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxmin._core.inverse_hessian import Normal, times
 from jaxmin._core.promotion import standard
@@ -30,12 +31,25 @@ def of_residuals(normal: Normal, f: Scalar, held: jax.Array, absolute: bool) -> 
       f: half the sum of squares.
       held: [n] bool: variables at a bound, or fixed; they have no variance.
     """
-    s, V = normal.spectrum()
-    C = _inverse(s * s, V, normal.D)
+    s, V = normal._replace(R=_without_derivative(normal.R, f)).spectrum()
+    W = V * jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0) / normal.D[:, None]
+    C = times(W, W.T)
     if not absolute:
         free = normal.residuals - jnp.sum(~held)
         C = C * jnp.where(free > 0, 2 * f / jnp.maximum(free, 1), jnp.nan)
     return _opened(C, V * (s == 0), held)
+
+
+@jax.custom_jvp
+def _without_derivative(R: jax.Array, f: Scalar) -> jax.Array:
+    """R, whose derivative is not known: NaN, and not the 0 that a solution has for it."""
+    return R
+
+
+@_without_derivative.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    # By f, which depends on all inputs: reverse mode does not see the 0 of R.
+    return primals[0], jnp.full_like(primals[0], jnp.nan) * tangents[1].astype(primals[0].dtype)
 
 
 @standard
@@ -45,17 +59,15 @@ def of_hessian(H: jax.Array, held: jax.Array) -> Covariance:
     H = jnp.where(both, (H + H.T) / 2, jnp.diag(jnp.where(held, 1, 0)).astype(H.dtype))
     D = jnp.sqrt(jnp.abs(jnp.diagonal(H)))
     D = jnp.where(D > 0, D, 1)
-    lam, V = jnp.linalg.eigh(H / D / D[:, None])
+    H = H / D / D[:, None]
+    # Eigenvectors have no derivatives where eigenvalues are equal, and the inverse has.
+    lam, V = jnp.linalg.eigh(lax.stop_gradient(H))
     little = lam.size * jnp.finfo(lam.dtype).eps * jnp.max(jnp.abs(lam))
-    C = _inverse(jnp.where(lam > little, lam, 0), V, D)
+    nothing = V * (jnp.abs(lam) <= little)
+    P = times(nothing, nothing.T)
+    C = (jnp.linalg.inv(H + P) - P) / D / D[:, None]
     C = jnp.where(jnp.any(lam < -little), jnp.nan, C)
-    return _opened(C, V * (jnp.abs(lam) <= little), held)
-
-
-def _inverse(lam: jax.Array, V: jax.Array, D: jax.Array) -> jax.Array:
-    """D^-1 V diag(1 / lam) V^T D^-1, without the directions in which lam is 0."""
-    W = V * jnp.where(lam > 0, 1 / jnp.sqrt(jnp.where(lam > 0, lam, 1)), 0) / D[:, None]
-    return times(W, W.T)
+    return _opened(C, nothing, held)
 
 
 def _opened(C: jax.Array, nothing: jax.Array, held: jax.Array) -> Covariance:
