@@ -157,6 +157,33 @@ def test_slsqp_goes_on_with_the_interior_method(monkeypatch):
     np.testing.assert_allclose(batch.x, jnp.stack([res.x, res.x]), atol=1e-5)
 
 
+def test_aux_is_that_of_x_where_the_fallback_begins():
+    """The kink makes slsqp give up at an iterate that is new in this very step."""
+    fun = lambda x: (jnp.abs(x[0] - 0.3) + 3 * jnp.abs(x[1]) + x[0] ** 2, {"x": x})
+    rows = {"type": "ineq", "fun": lambda x: 1 - x[0] - x[1]}
+    call = jax.jit(
+        lambda most: minimize(
+            fun, jnp.array([-1.0, 0.7]), method="slsqp", constraints=rows, has_aux=True, options={"maxiter": most}
+        )
+    )
+    for most in (33, 34, 35, 36, 38):
+        res = call(most)
+        np.testing.assert_array_equal(res.aux["x"], res.x)
+
+
+def test_who_watches_sees_one_solve(monkeypatch):
+    method, seen = failing(monkeypatch), []
+
+    def fun(x):
+        jax.debug.callback(lambda: seen.append(1))
+        return HS71.fun(x)
+
+    res = minimize(fun, jnp.asarray(HS71.x0), bounds=HS71.bounds, constraints=ROWS, method=method)
+    jax.effects_barrier()
+    # Once for f, and once for its second derivatives.
+    assert res.success and len(seen) <= 2 * (res.nfev + 2)
+
+
 def test_the_usual_part_is_the_whole_where_it_succeeds():
     res = minimize(HS71.fun, jnp.asarray(HS71.x0), bounds=HS71.bounds, constraints=ROWS, method="slsqp")
     whole = minimize(

@@ -1,5 +1,6 @@
 """Least squares: certified parameters from both official starts, endings, bounds, losses, derivatives, batches."""
 
+import pickle
 import warnings
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import each_dtype
+from helpers import compilations, each_dtype
 
 import jaxmin
 from jaxmin import Bounds, Status, minimize
@@ -148,6 +149,38 @@ def test_a_solution_at_zero_is_reached():
     assert res.success and np.max(np.abs(res.x)) <= 1e-8
 
 
+@each_dtype
+def test_a_steep_start_does_not_pass_for_the_minimum(dtype):
+    """The first Jacobian has columns of e^10 to e^30. The solve ends at a minimum, or where a column is 0."""
+    t = jnp.linspace(0, 10, 20, dtype=dtype)
+    y = 2 * jnp.exp(-0.5 * t) + 0.01 * jnp.sin(37 * t)
+    for k in (1.0, 2.0, 3.0):
+        res = solve(lambda b: b[0] * jnp.exp(b[1] * t) - y, (1.0, k), dtype)
+        J = jax.jacobian(lambda b: b[0] * jnp.exp(b[1] * t))(res.x)
+        assert not res.success or res.fun < 5e-4 or np.all(np.asarray(J[:, 1]) == 0)
+
+
+def test_a_jacobian_that_is_infinite_is_no_iterate():
+    """At its bound the root has the lowest value, and no slope."""
+    res = solve(lambda x: jnp.sqrt(x), (0.5,), bounds=[(0, None)])
+    assert res.status != Status.MAXFUN and 0 < res.x[0] < 1e-6
+
+
+@each_dtype
+def test_steps_end_at_bounds_exactly(dtype):
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        A, b, low = rng.normal(size=(6, 2)), rng.normal(size=6), 0.3 * rng.normal(size=2)
+        high = low + rng.uniform(0.1, 0.5, 2)
+        A, b, low, high = (u.astype(dtype) for u in (A, b, low, high))
+        res = minimize(
+            lambda x, A, b: A @ x - b, (low + high) / 2, args=(A, b), method=METHOD, bounds=Bounds(low, high)
+        )
+        theirs = scipy.optimize.lsq_linear(A.astype(float), b.astype(float), (low.astype(float), high.astype(float)))
+        assert res.success
+        np.testing.assert_allclose(res.x, theirs.x, atol=1e-3 if dtype == "float32" else 1e-6)
+
+
 def test_what_is_no_list_of_residuals():
     with pytest.raises(ValueError, match="fun: it returns no residuals"):
         solve(lambda b: b[:0])
@@ -252,6 +285,24 @@ def test_the_same_sum_for_any_method():
         jaxmin.sum_of_squares(residuals, "huber", -1)
 
 
+def test_a_loss_of_the_users_own_is_never_out_of_date():
+    """Its function is keyed by what it does, and its scale is an input."""
+    spread = 1.0
+    rho = lambda z: 2 * spread * (jnp.sqrt(1 + z / spread) - 1)
+    call = lambda scale: solve(args=(OUTLIERS,), options={"loss": rho, "f_scale": scale})
+    wide = call(0.1)
+    spread = 0.01
+    narrow = call(0.1)
+    expected = minimize(jaxmin.sum_of_squares(residuals, rho, 0.1), jnp.array([1.0, 1.0, 0.0]), args=(OUTLIERS,))
+    assert narrow.success and narrow.fun < wide.fun / 2
+    assert float(narrow.fun) == pytest.approx(float(expected.fun), rel=1e-6)
+    with compilations() as compiled:
+        solve(args=(OUTLIERS,), options={"loss": lambda z: 2 * spread * (jnp.sqrt(1 + z / spread) - 1), "f_scale": 0.2})
+    assert not compiled
+    slope = jax.grad(lambda scale: call(scale).fun)(0.1)
+    assert slope == pytest.approx(float(call(0.101).fun - call(0.099).fun) / 2e-3, rel=1e-3)
+
+
 # ---- derivatives, batches
 
 
@@ -340,6 +391,22 @@ def test_derivatives_of_a_covariance():
     assert jax.grad(of_hessian)(1.5) == pytest.approx(float(of_hessian(1.501) - of_hessian(1.499)) / 2e-3, rel=1e-3)
 
 
+def test_a_covariance_of_many_and_of_a_method_without_a_gradient():
+    ys = np.stack([Y, 2 * Y])
+    many = jaxmin.minimize_many(residuals, np.ones((2, 3)), args=(ys,), method=METHOD, hess_inv=True)
+    one = solve(args=(ys[1],), x0=np.ones(3))
+    np.testing.assert_allclose(many.covariance()[1], one.covariance(), rtol=1e-5)
+    with pytest.raises(ValueError, match="hess_inv=True"):
+        jaxmin.minimize_many(residuals, np.ones((2, 3)), args=(ys,), method=METHOD).covariance()
+    simplex = minimize(lambda b: b @ b, jnp.ones(2), method="nelder_mead")
+    np.testing.assert_allclose(simplex.covariance(), np.eye(2) / 2, atol=1e-10)
+
+
+def test_a_result_can_be_pickled():
+    res = pickle.loads(pickle.dumps(solve()))
+    np.testing.assert_array_equal(res.covariance(), solve().covariance())
+
+
 def test_covariance_where_it_is_not_to_be_had():
     outside = jax.jit(lambda: minimize(lambda b: b @ b, jnp.ones(2)))()
     with pytest.raises(ValueError, match="has left jit or vmap"):
@@ -396,6 +463,16 @@ def test_curve_fit_in_a_batch_with_a_jacobian_and_a_loss():
     np.testing.assert_allclose(by_hand, jaxmin.curve_fit(model, T, Y, sigma=SIGMA)[0], rtol=1e-7)
     robust, _, res = jaxmin.curve_fit(model, T, OUTLIERS, loss="huber", f_scale=0.1, full_output=True)
     assert res.success and np.max(np.abs(robust - popt[0])) < 0.1
+
+
+def test_bounds_of_two_parameters_and_a_narrow_start():
+    line = lambda t, a, b: a + b * t
+    pairs, _ = jaxmin.curve_fit(line, T, 1 + 2 * T, bounds=[(0, 5), (0, None)])
+    arrays, _ = jaxmin.curve_fit(line, T, 1 + 2 * T, bounds=((0, 0), (5, 5)))
+    np.testing.assert_allclose(pairs, [1, 2], rtol=1e-6)
+    np.testing.assert_allclose(arrays, [1, 2], rtol=1e-6)
+    narrow, _ = jaxmin.curve_fit(model, T, Y, np.ones(3, np.float32))
+    np.testing.assert_allclose(narrow, solve().x, rtol=1e-6)
 
 
 def test_curve_fit_says_what_is_wrong():

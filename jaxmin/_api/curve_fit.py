@@ -35,7 +35,8 @@ def curve_fit(
         covariance matrix [m, m].
       absolute_sigma: False (default): only ratios of sigma matter, and the covariance is scaled by the variance of the
         residuals. True: sigma is in units of ydata.
-      bounds: None (default), (lower, upper) as in SciPy, each a number or p numbers, or what ``minimize`` takes.
+      bounds: None (default), a tuple (lower, upper) as in SciPy, each a number or p numbers; or what ``minimize``
+        takes, such as a list of pairs.
       method: "levenberg_marquardt" (default), or another method for residuals.
       jac: None (default) differentiates f; or ``jac(xdata, *params)``, the derivatives of f, [m, p].
       full_output: False (default); True returns the result as a third value.
@@ -57,8 +58,10 @@ def curve_fit(
     """
     if not callable(f):
         raise TypeError(f"f={f!r}: give a callable, f(xdata, *params)")
-    start = _start(f, p0)
     ydata = jnp.asarray(ydata)
+    start = _start(f, p0)
+    with jax.numpy_dtype_promotion("standard"):
+        start = start.astype(jnp.result_type(start, jnp.finfo(jnp.result_type(ydata, float)).dtype))
     scaled = _scaling(sigma, ydata)
 
     def residuals(params: jax.Array, x: PyTree, y: jax.Array, weights: Any) -> jax.Array:
@@ -120,11 +123,10 @@ def _scaling(sigma: Any, ydata: jax.Array) -> Callable[[Any, jax.Array], jax.Arr
 
 
 def _box(bounds: Any, size: int) -> Any:
-    """SciPy's pair of arrays as ``Bounds``."""
-    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2 or isinstance(bounds, Bounds):
+    """SciPy's tuple of two arrays as ``Bounds``; a list is one of pairs."""
+    if not isinstance(bounds, tuple) or isinstance(bounds, Bounds):
         return bounds
+    if len(bounds) != 2:
+        raise ValueError(f"bounds={bounds!r}: give (lower, upper), a list of pairs, or Bounds")
     lower, upper = bounds
-    if size == 2 and all(np.ndim(side) == 1 and np.size(side) == 2 for side in bounds):
-        # Two pairs, or two arrays: SciPy's curve_fit means two arrays.
-        lower, upper = map(jnp.asarray, bounds)
     return Bounds(*(jnp.broadcast_to(jnp.asarray(side, float), (size,)) for side in (lower, upper)))

@@ -376,7 +376,8 @@ def as_arrays(limits: Limits, variables: Variables) -> Limits:
         if value is None:
             return None
         if isinstance(value, PerDtype):
-            value = value.double if dtype == jnp.float64 else value.single
+            is_double = all(jnp.finfo(leaf).bits == 64 for _, leaf in variables.shapes)
+            value = value.double if is_double else value.single
         return value.astype(dtype) if isinstance(value, jax.core.Tracer) else np.asarray(value, dtype)
 
     own = {name: value for name, value in limits._asdict().items() if value is not None}

@@ -96,6 +96,8 @@ def prepare(
     hess, hessp = hessian.used(chosen.wants, method, hess, hessp)
     gradient = "grad" in chosen.wants
     wanted, loss = chosen.wants & (CONSTRAINTS | RESIDUALS), getattr(chosen, "loss", None) or LINEAR
+    if isinstance(chosen, Method):
+        chosen = chosen._replace(loss=None)  # it is a part of the problem
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
     if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem)

@@ -195,8 +195,8 @@ class OptimizeResult:
         Returns:
           For an array x of shape [n] an array [n, n]; for a pytree x built like x, of trees built like x. Directions
           that the data do not determine are infinite, with a RuntimeWarning that names their parameters. Parameters at
-          a bound, or fixed, have 0. It is NaN where x is no minimum. Under ``vmap`` call it inside, or of a batch: each
-          lane has its own.
+          a bound, or fixed, have 0. Where the Hessian has a negative eigenvalue it is NaN. It means something only at a
+          minimum: look at ``success`` first. Under ``vmap`` call it inside, or of a batch: each lane has its own.
 
         Raises:
           ValueError: of a result without residuals that has left ``jit`` or ``vmap``: call it inside.
@@ -243,12 +243,18 @@ class OptimizeResult:
             start += leaf.size
         return jax.tree.unflatten(tree, errors)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_hessian": None}  # it holds functions, which need not be stored
+
     def _varying(self) -> PyTree:
         """x without the leaves that do not vary."""
-        leaves = jax.tree.leaves(self.jac)
-        if any(map(jnp.iscomplexobj, leaves)):
+        varying = self.jac
+        if varying is None:  # of a method without a gradient
+            inexact = lambda leaf: is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+            varying = jax.tree.map(lambda leaf: leaf if inexact(leaf) else None, self.x)
+        if any(map(jnp.iscomplexobj, jax.tree.leaves(varying))):
             raise NotImplementedError("covariance: x has complex numbers; fit their real and imaginary parts")
-        return self.jac
+        return varying
 
     def _covariance(self, absolute: bool) -> Covariance:
         if self.constr_violation is not None:
@@ -258,6 +264,8 @@ class OptimizeResult:
         size = sum(leaf.size for leaf in leaves)
         held = jnp.concatenate(active) != 0 if active else jnp.zeros(size, bool)
         if self.cosine is not None:
+            if self.hess_inv is None:
+                raise ValueError("covariance: this result holds no hess_inv; give minimize_many hess_inv=True")
             return of_residuals(self.hess_inv.core(), self.fun, held, absolute)
         if self._hessian is None:
             raise ValueError(
@@ -271,7 +279,7 @@ class OptimizeResult:
         if isinstance(undetermined, jax.core.Tracer) or not np.any(undetermined):
             return
         names = []
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.jac):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._varying()):
             name = f"x{jax.tree_util.keystr(path)}"
             indices = np.ndindex(np.shape(leaf))
             names += [f"{name}[{', '.join(map(str, index))}]" if index else name for index in indices]

@@ -12,7 +12,6 @@ from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
-from jaxmin._core.loss import LINEAR
 from jaxmin._core.promotion import standard
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
@@ -138,7 +137,9 @@ def _usual_first(build, key, arguments, *settings):
 
     From Python the usual part of the method runs first. The rest is compiled only where a solve fails without it.
     """
-    usual = None if isinstance(key.method, Foreign) or key.watched else key.method.usual
+    # Who watches, and an effect of fun, would see the part that fails twice.
+    seen = key.watched or key.stops is not None or key.signature.jaxpr.effects
+    usual = None if isinstance(key.method, Foreign) or seen else key.method.usual
     if usual is not None and not any_traced(arguments):
         solved = compiled(build, key._replace(method=usual), *settings)(*arguments)
         if int(solved[-1].status) not in _OF_METHOD:
@@ -454,12 +455,11 @@ def _parts(key, with_rules=None):
     count, wants = len(variables.shapes), method.wants
     outputs_at = _outputs(key, with_rules)
 
-    def of_residuals(r, x):
-        if not r:
+    def of_residuals(outputs, x):
+        if not outputs:
             return {}
-        loss, r = method.loss or LINEAR, r[0].astype(x.dtype)
-        weights, of_rows = loss.weights(r)
-        return {"residual": r} if loss.is_linear else {"residual": weights * r, "row_weights": of_rows}
+        r, *weights = (output.astype(x.dtype) for output in outputs)
+        return {"residual": weights[0] * r, "row_weights": weights[1]} if weights else {"residual": r}
 
     def evaluate(x, inputs, v=None):
         value, *outputs = outputs_at(variables.unravel(x), inputs)

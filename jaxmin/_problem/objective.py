@@ -39,7 +39,7 @@ from jaxmin._problem.residuals import as_vector, by_hand, jacobian
 class Layout(NamedTuple):
     """How many outputs of a trace there are of each kind, between the gradient and aux."""
 
-    r: int = 0  # 1 if there are residuals
+    r: int = 0  # 1 if there are residuals; 3 with a loss: its weights of these, and of the rows of J
     c: int = 0  # 1 if there are constraints
     J: int = 0  # 1 if their Jacobian is among them
     linear: int = 0  # the arrays of the linear map u -> J^T u
@@ -153,11 +153,15 @@ def _build(
     _, jac, hess, hessp = functions
     of_rows = () if constraints is None else constraints.parts
     # args are last: minimize_many counts on it.
-    parts = (*map(_taken_apart, functions), tuple(map(_part_taken_apart, of_rows)), jax.tree.map(as_argument, args))
+    # The function of a loss is one of the user's, and its scale a number that may change.
+    parts = (
+        *map(_taken_apart, functions), () if loss.is_linear else tuple(loss), tuple(map(_part_taken_apart, of_rows)),
+        jax.tree.map(as_argument, args),
+    )  # fmt: skip
     arrays, static = partition(parts, is_argument)
     second = "hess" if hess is not None else "hessp" if hessp is not None else None
     second = None if "lagrangian_hessian" in wanted else second
-    settings = gradient, jac is None, jac is True, has_aux, second, wanted, loss
+    settings = gradient, jac is None, jac is True, has_aux, second, wanted, loss.is_linear
     trace = traces.find(static, x_static, (leaves, fixed, arrays), settings, _trace)
     variables = Variables(leaves, wide=trace.value_dtype)
     limits = None if constraints is None else rows(constraints, trace.shapes, variables)
@@ -165,21 +169,21 @@ def _build(
 
 
 def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
-    gradient, by_ad, with_grad, has_aux, second, wanted, loss = settings
+    gradient, by_ad, with_grad, has_aux, second, wanted, is_linear = settings
     of_residuals, constrained = bool(wanted & RESIDUALS), bool(wanted & CONSTRAINTS)
     if of_residuals and with_grad:
         raise ValueError("jac=True: fun returns residuals here; give jac(x, *args), their Jacobian, or omit it")
     aux_box, shapes_box, pull_box = [], [], list[Any]()
 
     def value_and_grad(leaves: Any, fixed: Any, arrays: Any) -> tuple[Any, Any, list[jax.Array], list[jax.Array]]:
-        fun, jac, _, _, parts, args = static.combine(arrays)
+        fun, jac, _, _, loss, parts, args = static.combine(arrays)
 
         def objective(leaves: Any) -> tuple[jax.Array, tuple[Any, Any, list[jax.Array]]]:
             out = fun(x_static.combine(leaves, fixed), *args)
             (value, aux), grad = _split(out, with_grad, has_aux)
             if of_residuals:
-                r = as_vector(value)
-                return loss.of(r), (aux, grad, [r])
+                r, of_r = as_vector(value), LINEAR if is_linear else Loss(*loss)
+                return of_r.of(r), (aux, grad, [r] if of_r.is_linear else [r, *of_r.weights(r)])
             return _as_scalar(value, smooth=gradient and by_ad), (aux, grad, [])
 
         if not gradient:
@@ -214,7 +218,9 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1], flaw=flaw)
     if of_residuals:
         at = 1 + count if gradient else 1
-        return _with_jacobian(trace._replace(layout=Layout(r=1)), static, x_static, inputs, (by_ad, at))
+        return _with_jacobian(
+            trace._replace(layout=Layout(r=1 if is_linear else 3)), static, x_static, inputs, (by_ad, at)
+        )
     if wanted:
         trace = _with_pull_traced(trace, wanted, pull_box[-1], inputs[0], shapes[2])
     if "lagrangian_hessian" in wanted:
@@ -286,7 +292,7 @@ def _with_second(trace: Trace, static: Static, x_static: Static, inputs: tuple[A
     """The trace with ``hess`` or ``hessp`` added: a function of x, of a p like x, and of the other arrays."""
 
     def derivative(leaves: Any, along: Any, fixed: Any, arrays: Any) -> Any:
-        _, _, hess, hessp, _, args = static.combine(arrays)
+        _, _, hess, hessp, _, _, args = static.combine(arrays)
         x = x_static.combine(leaves, fixed)
         if second == "hess":
             return as_matrix(_by_hand("hess", hess, x, *args), leaves, x_static)
@@ -305,7 +311,7 @@ def _with_lagrangian(
     """The trace with the Hessian of f + v . c added: a function of x, of v, and of the other arrays."""
 
     def hessian(leaves: Any, v: Any, fixed: Any, arrays: Any) -> jax.Array:
-        _, _, hess, _, parts, args = static.combine(arrays)
+        _, _, hess, _, _, parts, args = static.combine(arrays)
         at_x, variables = lambda leaves: x_static.combine(leaves, fixed), Variables(leaves)
         H = hessian_of_rows(parts, trace.shapes, at_x, variables, leaves, v)
         if hess is not None:

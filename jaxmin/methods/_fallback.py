@@ -71,7 +71,7 @@ def _joined(one, two, fallen):
     return FallbackState(
         trial=trial,
         iterate=iterate,
-        accepted=jnp.where(fallen, begun & two.accepted, one.accepted),
+        accepted=jnp.where(begun, two.accepted, one.accepted),
         nit=jnp.where(fallen, one.nit + two.nit + 1, one.nit),
         status=jnp.where(fallen, two.status, one.status),
         kkt=kkt,

@@ -1,8 +1,10 @@
 """The Levenberg-Marquardt method for least squares: Gauss-Newton steps in a trust region."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -74,10 +76,10 @@ class LevenbergMarquardtState(NamedTuple):
     R: Any  # [n, n] of J = Q R, with 0 for variables that a bound holds
     Qr: Any  # [n] Q^T r
     residuals: Any  # [] int32: how many there are
-    D: Any  # [n] the largest column norms of J so far
-    size: Any  # [] the largest |D x| so far
+    D: Any  # [n] the scales of the variables
+    norms: Any  # [n] those of the columns of J
     cosine: Any  # [] of the angle between r and what J reaches
-    reach: Any  # [] the length of the Gauss-Newton step, relative to |D x|
+    reach: Any  # [] the length of the Gauss-Newton step relative to x, both in the scales of the columns
     nit: Any  # [] int32
 
     def takes(self, value):
@@ -87,7 +89,9 @@ class LevenbergMarquardtState(NamedTuple):
 
 
 @builder(aliases=("levenberg-marquardt", "lm", "gauss_newton", "gauss-newton"), converters={"loss": rho_of})
-def levenberg_marquardt(radius: float = 1.0, loss: str | Callable[..., Any] = "linear", f_scale: float = 1.0) -> Method:
+def levenberg_marquardt(
+    radius: float = 1.0, loss: str | Callable[..., Any] = "linear", f_scale: float | jax.Array = 1.0
+) -> Method:
     r"""Least squares by the Levenberg-Marquardt method: ``fun`` returns the residuals r, and f = r.r / 2.
 
     Each step is the minimiser of :math:`\|J p + r\|^2` over :math:`\|D p\| \le \Delta`, where D holds the largest
@@ -104,7 +108,7 @@ def levenberg_marquardt(radius: float = 1.0, loss: str | Callable[..., Any] = "l
       radius: the first :math:`\Delta`, in units of :math:`\|D x_0\|`, > 0; 1 by default.
       loss: "linear" (default), "soft_l1", "huber", "cauchy" or "arctan", as in SciPy's ``least_squares``, or a function
         rho: see :func:`~jaxmin.sum_of_squares`. Residuals and rows of J are then weighted by Triggs's correction [2].
-      f_scale: the scale of the loss, in units of the residuals, > 0; 1 by default.
+      f_scale: the scale of the loss, in units of the residuals, > 0; 1 by default. It may be traced.
 
     Returns:
       A ``Method``. ``res.fun`` is half the sum of squares, ``res.njev`` counts its Jacobians, and ``res.hess_inv`` is
@@ -128,26 +132,30 @@ def levenberg_marquardt(radius: float = 1.0, loss: str | Callable[..., Any] = "l
         raise ValueError(f"radius={radius!r}: give a number > 0")
     check_scale("f_scale", f_scale)
     rho: Any = loss
+    return _method(radius)._replace(loss=Loss(rho, f_scale))
 
-    def init(x):
-        return _start(x)
+
+@functools.cache
+def _method(radius):
+    """The method, whatever the loss is: with another loss nothing else is compiled."""
 
     def update(grad, state, params, /, *, value, residual, jacobian, box=Unbounded(), **_):
         first, f = state.nit < 0, jnp.asarray(value, state.iterate.f.dtype)
-        accepted = state.takes(f) & (first | (jnp.isfinite(f) & jnp.all(jnp.isfinite(jacobian))))
+        # Where J is not finite the trial is as bad as one where f is not.
+        f = jnp.where(first | jnp.all(jnp.isfinite(jacobian)), f, jnp.inf)
+        accepted = state.takes(f)
         state = _judged(state, f, accepted)
         state = vec.where(accepted, _moved(state, params, f, residual, jacobian, box), state)
-        unbounded = radius * jnp.where(state.size > 0, state.size, 1)
-        state = state._replace(radius=jnp.where(first, unbounded, state.radius))
-        state = _continued(state, residual, box)
+        size = vec.norm(state.D * state.iterate.x)
+        state = state._replace(radius=jnp.where(first, radius * jnp.where(size > 0, size, 1), state.radius))
+        state = _continued(state, box)
         return vec.sub(state.trial, params), state
 
     return Method(
-        init,
+        _start,
         update,
         wants=frozenset({"residual", "jacobian", "box"}),
         inverse_hessian=lambda state: Normal(state.R, state.D, state.residuals),
-        loss=Loss(rho, f_scale),
         defaults=Defaults(
             tol=("ftol", "xtol", "gtol"), limits=(("gtol", PerDtype(1e-8, 1e-4)), ("xtol", PerDtype(1e-8, 1e-5)))
         ),
@@ -162,8 +170,8 @@ def _start(x):
     return LevenbergMarquardtState(
         trial=x, predicted=zero, slope=zero, length=zero, is_newton=no, radius=infinite, accepted=no,
         status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)), R=square,
-        Qr=jnp.zeros_like(x), residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), size=zero, cosine=infinite,
-        reach=infinite, nit=jnp.full((), -1, jnp.int32),
+        Qr=jnp.zeros_like(x), residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), norms=jnp.zeros_like(x),
+        cosine=infinite, reach=infinite, nit=jnp.full((), -1, jnp.int32),
     )  # fmt: skip
 
 
@@ -190,7 +198,7 @@ def _judged(state, f, accepted):
 def _ending(state):
     """The status after a rejected step: whether rounding is all that is left."""
     x, f, _ = state.iterate
-    eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.D * x)
+    eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.norms * x)
     # r is a difference of numbers about |J x| in size, and has their rounding.
     noise = _NOISE * eps * (f + jnp.sqrt(2 * f) * size + eps * size * size)
     left = (state.cosine**2) * f
@@ -210,7 +218,8 @@ def _moved(state, x, f, r, J, box):
     R = jnp.linalg.qr(jnp.concatenate([J_free, r[:, None]], axis=1), mode="r")
     R = jnp.pad(R, [(0, max(n + 1 - R.shape[0], 0)), (0, 0)])
     norms = jnp.sqrt(jnp.sum(J * J, axis=0))
-    D = jnp.maximum(state.D, norms)
+    # The largest norm so far, but not so much larger that rounding hides the column.
+    D = jnp.maximum(norms, jnp.where(norms > 0, jnp.minimum(state.D, norms * jnp.finfo(x.dtype).eps ** -0.5), state.D))
     D = jnp.where(D > 0, D, 1)
     return state._replace(
         iterate=Iterate(x, f, g),
@@ -218,27 +227,29 @@ def _moved(state, x, f, r, J, box):
         Qr=R[:n, n],
         residuals=jnp.full((), r.size, jnp.int32),
         D=D,
-        size=jnp.maximum(state.size, vec.norm(D * x)),
+        norms=norms,
     )
 
 
-def _continued(state, r, box):
+def _continued(state, box):
     """The state with the next trial."""
     x, f, _ = state.iterate
     whole = model(state.D, state.R, state.Qr)
-    size = jnp.maximum(vec.norm(state.D * x), jnp.finfo(x.dtype).eps ** 0.5 * state.size)
+    size, newton = vec.norm(state.norms * x), vec.norm(state.norms * whole.step(0))
     p, is_newton = _step(whole, state.radius)
+    trial = x + p
     if box.bounded:
-        p = _bent(state, p, box)
+        trial = _bent(state, p, box)
+        p = trial - x
     predicted, slope = _promised(state, p)
     return state._replace(
-        trial=x + p,
+        trial=trial,
         predicted=predicted,
         slope=slope,
         length=vec.norm(state.D * p),
         is_newton=is_newton,
         cosine=vec.norm(whole.b) / jnp.where(f > 0, jnp.sqrt(2 * f), 1),
-        reach=whole.newton / jnp.where(size > 0, size, 1),
+        reach=newton / jnp.where(size > 0, size, 1),
     )
 
 
@@ -265,7 +276,7 @@ def _step(whole, radius):
 
 
 def _bent(state, p, box):
-    """The better one of two steps within the box, by the promise of the model.
+    """The trial within the box: the better one of two steps, by the promise of the model.
 
     Variables at a bound that the step would leave are held, and the rest is made again. Then the step is cut where it
     meets a bound; or it is bent: what would leave the box goes to its bound, and the rest is made again for that.
@@ -276,7 +287,13 @@ def _bent(state, p, box):
     at_bound = _remade(state, p, lambda p: leaves(p) & (inside(p) == 0), inside)
     part = jnp.where(leaves(at_bound), inside(at_bound) / jnp.where(at_bound == 0, 1, at_bound), 1)
     cut, bent = (inside(q) for q in (jnp.min(part, initial=1) * at_bound, _remade(state, p, leaves, inside)))
-    return jnp.where(_promised(state, bent)[0] >= _promised(state, cut)[0], bent, cut)
+    p = jnp.where(_promised(state, bent)[0] >= _promised(state, cut)[0], bent, cut)
+    # A sum that rounds beside a bound is meant to be at it.
+    trial, little = box.clip(x + p), 4 * jnp.finfo(x.dtype).eps
+    for bound in (box.lower, box.upper):
+        near = jnp.abs(trial - bound) <= little * jnp.maximum(jnp.abs(x), jnp.abs(bound))
+        trial = jnp.where(near & (p != 0) & jnp.isfinite(bound), bound, trial)
+    return trial
 
 
 def _remade(state, p, is_held, inside):
