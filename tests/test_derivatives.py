@@ -15,6 +15,7 @@ from problems import FEATURES, LABELS, rosenbrock
 from jaxmin import Bounds, minimize
 from jaxmin._cache.registry import entries
 from jaxmin._core.box import Box, Unbounded
+from jaxmin._driver.compiled import Functions
 from jaxmin._driver.implicit import implicit
 from jaxmin._driver.loop import Limits
 from jaxmin._driver.newton import DENSE_MAX
@@ -364,7 +365,9 @@ def test_what_rounding_stopped_has_a_derivative_near_a_minimum_and_none_far_away
             return Solution(x, f, g, (), status, None)
 
         limits = Limits(1e-5, -1.0, -1.0, 100, 100)
-        return derivative(lambda t: implicit(solve, evaluate)(jnp.zeros(n), Given(t, box), limits).x)(0.7)
+        return derivative(lambda t: implicit(solve, Functions(evaluate, None))(jnp.zeros(n), Given(t, box), limits).x)(
+            0.7
+        )
 
     for derivative in (jax.jacfwd, jax.jacrev):
         assert_close(slope(derivative, 2, 1e-3), np.ones(n), rtol=1e-5)

@@ -142,6 +142,7 @@ def test_value_and_gradient_in_the_state_are_those_of_a_fresh_evaluation():
 
 
 @pytest.mark.parametrize("method", ["lbfgs", searched_descent(), optax.lbfgs()], ids=["lbfgs", "chain", "optax.lbfgs"])
+@pytest.mark.rounding
 def test_each_lane_of_a_batch_of_args_is_its_single_run(method):
     shifts = np.random.default_rng(0).normal(size=(8, 2)) * np.geomspace(0.1, 3, 8)[:, None]
     fun = lambda x, y: rosenbrock(x) + jnp.sum(jnp.cosh(x + y))

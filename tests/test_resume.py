@@ -261,8 +261,8 @@ LIMITED = jaxmin.lbfgs(memory=5)
 @pytest.mark.parametrize(
     ("error", "words", "method", "earlier"),
     [
-        (ValueError, "'bfgs' and 'lbfgs' do", "cg", lambda: minimize(rosenbrock, [0.0, 0.0])),
-        (ValueError, "'bfgs' and 'lbfgs' do", "sgd", lambda: minimize(rosenbrock, [0.0, 0.0])),
+        (ValueError, "'bfgs' and 'lbfgs' begin with", "cg", lambda: minimize(rosenbrock, [0.0, 0.0])),
+        (ValueError, "'bfgs' and 'lbfgs' begin with", "sgd", lambda: minimize(rosenbrock, [0.0, 0.0])),
         (ValueError, "has no hess_inv", "lbfgs", lambda: minimize(rosenbrock, [0.0, 0.0], method="cg")),
         (ValueError, "3 variables for an x0 of 2", "lbfgs", lambda: minimize(rosenbrock, [0.0] * 3)),
         (ValueError, "3 variables for an x0 of 2", "bfgs", lambda: minimize(rosenbrock, [0.0] * 3, method="bfgs")),

@@ -87,6 +87,7 @@ def test_complex_and_narrow_leaves_and_all_that_a_result_holds():
             solve(form, warm_start=earlier)
 
 
+@pytest.mark.rounding
 def test_a_solver_keeps_them_apart():
     solver = jaxmin.Solver(real, options=APART)
     state = solver.run(solver.run(solver.init(REAL, 0.7), 3))

@@ -130,6 +130,7 @@ WRONG = {
 
 @each_solver
 @pytest.mark.parametrize("name", WRONG)
+@pytest.mark.rounding
 def test_a_wrong_gradient_is_a_failed_search(name, method, dtype):
     x0 = jnp.asarray([1.0, 2.0], dtype)
     res = jaxmin.minimize(lambda x: jnp.sum(x**2), x0, method=method, jac=WRONG[name])

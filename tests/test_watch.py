@@ -14,6 +14,7 @@ from jaxmin._driver import callbacks as _watch
 
 
 @pytest.mark.parametrize("method", ["lbfgs", "bfgs", "cg", "gradient_descent", "trust_ncg", "nesterov"])
+@pytest.mark.rounding
 def test_each_iterate_is_shown_once_and_in_order(method):
     seen = []
 
@@ -270,6 +271,7 @@ def test_x_in_a_history_that_is_off_is_refused():
 
 @pytest.mark.parametrize("method", ["lbfgs", "trust_ncg", "nelder_mead", "nesterov"])
 @pytest.mark.parametrize("outer", [lambda solve: solve, jax.jit], ids=["alone", "jit"])
+@pytest.mark.rounding
 def test_a_traced_callback_ends_the_solve_where_one_on_the_host_does(method, outer):
     options = {"learning_rate": 1e-4, "mass": 0.5, "maxiter": 60} if method == "nesterov" else {}
     said = lambda intermediate_result: intermediate_result.fun < 4.1

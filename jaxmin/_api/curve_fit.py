@@ -54,7 +54,7 @@ def curve_fit(
     >>> x, y = jnp.array([0.0, 1.0, 2.0, 3.0]), jnp.array([2.0, 1.2, 0.7, 0.5])
     >>> popt, pcov = jaxmin.curve_fit(lambda x, a, k: a * jnp.exp(-k * x), x, y)
     >>> popt.round(2).tolist(), jnp.sqrt(jnp.diag(pcov)).round(2).tolist()
-    ([2.0, 0.5], [0.04, 0.02])
+    ([1.99, 0.5], [0.04, 0.02])
     """
     if not callable(f):
         raise TypeError(f"f={f!r}: give a callable, f(xdata, *params)")

@@ -29,8 +29,8 @@ def warm(earlier: Any, method: Any, problem: Problem) -> Core | Multipliers:
     """
     if getattr(method, "warm_start", None) is None:
         raise ValueError(
-            f"{_NAME}: this method cannot begin with an earlier result; {those_with_curvature()} begin with its "
-            "hess_inv, methods for constraints with its multipliers v"
+            f"{_NAME}: this method cannot begin with an earlier result; 'bfgs' and 'lbfgs' begin with its hess_inv, "
+            "methods for constraints with its multipliers v"
         )
     return _multipliers(earlier, problem) if "constraints" in method.wants else _inverse(earlier, problem.variables)
 

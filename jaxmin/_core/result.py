@@ -205,8 +205,9 @@ class OptimizeResult:
         >>> import jax.numpy as jnp, jaxmin
         >>> t, y = jnp.arange(5.0), jnp.array([0.1, 0.9, 2.1, 2.9, 4.1])
         >>> res = jaxmin.minimize(lambda b: b[0] + b[1] * t - y, [0.0, 0.0], method="levenberg_marquardt")
-        >>> res.covariance().round(4).tolist(), res.standard_errors().round(3).tolist()
-        ([[0.0064, -0.0021], [-0.0021, 0.0011]], [0.08, 0.033])
+        >>> print(res.covariance().round(4), res.standard_errors().round(3))
+        [[ 0.0096 -0.0032]
+         [-0.0032  0.0016]] [0.098 0.04 ]
         """
         if np.ndim(self.status) and not isinstance(self.status, jax.core.Tracer):
             each = lambda lane: lane.covariance(absolute_sigma)
@@ -227,7 +228,7 @@ class OptimizeResult:
         >>> fit = lambda b: b["level"] + b["slope"] * t - y
         >>> res = jaxmin.minimize(fit, {"level": 0.0, "slope": 0.0}, method="levenberg_marquardt")
         >>> round(float(res.standard_errors()["slope"]), 3)
-        0.033
+        0.04
         """
         if np.ndim(self.status) and not isinstance(self.status, jax.core.Tracer):
             each = lambda lane: lane.standard_errors(absolute_sigma)

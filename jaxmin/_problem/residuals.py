@@ -98,7 +98,7 @@ def sum_of_squares(
     >>> y = jnp.array([1.0, 1.1, 0.9, 8.0])  # one outlier
     >>> fun = jaxmin.sum_of_squares(lambda mean: y - mean, loss="soft_l1", scale=0.1)
     >>> round(float(jaxmin.minimize(fun, 0.0).x), 2)
-    1.05
+    1.06
 
     References:
       B. Triggs et al., Bundle adjustment - a modern synthesis, LNCS 1883, 2000, 298-372, Section 4.3.

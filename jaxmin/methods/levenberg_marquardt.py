@@ -121,7 +121,7 @@ def levenberg_marquardt(
     >>> t, y = jnp.arange(4.0), jnp.array([2.0, 1.2, 0.7, 0.5])
     >>> res = jaxmin.minimize(lambda b: y - b[0] * jnp.exp(-b[1] * t), [1.0, 1.0], method="levenberg_marquardt")
     >>> res.success, res.x.round(2).tolist()
-    (True, [2.0, 0.5])
+    (True, [1.99, 0.5])
 
     References:
       [1] J. J. Moré, The Levenberg-Marquardt algorithm: implementation and theory, in Numerical Analysis, Lecture Notes
