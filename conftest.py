@@ -1,5 +1,6 @@
 """Test settings: 64-bit types enabled, strict promotion of ranks, and compiled programs cached between runs."""
 
+import gc
 import importlib.util
 import itertools
 import os
@@ -38,6 +39,10 @@ for library, needed_by in {
 _OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_api/solver.py")}
 # XLA's older emitters for a CPU, without LLVM's optimizations, compile slower code in a quarter of the time.
 _QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+
+
+# Python's collector goes through all that JAX has traced, again and again: a quarter of the tests' time.
+gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config):

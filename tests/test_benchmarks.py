@@ -52,6 +52,7 @@ def read(folder):
     return found
 
 
+@pytest.mark.slow
 def test_one_command_runs_all_and_its_page_has_every_picture(tmp_path):
     """One test, so that the run is made once."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
