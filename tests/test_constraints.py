@@ -137,6 +137,8 @@ def test_an_error_in_a_constraint_names_it():
     with pytest.raises(Exception) as error:
         minimize(disk, [1.0, 1.0], constraints=rows)
     assert "The error is that of constraints[1]." in error.value.__notes__
+    with pytest.raises(TypeError, match="a constraint returns a number, and not whether it holds"):
+        minimize(disk, [1.0, 1.0], constraints={"type": "ineq", "fun": lambda x: x[0] < 1})
 
 
 def test_other_methods_refuse_by_name():

@@ -105,6 +105,7 @@ def test_parameters_may_be_a_tree_and_aux_comes_back():
 # ---- trouble
 
 
+@pytest.mark.filterwarnings("ignore:fun returns one number")
 def test_fewer_residuals_than_parameters():
     """The shortest step to a solution, in the scales of the columns; what is not determined is infinite."""
     res = solve(lambda b: b[:1] + b[1:2] + b[2:] - 3, (1.0, 1.0, 4.0))
@@ -190,6 +191,8 @@ def test_what_is_no_list_of_residuals():
         solve(lambda b: (b, b), jac=True)
     with pytest.raises(ValueError, match=r"jac: a Jacobian of shapes \[\(3,\)\] for 60 residuals"):
         solve(jac=lambda b: b)
+    with pytest.warns(RuntimeWarning, match="one number, which counts as one residual"):
+        solve(lambda b: b @ b)
     with pytest.raises(ValueError, match="radius=-1"):
         jaxmin.levenberg_marquardt(radius=-1)
     with pytest.raises(ValueError, match="f_scale=0"):
@@ -470,6 +473,8 @@ def test_bounds_of_two_parameters_and_a_narrow_start():
     arrays, _ = jaxmin.curve_fit(line, T, 1 + 2 * T, bounds=((0, 0), (5, 5)))
     np.testing.assert_allclose(pairs, [1, 2], rtol=1e-6)
     np.testing.assert_allclose(arrays, [1, 2], rtol=1e-6)
+    listed, _ = jaxmin.curve_fit(lambda t, a: a * t, [1.0, 2.0], [2.0, 4.0])
+    np.testing.assert_allclose(listed, 2, rtol=1e-12)
     narrow, _ = jaxmin.curve_fit(model, T, Y, np.ones(3, np.float32))
     np.testing.assert_allclose(narrow, solve().x, rtol=1e-6)
 

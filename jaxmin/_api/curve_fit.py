@@ -28,7 +28,7 @@ def curve_fit(
 
     Args:
       f: the model, ``f(xdata, *params)``, written with ``jax.numpy``. It returns an array like ydata.
-      xdata: anything that f takes: an array, or a pytree.
+      xdata: anything that f takes: an array, or a pytree. A list or tuple becomes an array, as in SciPy.
       ydata: the data, an array of any shape.
       p0: the start, p numbers; None (default): 1 for each parameter that f has by name.
       sigma: None (default); the standard deviations of ydata, a number or an array like it; or for an ydata [m] its
@@ -59,6 +59,7 @@ def curve_fit(
     if not callable(f):
         raise TypeError(f"f={f!r}: give a callable, f(xdata, *params)")
     ydata = jnp.asarray(ydata)
+    xdata = jnp.asarray(xdata) if isinstance(xdata, (list, tuple)) else xdata
     start = _start(f, p0)
     with jax.numpy_dtype_promotion("standard"):
         start = start.astype(jnp.result_type(start, jnp.finfo(jnp.result_type(ydata, float)).dtype))

@@ -249,6 +249,8 @@ def shape_of(part: Part, of_leaves: Callable[..., Any], leaves: Any) -> Shape:
         return Shape(jax.tree.structure(0), ((part.A.shape[0],),))
     out = jax.eval_shape(lambda leaves: part.fun(of_leaves(leaves), *part.args), leaves)
     shapes, tree = jax.tree.flatten(out)
+    if any(leaf.dtype == bool for leaf in shapes):
+        raise TypeError("fun: a constraint returns a number, and not whether it holds; for a <= b write b - a >= 0")
     return Shape(tree, tuple(leaf.shape for leaf in shapes))
 
 

@@ -35,6 +35,11 @@ from jaxmin._problem.constraints import (
 from jaxmin._problem.hessian import as_matrix
 from jaxmin._problem.residuals import as_vector, by_hand, jacobian
 
+_ONE_RESIDUAL = (
+    "fun returns one number, which counts as one residual: its square is minimised. Return all residuals, or take "
+    "another method for a fun that is to be minimised itself."
+)
+
 
 class Layout(NamedTuple):
     """How many outputs of a trace there are of each kind, between the gradient and aux."""
@@ -217,6 +222,8 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     flaw = None if constrained else flaw
     trace = Trace(signature, constants, with_rules, shapes[0].dtype, aux_box[-1], shapes=shapes_box[-1], flaw=flaw)
     if of_residuals:
+        if shapes[2][0].size == 1 and Variables(inputs[0]).size > 1:
+            trace = trace._replace(flaw=_ONE_RESIDUAL)
         at = 1 + count if gradient else 1
         return _with_jacobian(
             trace._replace(layout=Layout(r=1 if is_linear else 3)), static, x_static, inputs, (by_ad, at)
