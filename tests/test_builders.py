@@ -22,6 +22,7 @@ def ends(res):
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-6])
 @pytest.mark.parametrize("name", entries("methods"))
+@pytest.mark.filterwarnings("ignore:fun returns one number")
 def test_tol_means_the_same_for_a_name_and_for_what_its_builder_made(name, tol):
     named, built = (
         jaxmin.minimize(rosenbrock, START, method=method, tol=tol) for method in (name, getattr(jaxmin, name)())

@@ -267,6 +267,7 @@ def ten_steps(method, linesearch=None):
 
 
 @pytest.mark.parametrize("name", entries("methods"))
+@pytest.mark.filterwarnings("ignore:fun returns one number")
 def test_method_in_every_spelling(name):
     built = ten_steps(getattr(jaxmin, name)())
     for spelling in METHOD_NAMES.get(name, (name, name.upper())):

@@ -160,6 +160,7 @@ def test_fresh_function_with_the_same_body_compiles_nothing(name):
 
 
 @pytest.mark.parametrize("name", [*entries("methods"), *entries("linesearches")])
+@pytest.mark.filterwarnings("ignore:fun returns one number")
 def test_building_anew_compiles_nothing(name):
     def run():
         built = getattr(jaxmin, name)()

@@ -195,6 +195,7 @@ def strict():
 @pytest.mark.parametrize(
     ("method", "dtype"), [*((name, "float64") for name in entries("methods")), ("newton_cg", "float32")]
 )
+@pytest.mark.filterwarnings("ignore:fun returns one number")
 def test_every_method_stands_strict_promotion(method, dtype):
     solve = lambda t: minimize(lambda x, t: jnp.sum((x - t) ** 2), jnp.zeros(2, dtype), (t,), method)
     assert solve(jnp.asarray([1.0, 2.0], dtype)).success
