@@ -178,14 +178,19 @@ class Normal(NamedTuple):
 
     def spectrum(self) -> tuple[jax.Array, jax.Array]:
         """(s, V): the singular values [n] of R / D, 0 where they are rounding, and the right singular vectors."""
-        _, s, VT = jnp.linalg.svd(self.R / self.D[None, :])
-        return jnp.where(s > s.size * jnp.finfo(s.dtype).eps * s[0], s, 0), VT.T
+        return decomposed(self.R, self.D)[1:]
 
     def times(self, v: jax.Array) -> jax.Array:
         """H v."""
         s, V = self.spectrum()
         along = times(V.T, v / self.D)
         return times(V, jnp.where(s > 0, along / jnp.where(s > 0, s, 1) ** 2, 0)) / self.D
+
+
+def decomposed(R: jax.Array, D: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(U, s, V): R / D = U diag(s) V^T, with 0 for singular values that are rounding."""
+    U, s, VT = jnp.linalg.svd(R / D[None, :])
+    return U, jnp.where(s > s.size * jnp.finfo(s.dtype).eps * s[0], s, 0), VT.T
 
 
 def times(A: jax.Array, v: jax.Array) -> jax.Array:

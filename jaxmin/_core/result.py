@@ -209,16 +209,12 @@ class OptimizeResult:
         [[ 0.0096 -0.0032]
          [-0.0032  0.0016]] [0.098 0.04 ]
         """
-        if np.ndim(self.status) and not isinstance(self.status, jax.core.Tracer):
-            each = lambda lane: lane.covariance(absolute_sigma)
-            for _ in range(np.ndim(self.status)):
-                each = jax.vmap(each)
-            return each(self)
-        found = self._covariance(absolute_sigma)
-        self._warn_of(found.undetermined)
-        leaves, tree = jax.tree.flatten(self._varying())
-        blocks = in_blocks(found.C, [leaf.shape for leaf in leaves])
-        return jax.tree.unflatten(tree, [jax.tree.unflatten(tree, row) for row in blocks])
+
+        def in_trees(C: jax.Array, leaves: Sequence[jax.Array], tree: Any) -> PyTree:
+            blocks = in_blocks(C, [leaf.shape for leaf in leaves])
+            return jax.tree.unflatten(tree, [jax.tree.unflatten(tree, row) for row in blocks])
+
+        return self._of_lanes(absolute_sigma, in_trees)
 
     def standard_errors(self, absolute_sigma: bool = False) -> PyTree:
         """The standard errors of the parameters, built like x: the roots of the variances in :meth:`covariance`.
@@ -230,19 +226,26 @@ class OptimizeResult:
         >>> round(float(res.standard_errors()["slope"]), 3)
         0.04
         """
+
+        def in_a_tree(C: jax.Array, leaves: Sequence[jax.Array], tree: Any) -> PyTree:
+            variances, start, errors = jnp.diagonal(C), 0, []
+            for leaf in leaves:
+                errors.append(jnp.sqrt(variances[start : start + leaf.size]).reshape(leaf.shape))
+                start += leaf.size
+            return jax.tree.unflatten(tree, errors)
+
+        return self._of_lanes(absolute_sigma, in_a_tree)
+
+    def _of_lanes(self, absolute: bool, built: Callable[[jax.Array, Sequence[jax.Array], Any], PyTree]) -> PyTree:
+        """``built(C, the leaves that vary, their tree)`` with the covariance C, of each lane of a batch."""
         if np.ndim(self.status) and not isinstance(self.status, jax.core.Tracer):
-            each = lambda lane: lane.standard_errors(absolute_sigma)
+            each = lambda lane: lane._of_lanes(absolute, built)
             for _ in range(np.ndim(self.status)):
                 each = jax.vmap(each)
             return each(self)
-        found = self._covariance(absolute_sigma)
+        found = self._covariance(absolute)
         self._warn_of(found.undetermined)
-        leaves, tree = jax.tree.flatten(self._varying())
-        variances, start, errors = jnp.diagonal(found.C), 0, []
-        for leaf in leaves:
-            errors.append(jnp.sqrt(variances[start : start + leaf.size]).reshape(leaf.shape))
-            start += leaf.size
-        return jax.tree.unflatten(tree, errors)
+        return built(found.C, *jax.tree.flatten(self._varying()))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_hessian": None}  # it holds functions, which need not be stored
@@ -286,7 +289,7 @@ class OptimizeResult:
             names += [f"{name}[{', '.join(map(str, index))}]" if index else name for index in indices]
         open_ones = [name for name, is_open in zip(names, np.asarray(undetermined)) if is_open]
         text = f"the data do not determine {', '.join(open_ones)}: variances are infinite"
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
 
     def keys(self) -> list[str]:
         """The names of the entries: fields that are not None, ``success`` and ``message``."""

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmin._core import vector as vec
+from jaxmin._core.inverse_hessian import times
 from jaxmin._driver.ending import is_at_minimum, nearer
 from jaxmin._driver.evaluation import symmetric
 from jaxmin._driver.newton import DENSE_MAX, factor_beside, flat, solved_by_steps
@@ -117,7 +118,7 @@ def _by_matrices(hessian, tangent, a, b):
     """The change of x, from (I - D + s D H) x = b + D a."""
     eye = jnp.eye(b.size, dtype=b.dtype)
     H, D = symmetric(hessian, b), symmetric(tangent, b)
-    x = jnp.linalg.solve(eye - D + _times(D, H), b + tangent(a))
+    x = jnp.linalg.solve(eye - D + times(D, H), b + tangent(a))
     return x * jnp.where(_is_strict(H, D), 1, jnp.nan).astype(b.dtype)
 
 
@@ -126,9 +127,9 @@ def _is_strict(H, D):
     d, V = jnp.linalg.eigh(D)
     d, V = jnp.clip(d, 0, 1), V * jnp.sqrt(jnp.clip(d, 0, 1))
     curved = jnp.where(1 - d > flat(d.size, D.dtype), 1 - d, 0)
-    S = _times(V.T, _times(H, V)) + jnp.diag(curved)
+    S = times(V.T, times(H, V)) + jnp.diag(curved)
     # A diagonal element is known up to the rounding of its sum.
-    terms = curved + jnp.sum(jnp.abs(V) * _times(jnp.abs(H), jnp.abs(V)), axis=0)
+    terms = curved + jnp.sum(jnp.abs(V) * times(jnp.abs(H), jnp.abs(V)), axis=0)
     return factor_beside(S, terms)[1]
 
 
@@ -142,7 +143,3 @@ def _by_steps(hessian, tangent, a, b):
     # Both right-hand sides are among what D gives, and so are all steps.
     probe = tangent(vec.probe(b))
     return b + tangent(solved_by_steps(product, tangent(a + b - hessian(b)), probe))
-
-
-def _times(a, b):
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

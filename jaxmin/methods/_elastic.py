@@ -115,16 +115,26 @@ def is_warm(state):
     return jnp.any(state.y != 0) | jnp.any(state.z != 0)
 
 
+def pressure(y, unit):
+    """[] the largest multiplier of a row, in its unit."""
+    return jnp.max(jnp.abs(y) / unit, initial=0)
+
+
 def above_multipliers(state):
     """[] the price, or a larger one that is above all multipliers that are known."""
-    return jnp.maximum(state.nu, 2 * jnp.max(jnp.abs(state.y) / state.unit, initial=0))
+    return jnp.maximum(state.nu, 2 * pressure(state.y, state.unit))
+
+
+def highest(x):
+    """The largest price, by the precision of x."""
+    return 1e9 if jnp.finfo(x.dtype).bits > 32 else 1e6
 
 
 def failure(state, infeasible):
     """The status of a method that cannot go on: why no multipliers balance f there, or that no step helps."""
     violation = jnp.max(state.rows.violations * state.unit, initial=0) * state.scale
-    pressure = jnp.max(jnp.abs(state.y) / state.unit, initial=0)
-    unbounded = (violation <= jnp.finfo(pressure.dtype).eps ** 0.375) & (pressure >= _UNBOUNDED)
+    unbounded = violation <= jnp.finfo(violation.dtype).eps ** 0.375
+    unbounded &= pressure(state.y, state.unit) >= _UNBOUNDED
     lost = jnp.where(infeasible, Status.INFEASIBLE, Status.SEARCH_FAILED)
     return jnp.where(unbounded, Status.MULTIPLIERS, lost).astype(jnp.int32)
 

@@ -357,7 +357,7 @@ def _balance(s, state):
     return Balance(
         r=vec.max_abs(jnp.where(s.free, r, 0)),
         pull=vec.max_abs(jnp.abs(state.J).T @ jnp.sum(jnp.abs(state.y), axis=0)),
-        pressure=jnp.max(jnp.abs(state.y) / state.unit, initial=0),
+        pressure=_elastic.pressure(state.y, state.unit),
         violation=jnp.max(state.rows.violations * state.unit, initial=0) * state.scale,
     )
 
@@ -398,16 +398,10 @@ def _renewed(s, state):
     # With the least mu, no smaller violation comes by itself.
     last = (mu <= _least(state)) & (balance.violation > 0)
     rises = presses & due & ((balance.violation > jnp.maximum(tol, 10 * mu * state.scale)) | last)
-    limit = _highest(mu)
     nu = jnp.where(rises, 10 * state.nu, state.nu)
     # At a minimum of the merit function where f has no part in the balance, the violation itself is stationary.
     alone = (far <= _KAPPA * mu) & (vec.max_abs(state.iterate.g) <= 1e-5 * balance.pull) & (state.nu >= 1e4)
-    return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (alone | (state.nu >= limit))
-
-
-def _highest(x):
-    """The largest price."""
-    return 1e9 if jnp.finfo(x.dtype).bits > 32 else 1e6
+    return mu, nu, jnp.where(rises, 0, state.since + 1), rises & (alone | (state.nu >= _elastic.highest(mu)))
 
 
 def _is_stationary(s, state):
@@ -503,7 +497,7 @@ def _continued(s, state, o, found, H, first, is_new):
     renews = first | o.fails
     trial = x + jnp.where(o.corrects, new.longest * step.x, t * path.step.x)
 
-    fine = jnp.all(jnp.isfinite(step.y)) & (jnp.max(jnp.abs(step.y) / state.unit, initial=0) < 1e3)
+    fine = jnp.all(jnp.isfinite(step.y)) & (_elastic.pressure(step.y, state.unit) < 1e3)
     y = jnp.where(first & fine & s.equal & ~_elastic.is_warm(state), step.y, at.y)
     return state._replace(
         trial=jnp.where(renews, x, trial),
@@ -516,6 +510,6 @@ def _continued(s, state, o, found, H, first, is_new):
         L=L,
         renews=renews,
         status=status,
-        nu=jnp.where(first, jnp.maximum(nu, 2 * jnp.max(jnp.abs(y) / state.unit, initial=0)), nu),
+        nu=jnp.where(first, _elastic.above_multipliers(state._replace(y=y)), nu),
         shift=jnp.where(first, state.shift, shift),
     )

@@ -11,7 +11,7 @@ from jax import lax
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
-from jaxmin._core.inverse_hessian import Normal
+from jaxmin._core.inverse_hessian import Normal, decomposed
 from jaxmin._core.loss import Loss, check_scale, rho_of
 from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
 from jaxmin._core.status import Status
@@ -56,9 +56,8 @@ class Model(NamedTuple):
 
 def model(D, R, Qr):
     """The ``Model``, from R and Q^T r."""
-    U, s, VT = jnp.linalg.svd(R / D)
-    s = jnp.where(s > s.size * jnp.finfo(s.dtype).eps * s[0], s, 0)
-    return Model(D, s, VT.T, jnp.where(s > 0, vec.rows_sum(Qr, U), 0))
+    U, s, V = decomposed(R, D)
+    return Model(D, s, V, jnp.where(s > 0, vec.rows_sum(Qr, U), 0))
 
 
 class LevenbergMarquardtState(NamedTuple):

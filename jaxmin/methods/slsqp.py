@@ -24,8 +24,8 @@ _PATIENCE, _PER_VARIABLE = 200, 2
 _CAP = 10.0
 # A violation that counts as none, in the scaled units of the rows.
 _TINY = 1e-8
-# How often nu may rise in one iteration, and its largest value.
-_RISES, _HIGHEST = 4, {64: 1e9, 32: 1e6}
+# How often nu may rise in one iteration.
+_RISES = 4
 
 
 class SlsqpState(NamedTuple):
@@ -245,7 +245,7 @@ class Solved(NamedTuple):
 def _solved(s, state, program, nu):
     """The solution of a program for the least nu tried of those that lower the linear violation well [2]."""
     before = _linear_violation(s, state, program, jnp.zeros_like(program.g))
-    highest = _highest(nu)
+    highest = _elastic.highest(nu)
 
     def goes_on(solved):
         return ~solved.enough & (solved.rises <= _RISES)
@@ -258,7 +258,7 @@ def _solved(s, state, program, nu):
         left = _linear_violation(s, state, program, step.x)
         # A price that does not help is not raised.
         helps = first | (left < 0.9 * solved.left)
-        presses = jnp.max(jnp.abs(step.y) / state.unit, initial=0) > 0.9 * nu
+        presses = _elastic.pressure(step.y, state.unit) > 0.9 * nu
         enough = (left <= 0.1 * before) | (left * state.scale <= _TINY) | ~presses | (nu >= highest) | ~helps
         new = Solved(step, nu, left, enough, solved.rises)
         new = vec.where(helps, new, solved._replace(enough=enough))
@@ -294,7 +294,7 @@ def _continued(s, state, at, rows, H, accepted, corrects):
     little = _elastic.relative(t * d, state.iterate.x) < jnp.finfo(d.dtype).eps
     fails = shortens & (little | (state.tries > _BACKTRACKS))
     still = accepted & ~(_elastic.relative(d, state.iterate.x) > 10 * jnp.finfo(d.dtype).eps)
-    stuck = accepted & state.blocked & (new.nu >= _highest(d))
+    stuck = accepted & state.blocked & (new.nu >= _elastic.highest(d))
     creeps = state.steps > _PATIENCE + _PER_VARIABLE * d.size
     return state._replace(
         trial=state.iterate.x + jnp.where(corrects, new.step.x, t * d),
@@ -315,7 +315,7 @@ def _path(s, state, program, model, solved, H):
     # The price for which the merit function falls along d [1, (18.36)].
     bend = vec.dot(d, jnp.nan_to_num(H) @ d)
     needed = 1.5 * (vec.dot(g, d) + jnp.maximum(bend, 0) / 2) / jnp.maximum(gain, jnp.finfo(d.dtype).tiny)
-    raised = jnp.maximum(solved.nu, jnp.minimum(needed, _highest(d)))
+    raised = jnp.maximum(solved.nu, jnp.minimum(needed, _elastic.highest(d)))
     nu = jnp.where(gain * state.scale > 1e-10, raised, solved.nu)
     return state._replace(
         d=d,
@@ -325,11 +325,6 @@ def _path(s, state, program, model, solved, H):
         falls=jnp.maximum(nu * gain - vec.dot(g, d), 0),
         blocked=(solved.left > 0.9 * before) & (before * state.scale > 100 * _TINY),
     )
-
-
-def _highest(x):
-    """The largest price."""
-    return _HIGHEST[jnp.finfo(x.dtype).bits]
 
 
 def _shorter(state, at, rows):
