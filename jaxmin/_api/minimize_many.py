@@ -21,6 +21,7 @@ from jaxmin._core.result import OptimizeResult
 from jaxmin._core.status import SUCCESSES
 from jaxmin._core.typing import PyTree
 from jaxmin._driver import compiled
+from jaxmin._driver.batch import lanes_in_cache
 from jaxmin._driver.implicit import refused
 from jaxmin._driver.lanes import Plan, worker
 from jaxmin._driver.report import Report
@@ -28,8 +29,9 @@ from jaxmin._interop.nnx import as_model
 from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.constraints import ConstraintsLike, checked
 
-# On a CPU a step of 256 lanes costs least for each lane, or nearly so; other devices need more lanes.
-_LANES_MAX = {"cpu": 256}
+# On a CPU a step of 256 lanes costs least for each lane, or nearly so; fewer if what they carry
+# and evaluate would not stay in its cache. Other devices need more lanes.
+_LANES_LEAST, _LANES_MAX = 16, 256
 _LANES_MAX_ELSEWHERE = 8192
 # Arrays in host memory go to the devices in chunks of so many bytes.
 _CHUNK_BYTES = 2**28
@@ -83,7 +85,8 @@ def minimize_many(
         per problem. The result is the success with the least f, or else the finite result with the least f.
       hess_inv: True keeps ``hess_inv`` in the result; False by default, since it costs memory for every problem.
       lanes: how many problems each device solves at a time; by default 4 sqrt(problems), a multiple of 8, at most
-        256 on a CPU and 8,192 elsewhere.
+        256 on a CPU (fewer, but at least 16, where what they carry and evaluate exceeds its cache)
+        and 8,192 elsewhere.
       chunk: how many starts go to the devices at a time; by default all of them, but 256 MiB of NumPy arrays.
         The lanes go on from chunk to chunk. The result is then of NumPy arrays.
       devices: a list; all local devices by default, or the one that a traced x0 is on. Each has its own lanes.
@@ -138,7 +141,10 @@ def minimize_many(
                 raise ValueError(f"{name}: not offered where x0 or args are traced, as under jit, vmap and grad")
     devices = [None] if is_traced else _checked_devices(devices)
     if lanes is None:
-        most = _LANES_MAX.get(jax.default_backend(), _LANES_MAX_ELSEWHERE)
+        most = _LANES_MAX_ELSEWHERE
+        if jax.default_backend() == "cpu":
+            each = compiled.bytes_of_a_lane(call.problem, call.method, call.box, **call.carried)
+            most = min(_LANES_MAX, max(_LANES_LEAST, lanes_in_cache(each)))
         lanes = min(most, 8 * math.ceil(math.sqrt(starts / len(devices)) / 2))
     if chunk is None:
         chunk = starts if is_traced else _chunk(feed, starts, len(devices) * lanes, progress)

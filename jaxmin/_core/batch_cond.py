@@ -28,6 +28,61 @@ def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callabl
     return lax.cond(branches(needed), thorough, usual)
 
 
+def where_needed(needed: Scalar, thorough: Callable[..., PyTree], usual: PyTree, *args: PyTree) -> PyTree:
+    """``thorough(*args)`` where ``needed``, else ``usual``.
+
+    In a batch on a CPU, lanes that need ``thorough`` run it one after the other. On other devices all lanes run it
+    together where some lane needs it.
+
+    Args:
+      needed: [] bool.
+      thorough: a function that closes over no traced array; its result is built like ``usual``.
+      usual: the result elsewhere.
+      args: the arguments of ``thorough``.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def chosen(needed: Scalar, usual: PyTree, args: tuple[PyTree, ...]) -> PyTree:
+        return lax.cond(needed, lambda: thorough(*args), lambda: usual)
+
+    @chosen.def_vmap
+    def in_batch(
+        size: int, split: list[PyTree], needed: jax.Array, usual: PyTree, args: tuple[PyTree, ...]
+    ) -> tuple[PyTree, PyTree]:
+        everywhere = lambda tree, axes: jax.tree.map(
+            lambda u, is_batched: jnp.asarray(u) if is_batched else jnp.broadcast_to(u, (size, *jnp.shape(u))),
+            tree,
+            axes,
+        )
+        needed, usual, args = everywhere((needed, usual, args), tuple(split))
+        rule = _one_by_one if jax.default_backend() == "cpu" else _together
+        return rule(needed, standard(thorough), usual, args), jax.tree.map(lambda _: True, usual)
+
+    return chosen(needed, usual, args)
+
+
+def _one_by_one(needed: jax.Array, thorough: Callable[..., PyTree], usual: PyTree, args: tuple[PyTree, ...]) -> PyTree:
+    """:func:`where_needed` of a batch, with one lane at a time."""
+    first = jnp.argsort(~needed)  # lanes that need it come first
+
+    def one(k: Scalar, out: PyTree) -> PyTree:
+        lane = lambda tree: jax.tree.map(lambda u: u[first[k]], tree)
+        return jax.tree.map(lambda u, new: u.at[first[k]].set(new), out, thorough(*lane(args)))
+
+    return lax.fori_loop(0, jnp.sum(needed), one, usual)
+
+
+def _together(needed: jax.Array, thorough: Callable[..., PyTree], usual: PyTree, args: tuple[PyTree, ...]) -> PyTree:
+    """:func:`where_needed` of a batch, with all lanes at once where some lane needs it."""
+
+    def both() -> PyTree:
+        return jax.vmap(lambda needed, new, old: jax.tree.map(lambda u, v: jnp.where(needed, u, v), new, old))(
+            needed, jax.vmap(thorough)(*args), usual
+        )
+
+    return lax.cond(anywhere(jnp.any(needed)), both, lambda: usual)
+
+
 def unless_batched(alone: Callable[..., PyTree], plain: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """``alone``, which has the results of ``plain`` up to rounding; ``plain`` under ``vmap`` and for derivatives.
 

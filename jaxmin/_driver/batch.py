@@ -51,7 +51,7 @@ def in_batches(solve, parts):
         of_one = lambda leaf, has: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if has else leaf
         one = jax.tree.map(of_one, arguments, tuple(split))
         own = [leaf for leaf, has in zip(*map(jax.tree.leaves, (one, split))) if has]
-        each = _bytes(jax.eval_shape(parts.begin, *one[:2])) + _bytes(own)
+        each = size_in_bytes((jax.eval_shape(parts.begin, *one[:2]), own)) + parts.evaluated
         return _all_batched(_in_blocks(on_lanes, split, size, each, _may_be_cut(each))(*arguments))
 
     return alone
@@ -77,7 +77,7 @@ def _in_blocks(solve, split, size, each, cut):
       each: what is carried for a row, in bytes.
       cut: whether there is more than one part.
     """
-    lanes = max(1, _BLOCK // each, min(_FEW_LANES, _BLOCK_MAX // each))
+    lanes = lanes_in_cache(each)
     blocks = math.ceil(size / lanes) if cut else 1
     lanes = math.ceil(size / blocks)
 
@@ -123,5 +123,23 @@ def _folded(leaf, blocks, lanes):
     return jnp.concatenate([leaf, missing]).reshape(blocks, lanes, *leaf.shape[1:])
 
 
-def _bytes(tree):
+def evaluated(trace):
+    """The size in bytes of all that an evaluation returns, with the Jacobian of residuals, which is there three times.
+
+    Besides J itself there are its columns before they are joined, and a transposed copy for J^T J.
+
+    Args:
+      trace: what has the signatures of the functions.
+    """
+    jacobian = () if trace.jacobian is None else trace.jacobian.outputs
+    return size_in_bytes((trace.signature.outputs, [jacobian] * 3))
+
+
+def lanes_in_cache(each):
+    """The number of lanes that do not wait for memory, where each carries and evaluates so many bytes."""
+    return max(1, _BLOCK // each, min(_FEW_LANES, _BLOCK_MAX // each))
+
+
+def size_in_bytes(tree):
+    """The size of arrays, or of their shapes and dtypes, in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

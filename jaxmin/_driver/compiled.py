@@ -18,7 +18,7 @@ from jaxmin._core.pytree import Static, any_traced
 from jaxmin._core.status import Status
 from jaxmin._core.variables import Variables
 from jaxmin._driver import loop, stopping
-from jaxmin._driver.batch import in_batches, strongly_typed
+from jaxmin._driver.batch import evaluated, in_batches, size_in_bytes, strongly_typed
 from jaxmin._driver.callbacks import ask, stopped
 from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
@@ -104,6 +104,7 @@ class Parts(NamedTuple):
     end: Any  # carry -> ``Solution``
     functions: Any = None  # ``Functions``
     step: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
+    evaluated: int = 0  # the bytes that an evaluation returns
 
 
 def solve(
@@ -224,6 +225,17 @@ def many(problem, method, make, plan, **carried):
       make: gives a function of arrays; itself and the plan hashable.
     """
     return compiled(_many, _key(problem, method, None, None, **carried), make, plan)
+
+
+def bytes_of_a_lane(problem, method, box, **carried):
+    """What one of many solves carries and evaluates, in bytes."""
+    key = _key(problem, method, None, None, **carried)
+
+    def build():
+        begin = jax.eval_shape(_parts(key).begin, problem.variables.ravel(problem.leaves), inputs(problem, box))
+        return size_in_bytes(begin) + evaluated(key)
+
+    return programs.program((bytes_of_a_lane, key), build)
 
 
 def inputs(problem, box=Unbounded(), watcher=None, traced=None, warm=None):
@@ -573,4 +585,4 @@ def _parts(key, with_rules=None):
     def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)
 
-    return Parts(begin, run, end, Functions(evaluate, jacobian), step)
+    return Parts(begin, run, end, Functions(evaluate, jacobian), step, evaluated(key))

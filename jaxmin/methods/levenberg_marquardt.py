@@ -11,53 +11,22 @@ from jax import lax
 from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
-from jaxmin._core.inverse_hessian import Normal, decomposed
+from jaxmin._core.inverse_hessian import Normal, times
 from jaxmin._core.loss import Loss, check_scale, rho_of
 from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
 from jaxmin._core.status import Status
+from jaxmin.methods._gauss_newton import Factor, factor, holding, minimizer
 
 # A step is accepted where f falls by more than this fraction of the promise of the model [1, Section 5].
 _ETA = 1e-4
 # The radius shrinks below the first of these fractions, and grows above the second one.
 _POOR, _GOOD = 0.25, 0.75
-# The step's length may differ from the radius by this fraction.
-_SIGMA = 0.1
-_SECULAR_STEPS = 12
 # So often variables that a step would take beyond a bound are held there, and the step is made again.
 _BENDS = 3
 # f is known to so many times its estimated rounding.
 _NOISE = 10.0
 # Where no step helps, but the model promises more than so many times the rounding, it is the model that is wrong.
 _DOUBT = 1e4
-
-
-class Model(NamedTuple):
-    """|J p + r|^2 / 2 along what may vary, where J D^-1 = Q U diag(s) V^T with orthogonal Q, U and V."""
-
-    D: Any  # [n] the scales of the variables
-    s: Any  # [n] singular values; 0 for directions without influence
-    V: Any  # [n, n]
-    b: Any  # [n] U^T Q^T r; 0 where s is
-
-    @property
-    def newton(self):
-        """[] the length |D p| of the Gauss-Newton step."""
-        return vec.norm(self.b / jnp.where(self.s > 0, self.s, 1))
-
-    def along(self, lam):
-        """[n] V^T D p, for the step p with the multiplier lam [1, (3.4)]."""
-        s = self.s
-        return -s * self.b / jnp.where(s > 0, s * s + lam, 1)
-
-    def step(self, lam):
-        """[n] the step p; in directions without influence the shortest one."""
-        return vec.rows_dot(self.V, self.along(lam)) / self.D
-
-
-def model(D, R, Qr):
-    """The ``Model``, from R and Q^T r."""
-    U, s, V = decomposed(R, D)
-    return Model(D, s, V, jnp.where(s > 0, vec.rows_sum(Qr, U), 0))
 
 
 class LevenbergMarquardtState(NamedTuple):
@@ -72,8 +41,7 @@ class LevenbergMarquardtState(NamedTuple):
     status: Any  # [] int32
     # changes with every iterate
     iterate: Iterate
-    R: Any  # [n, n] of J = Q R, with 0 for variables that a bound holds
-    Qr: Any  # [n] Q^T r
+    factor: Factor  # of J, for the variables that no bound holds
     residuals: Any  # [] int32: how many there are
     D: Any  # [n] the scales of the variables
     norms: Any  # [n] those of the columns of J
@@ -95,7 +63,8 @@ def levenberg_marquardt(
 
     Each step is the minimiser of :math:`\|J p + r\|^2` over :math:`\|D p\| \le \Delta`, where D holds the largest
     norms of the columns of J so far [1]. It comes from a QR factor of J and the singular values of R, so that the
-    condition number of J may be near 1 / eps. A direction that the residuals do not depend on gets no step. Variables
+    condition number of J may be near 1 / eps; from Cholesky factors of :math:`J^T J + \lambda D^2` only where columns of
+    length 1 leave at least half of the digits. A direction that the residuals do not depend on gets no step. Variables
     at a bound where f falls outwards are held; a step that leaves the box is bent along its bounds. A step evaluates r,
     and J where f is lower.
 
@@ -140,11 +109,12 @@ def _method(radius):
 
     def update(grad, state, params, /, *, value, residual, jacobian, box=Unbounded(), **_):
         first, f = state.nit < 0, jnp.asarray(value, state.iterate.f.dtype)
+        G = times(jacobian.T, jacobian)
         # Where J is not finite the trial is as bad as one where f is not.
-        f = jnp.where(first | jnp.all(jnp.isfinite(jacobian)), f, jnp.inf)
+        f = jnp.where(first | jnp.all(jnp.isfinite(jnp.diagonal(G))), f, jnp.inf)
         accepted = state.takes(f)
         state = _judged(state, f, accepted)
-        state = vec.where(accepted, _moved(state, params, f, residual, jacobian, box), state)
+        state = vec.where(accepted, _moved(state, params, f, residual, jacobian, G, box), state)
         size = vec.norm(state.D * state.iterate.x)
         state = state._replace(radius=jnp.where(first, radius * jnp.where(size > 0, size, 1), state.radius))
         state = _continued(state, box)
@@ -154,7 +124,7 @@ def _method(radius):
         _start,
         update,
         wants=frozenset({"residual", "jacobian", "box"}),
-        inverse_hessian=lambda state: Normal(state.R, state.D, state.residuals),
+        inverse_hessian=lambda state: Normal(state.factor.R, state.D, state.residuals),
         defaults=Defaults(
             tol=("ftol", "xtol", "gtol"), limits=(("gtol", PerDtype(1e-8, 1e-4)), ("xtol", PerDtype(1e-8, 1e-5)))
         ),
@@ -164,12 +134,13 @@ def _method(radius):
 def _start(x):
     """The state before x0."""
     dtype = vec.scalar_dtype(x)
-    zero, no, square = jnp.zeros((), dtype), jnp.zeros((), bool), jnp.zeros((x.size, x.size), x.dtype)
+    zero, no = jnp.zeros((), dtype), jnp.zeros((), bool)
+    nothing = Factor(jnp.zeros((x.size, x.size), x.dtype), jnp.zeros_like(x), no)
     infinite = jnp.full((), jnp.inf, dtype)
     return LevenbergMarquardtState(
         trial=x, predicted=zero, slope=zero, length=zero, is_newton=no, radius=infinite, accepted=no,
-        status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)), R=square,
-        Qr=jnp.zeros_like(x), residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), norms=jnp.zeros_like(x),
+        status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)),
+        factor=nothing, residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), norms=jnp.zeros_like(x),
         cosine=infinite, reach=infinite, nit=jnp.full((), -1, jnp.int32),
     )  # fmt: skip
 
@@ -208,22 +179,16 @@ def _ending(state):
     return jnp.where(nothing | still, ended, Status.RUNNING)
 
 
-def _moved(state, x, f, r, J, box):
+def _moved(state, x, f, r, J, G, box):
     """The state at a new iterate: its factor R and its scales D."""
-    n = x.size
-    g = vec.rows_sum(r, J)
-    free = box.free(x, g)
-    J_free = J if free is None else jnp.where(free, J, 0)
-    R = jnp.linalg.qr(jnp.concatenate([J_free, r[:, None]], axis=1), mode="r")
-    R = jnp.pad(R, [(0, max(n + 1 - R.shape[0], 0)), (0, 0)])
-    norms = jnp.sqrt(jnp.sum(J * J, axis=0))
+    g = vec.rows_dot(J.T, r)
+    norms = jnp.sqrt(jnp.diagonal(G))
     # The largest norm so far, but not so much larger that rounding hides the column.
     D = jnp.maximum(norms, jnp.where(norms > 0, jnp.minimum(state.D, norms * jnp.finfo(x.dtype).eps ** -0.5), state.D))
     D = jnp.where(D > 0, D, 1)
     return state._replace(
         iterate=Iterate(x, f, g),
-        R=R[:n, :n],
-        Qr=R[:n, n],
+        factor=factor(J, r, G, g, box.free(x, g)),
         residuals=jnp.full((), r.size, jnp.int32),
         D=D,
         norms=norms,
@@ -233,10 +198,9 @@ def _moved(state, x, f, r, J, box):
 def _continued(state, box):
     """The state with the next trial."""
     x, f, _ = state.iterate
-    whole = model(state.D, state.R, state.Qr)
-    size, newton = vec.norm(state.norms * x), vec.norm(state.norms * whole.step(0))
-    p, is_newton = _step(whole, state.radius)
-    trial = x + p
+    step = minimizer(state.factor, state.D, state.radius)
+    size, newton = vec.norm(state.norms * x), vec.norm(state.norms * step.newton)
+    p, trial = step.p, x + step.p
     if box.bounded:
         trial = _bent(state, p, box)
         p = trial - x
@@ -246,32 +210,10 @@ def _continued(state, box):
         predicted=predicted,
         slope=slope,
         length=vec.norm(state.D * p),
-        is_newton=is_newton,
-        cosine=vec.norm(whole.b) / jnp.where(f > 0, jnp.sqrt(2 * f), 1),
+        is_newton=step.is_newton,
+        cosine=step.reached / jnp.where(f > 0, jnp.sqrt(2 * f), 1),
         reach=newton / jnp.where(size > 0, size, 1),
     )
-
-
-def _step(whole, radius):
-    """(p, whether it is the Gauss-Newton step): the minimiser of the model within the radius [1, Section 3]."""
-    within = whole.newton <= (1 + _SIGMA) * radius
-
-    def measured(lam):
-        q = whole.along(lam)
-        length = vec.norm(q)
-        return length, -jnp.sum(q * q / jnp.where(whole.s > 0, whole.s**2 + lam, 1)) / jnp.where(length > 0, length, 1)
-
-    def far(carry):
-        lam, tries = carry
-        return ~within & (jnp.abs(measured(lam)[0] - radius) > _SIGMA * radius) & (tries < _SECULAR_STEPS)
-
-    def better(carry):
-        lam, tries = carry
-        length, slope = measured(lam)
-        return lam - length / radius * (length - radius) / slope, tries + 1
-
-    lam, _ = lax.while_loop(far, better, (jnp.zeros_like(radius), 0))
-    return whole.step(jnp.where(within, 0, lam)), within
 
 
 def _bent(state, p, box):
@@ -305,14 +247,13 @@ def _remade(state, p, is_held, inside):
     def again(carry):
         p, held, bends = carry
         held = held | is_held(p)
-        fixed = jnp.where(held, inside(p), 0)
-        rest = model(state.D, jnp.where(held, 0, state.R), state.Qr + vec.rows_dot(state.R, fixed))
-        return jnp.where(held, fixed, _step(rest, state.radius)[0]), held, bends + 1
+        rest = minimizer(holding(state.factor, held, inside(p)), state.D, state.radius)
+        return jnp.where(held, inside(p), rest.p), held, bends + 1
 
     return lax.while_loop(goes_on, again, (p, jnp.zeros(p.shape, bool), 0))[0]
 
 
 def _promised(state, p):
     """(what the model promises for a step, the slope of f along it)."""
-    Rp, slope = vec.rows_dot(state.R, p), vec.dot(state.iterate.g, p)
+    Rp, slope = times(state.factor.R, p), vec.dot(state.iterate.g, p)
     return -(slope + vec.dot(Rp, Rp) / 2), slope
