@@ -26,6 +26,7 @@ from jaxmin.methods.augmented_lagrangian import augmented_lagrangian
 from jaxmin.methods.bfgs import bfgs
 from jaxmin.methods.cg import cg
 from jaxmin.methods.dogleg import dogleg
+from jaxmin.methods.gauss_newton_krylov import gauss_newton_krylov
 from jaxmin.methods.gradient_descent import gradient_descent
 from jaxmin.methods.interior_point import interior_point
 from jaxmin.methods.lbfgs import lbfgs
@@ -44,8 +45,9 @@ __all__ = [  # noqa: RUF022  # by what they are
     "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
     "as_optax", "check_derivatives", "curve_fit", "descend", "iterate", "minimize", "minimize_many", "plot",
     "sum_of_squares", "traced", "value_and_grad_from_state",
-    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gradient_descent", "interior_point", "lbfgs",
-    "levenberg_marquardt", "nelder_mead",    "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov", "trust_ncg",
+    "augmented_lagrangian", "bfgs", "cg", "dogleg", "gauss_newton_krylov", "gradient_descent", "interior_point",
+    "lbfgs", "levenberg_marquardt", "nelder_mead", "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov",
+    "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "sets", "transforms",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 import jaxmin
 from jaxmin import transforms
 from jaxmin._cache.registry import entries
+from jaxmin._core.protocol import RESIDUALS
 
 START = (-1.2, 1.0)  # of the Rosenbrock function
 X0 = (3.0, -2.0)
@@ -45,7 +46,7 @@ def asks_for(name):
 
 
 # The methods for one number without constraints. The others have promises of their own, in files of their own.
-UNCONSTRAINED = [name for name in entries("methods") if not asks_for(name) & {"constraints", "residual"}]
+UNCONSTRAINED = [name for name in entries("methods") if not asks_for(name) & {"constraints", *RESIDUALS}]
 
 
 # ---- results

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._cache.registry import entries
+from jaxmin._core.protocol import RESIDUALS
 
 # Every method for one number without constraints, with every search, or with None where it takes none.
 PAIRS = [
     (name, search)
     for name, entry in entries("methods").items()
-    if not entry.build().wants & {"constraints", "residual"}
+    if not entry.build().wants & {"constraints", *RESIDUALS}
     for search in (entries("linesearches") if entry.takes_search else (None,))
 ]
 # The optimizers of jax.example_libraries, with a rate and what else they need.

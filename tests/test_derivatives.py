@@ -15,6 +15,7 @@ from problems import FEATURES, LABELS, rosenbrock
 from jaxmin import Bounds, minimize
 from jaxmin._cache.registry import entries
 from jaxmin._core.box import Box, Unbounded
+from jaxmin._core.protocol import RESIDUALS
 from jaxmin._driver.compiled import Functions
 from jaxmin._driver.implicit import implicit
 from jaxmin._driver.loop import Limits
@@ -51,7 +52,7 @@ def test_the_point_nearest_to_a_target_moves_with_it(dtype):
 
 
 METHODS = {
-    **{name: name for name in entries("methods") if asks_for(name) & {"grad", "constraints"} == {"grad"}},
+    **{name: name for name in entries("methods") if asks_for(name) & {"grad", "constraints", *RESIDUALS} == {"grad"}},
     "optax.adam": optax.adam(0.3),
 }
 

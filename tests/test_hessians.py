@@ -13,10 +13,9 @@ from problems import recorded, rosenbrock
 
 import jaxmin
 from jaxmin import minimize
-from jaxmin._cache.registry import entries
 
 START = np.array([-1.2, 1.0, 0.5])
-METHODS = [name for name in entries("methods") if asks_for(name) & {"hv", "H"}]
+METHODS = [name for name in UNCONSTRAINED if asks_for(name) & {"hv", "H"}]
 # By default one method that wants products and one that wants Hessians; the others with `pytest -m slow`.
 _ALWAYS = ("trust_ncg", "trust_exact")
 each_method = pytest.mark.parametrize(

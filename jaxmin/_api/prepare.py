@@ -132,6 +132,10 @@ def _hessian(fun: Any, args: Any, returns: tuple[bool, bool], problem: Problem, 
     Args:
       returns: whether fun returns aux too, and its gradient.
     """
+    if problem.trace.layout.r:
+        raise ValueError(
+            "covariance: this method forms no Jacobian; minimize again from res.x with method='levenberg_marquardt'"
+        )
     args = args if isinstance(args, tuple) else (args,)
     leaves = problem.x_static.pick(x)
     variables = Variables(leaves)

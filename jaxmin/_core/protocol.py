@@ -16,7 +16,7 @@ CONSTRAINTS = frozenset(
     {"constraints", "constraint_jacobian", "constraint_pull", "lagrangian_hessian", "lagrangian_product"}
 )
 # What a method wants of residuals.
-RESIDUALS = frozenset({"residual", "jacobian"})
+RESIDUALS = frozenset({"residual", "jacobian", "gauss_newton"})
 # What needs J^T u, without J.
 PULLS = frozenset({"constraint_pull", "lagrangian_product"})
 
@@ -104,6 +104,7 @@ class Method(NamedTuple):
     ``H``                    the Hessian, [n, n]                            steps that stay
     ``residual``             r, [m]; then value = r.r/2, grad = J^T r       every step
     ``jacobian``             of r, [m, n]                                   where ``state.takes(value)``
+    ``gauss_newton``         no argument: fun returns r, and H is J^T J
     ``constraints``          ``Rows``: c and its limits, [m] each           every step
     ``constraint_jacobian``  of c, [m, n]                                   every step
     ``lagrangian_hessian``   of f + v.c, v = ``state.multipliers``, [n, n]  every step

@@ -113,8 +113,8 @@ PROVIDERS = {
     "constraint_pull": _extra("constraint_pull"),
     "lagrangian_product": Provider(_lagrangian_product, linear=True, counter="nhev"),
 }
-# Names that the loop itself provides, without an evaluation. Who wants "set" may receive one as the box.
-SETTINGS = frozenset({"box", "set", "xtol", "ended"})
+# Names without an evaluation of their own. Who wants "set" may receive one as the box.
+SETTINGS = frozenset({"box", "set", "xtol", "ended", "gauss_newton"})
 
 
 def counters(wants: frozenset[str]) -> dict[str, str]:
@@ -197,8 +197,9 @@ def _by_hand(
         f = state.iterate.f.astype(shapes.value.dtype)
         return Found(f, state.iterate.g, carry.aux)
 
-    shapes = jax.eval_shape(lambda: evaluation(x))
-    found = lax.cond(state.stays, known, lambda: evaluation(x))
+    first = lambda: evaluation(x)._replace(extras={})  # no other name is wanted
+    shapes = jax.eval_shape(first)
+    found = lax.cond(state.stays, known, first)
     hessian, product = evaluation.hessian, evaluation.product
     if hessian is not None:
         due = state.stays & (cached.nit != state.nit)

@@ -39,7 +39,7 @@ def used(
     """(hess, hessp) with only the function that the method uses; SciPy's warning if it uses neither."""
     if "lagrangian_hessian" in wants and hessp is None:
         return hess, None
-    if not wants & SECOND_ORDER:
+    if not wants & SECOND_ORDER or "gauss_newton" in wants:
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
                 text = f"Method {method} does not use Hessian information ({name})."

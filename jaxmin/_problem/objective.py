@@ -93,7 +93,7 @@ class Problem(NamedTuple):
     def offers(self) -> frozenset[str]:
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
         if self.trace.layout.r:
-            return RESIDUALS | {"grad", "box", "xtol", "ended"}
+            return RESIDUALS | {"grad", "hv", "box", "xtol", "ended"}
         of_rows = frozenset() if self.rows is None else CONSTRAINTS
         return frozenset({"grad", "hv", "H", "box", "set", "xtol", "ended"}) | of_rows
 
@@ -176,6 +176,11 @@ def _build(
 def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: tuple[Any, ...]) -> Trace:
     gradient, by_ad, with_grad, has_aux, second, wanted, is_linear = settings
     of_residuals, constrained = bool(wanted & RESIDUALS), bool(wanted & CONSTRAINTS)
+    if not by_ad and "gauss_newton" in wanted:
+        raise ValueError(
+            "jac: this method forms no Jacobian, but products with it by automatic differentiation; omit jac, or take "
+            "method='levenberg_marquardt'"
+        )
     if of_residuals and with_grad:
         raise ValueError("jac=True: fun returns residuals here; give jac(x, *args), their Jacobian, or omit it")
     aux_box, shapes_box, pull_box = [], [], list[Any]()
@@ -224,10 +229,10 @@ def _trace(static: Static, x_static: Static, inputs: tuple[Any, ...], settings: 
     if of_residuals:
         if shapes[2][0].size == 1 and Variables(inputs[0]).size > 1:
             trace = trace._replace(flaw=_ONE_RESIDUAL)
-        at = 1 + count if gradient else 1
-        return _with_jacobian(
-            trace._replace(layout=Layout(r=1 if is_linear else 3)), static, x_static, inputs, (by_ad, at)
-        )
+        trace, at = trace._replace(layout=Layout(r=1 if is_linear else 3)), 1 + count if gradient else 1
+        if "gauss_newton" in wanted:
+            return _with_gauss_newton(trace, inputs, at)
+        return _with_jacobian(trace, static, x_static, inputs, (by_ad, at))
     if wanted:
         trace = _with_pull_traced(trace, wanted, pull_box[-1], inputs[0], shapes[2])
     if "lagrangian_hessian" in wanted:
@@ -286,6 +291,24 @@ def _with_jacobian(
     inputs = jax.tree.map(_anywhere, (trace.constants, *inputs))
     closed = signed(jax.make_jaxpr(of)(*inputs), *jax.tree.leaves(inputs))
     return trace._replace(jacobian=closed.signature, jacobian_constants=closed.constants)
+
+
+def _with_gauss_newton(trace: Trace, inputs: tuple[Any, ...], at: int) -> Trace:
+    """The trace with the product J^T J p in place of ``hessp``; the residuals are the output ``at`` of the trace."""
+    evaluate = trace.with_rules or trace.signature
+
+    def product(leaves: Any, along: Any, fixed: Any, arrays: Any) -> Any:
+        outputs = lambda leaves: evaluate(*trace.constants, *leaves, *jax.tree.leaves((fixed, arrays)))[at:]
+        residuals = lambda leaves: outputs(leaves)[0]
+        _, change = jax.jvp(residuals, (leaves,), (along,))
+        _, pull = jax.vjp(residuals, leaves)
+        # A loss has weights: of r, and of the rows of J.
+        row = 1 if trace.layout.r == 1 else outputs(leaves)[2].astype(change.dtype)
+        return pull(row * row * change)[0]
+
+    leaves, *rest = jax.tree.map(_anywhere, inputs)
+    closed = signed(jax.make_jaxpr(product)(leaves, leaves, *rest), *jax.tree.leaves((leaves, leaves, *rest)))
+    return trace._replace(by_hand="hessp", second=closed.signature, second_constants=closed.constants)
 
 
 def _anywhere(leaf: Any) -> Any:

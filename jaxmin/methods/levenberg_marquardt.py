@@ -63,10 +63,10 @@ def levenberg_marquardt(
 
     Each step is the minimiser of :math:`\|J p + r\|^2` over :math:`\|D p\| \le \Delta`, where D holds the largest
     norms of the columns of J so far [1]. It comes from a QR factor of J and the singular values of R, so that the
-    condition number of J may be near 1 / eps; from Cholesky factors of :math:`J^T J + \lambda D^2` only where columns of
-    length 1 leave at least half of the digits. A direction that the residuals do not depend on gets no step. Variables
-    at a bound where f falls outwards are held; a step that leaves the box is bent along its bounds. A step evaluates r,
-    and J where f is lower.
+    condition number of J may be near 1 / eps; from Cholesky factors of :math:`J^T J + \lambda D^2` only where columns
+    of length 1 leave at least half of the digits. A direction that the residuals do not depend on gets no step.
+    Variables at a bound where f falls outwards are held; a step that leaves the box is bent along its bounds. A step
+    evaluates r, and J where f is lower.
 
     The solve ends where the cosine of the angle between r and all that J reaches is at most ``gtol``, or the
     Gauss-Newton step is at most ``xtol`` of \|D x\|. Both are without units, and 1e-8 in float64, 1e-4 in float32.
