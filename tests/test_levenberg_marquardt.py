@@ -228,6 +228,21 @@ def test_success_means_near_the_minimum(dtype):
     assert np.max(excess[np.asarray(res.success)]) <= 1e-2
 
 
+def test_a_large_constant_does_not_end_a_fit_early():
+    """A line as high as the noise, on a ground of 100: the residuals have the rounding of 100, of either sign."""
+    t, rng = np.linspace(-5, 5, 100), np.random.default_rng(0)
+    truth = rng.uniform([0.5, -2, 0.3, 99], [2, 2, 1, 101], (300, 4))
+    line = lambda b, t: b[0] * jnp.exp(-0.5 * ((t - b[1]) / b[2]) ** 2) + b[3]
+    y = np.stack([line(b, t) for b in truth]) + rng.normal(size=(300, 100))
+    y, start = y.astype("float32"), np.tile(np.float32([1, 0, 0.6, 100]), (300, 1))
+    fit = lambda b, y: line(b, t.astype(y.dtype)) - y
+    res = jaxmin.minimize_many(fit, start, args=(y,), method=METHOD)
+    wide = np.asarray(res.x, "float64"), y.astype("float64")
+    exact = jaxmin.minimize_many(fit, wide[0], args=wide[1:], method=METHOD)
+    excess = np.sum(np.asarray(jax.vmap(fit)(*wide)) ** 2, axis=1) / 2 / np.asarray(exact.fun) - 1
+    assert res.x.dtype == "float32" and np.mean(excess[exact.success] <= 1e-4) >= 0.97
+
+
 # ---- bounds
 
 

@@ -198,8 +198,9 @@ def _ending(state):
     """The status after a rejected step: whether rounding is all that is left."""
     x, f, _ = state.iterate
     eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.norms * x)
-    # r is a difference of numbers about |J x| in size, and has their rounding.
-    noise = _NOISE * eps * (f + jnp.sqrt(2 * f) * size + eps * size * size)
+    # r is a difference of numbers about |J x| in size, and has their rounding, of either sign in each residual.
+    rounding = eps * size
+    noise = _NOISE * (eps * f + jnp.sqrt(2 * f / jnp.maximum(state.residuals, 1)) * rounding + rounding * rounding)
     left = (state.cosine**2) * f
     nothing = state.predicted <= noise
     still = jnp.all(state.trial == x) | (state.length <= eps * size)
