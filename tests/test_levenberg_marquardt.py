@@ -419,6 +419,20 @@ def test_a_covariance_of_many_and_of_a_method_without_a_gradient():
     np.testing.assert_allclose(simplex.covariance(), np.eye(2) / 2, atol=1e-10)
 
 
+def test_as_many_parameters_as_residuals():
+    """Nothing is left over to say how large the errors are: infinite variances as of SciPy, and a warning."""
+    line, t, y = (lambda t, a, b: a + b * t), np.array([1.0, 2.0]), np.array([3.0, 5.0])
+    with pytest.warns(scipy.optimize.OptimizeWarning):
+        theirs = scipy.optimize.curve_fit(line, t, y)
+    with pytest.warns(RuntimeWarning, match="as many parameters as residuals.*absolute_sigma=True"):
+        popt, pcov = jaxmin.curve_fit(line, t, y)
+    np.testing.assert_allclose(popt, theirs[0], rtol=1e-9)
+    np.testing.assert_array_equal(pcov, theirs[1])
+    theirs = scipy.optimize.curve_fit(line, t, y, sigma=[0.1, 0.2], absolute_sigma=True)
+    popt, pcov = jaxmin.curve_fit(line, t, y, sigma=np.array([0.1, 0.2]), absolute_sigma=True)
+    np.testing.assert_allclose(pcov, theirs[1], rtol=1e-9)
+
+
 def test_a_result_can_be_pickled():
     res = pickle.loads(pickle.dumps(solve()))
     np.testing.assert_array_equal(res.covariance(), solve().covariance())
