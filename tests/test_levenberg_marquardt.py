@@ -48,9 +48,11 @@ def test_certified_parameters_from_both_starts(name):
         res = minimize(lambda b, x, y: model(b, x) - y, jnp.asarray(start), args=(data.x, data.y), method=METHOD)
         assert res.success, res.message
         np.testing.assert_allclose(res.x, data.certified, rtol=1e-6)
+        of_unit = np.asarray(res.standard_errors(absolute_sigma=True))
+        np.testing.assert_allclose(of_unit, data.deviation / data.rsd, rtol=1e-6)
         if name != "Lanczos1":  # data without error: the residuals are rounding
             np.testing.assert_allclose(2 * res.fun, data.rss, rtol=1e-6)
-            np.testing.assert_allclose(res.standard_errors(), data.deviation, rtol=1e-5)
+            np.testing.assert_allclose(res.standard_errors(), data.deviation, rtol=1e-6)
 
 
 # ---- what a result says
@@ -287,6 +289,41 @@ def test_losses_are_scipys(loss):
         assert ours.success
         np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(ours.fun, theirs.cost, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Chwirut2", "Gauss1", "Kirby2", "Rat42", "Roszman1"])
+def test_losses_are_scipys_on_spoiled_data(name):
+    """Every seventh number is 15 standard deviations off."""
+    data, model = nist.load(name), nist.model(name)
+    odd = np.where(np.arange(data.y.size) % 14 == 3, 1, -1)
+    spoiled = data.y + np.where(np.arange(data.y.size) % 7 == 3, 15 * data.rsd * odd, 0)
+    fit = lambda b, x, y: model(b, x) - y
+    fun, jac = jax.jit(fit), jax.jit(jax.jacobian(fit))
+    for loss in ("soft_l1", "huber", "cauchy", "arctan"):
+        options = {"loss": loss, "f_scale": data.rsd, "gtol": 1e-10, "xtol": 1e-10}
+        ours = solve(fit, data.certified, args=(data.x, spoiled), options=options)
+        theirs = scipy.optimize.least_squares(
+            lambda b: np.asarray(fun(b, data.x, spoiled)), data.certified,
+            jac=lambda b: np.asarray(jac(b, data.x, spoiled)), loss=loss, f_scale=data.rsd, x_scale="jac",
+            xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=1000,
+        )  # fmt: skip
+        assert ours.success, (loss, ours.message)
+        np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-6, err_msg=loss)
+        np.testing.assert_allclose(ours.fun, theirs.cost, rtol=1e-9, err_msg=loss)
+
+
+@pytest.mark.parametrize("loss", ["huber", "cauchy"])
+def test_a_step_that_rounding_hides_is_no_failure(loss):
+    """Where the model promises several times what there is to gain, and rounding hides both."""
+    data, model = nist.load("Thurber"), nist.model("Thurber")
+    spoiled = data.y.copy()
+    spoiled[3::7] += 15 * data.rsd * (-1) ** np.arange(spoiled[3::7].size)
+    fit = lambda b, y: model(b, data.x) - y
+    res = solve(fit, data.starts[1], args=(spoiled,), options={"loss": loss, "f_scale": data.rsd})
+    assert res.success, res.message
+    in_units = jaxmin.sum_of_squares(lambda u, y: fit(u * res.x, y), loss, data.rsd)
+    least = minimize(in_units, jnp.ones(7), args=(spoiled,), method="trust_exact", options={"gtol": 1e-6})
+    assert float(least.fun) == pytest.approx(float(res.fun), rel=1e-12)
 
 
 def test_the_same_sum_for_any_method():

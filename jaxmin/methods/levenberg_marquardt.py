@@ -198,8 +198,8 @@ def _ending(state):
     """The status after a rejected step: whether rounding is all that is left."""
     x, f, _ = state.iterate
     eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.norms * x)
-    # r is a difference of numbers about |J x| in size, and has their rounding: as a rule of either sign from residual to
-    # residual, at worst of the sign of r. Steps are tried as long as the rule leaves hope; the worst case is the judge.
+    # r is a difference of numbers about |J x| in size, and has their rounding: usually of either sign from one residual
+    # to the next, at worst of the sign of r. Steps are tried while the usual leaves hope; the worst case is the judge.
     r, rounding = jnp.sqrt(2 * f), eps * size
     noise = lambda r: _NOISE * (eps * f + r * rounding + rounding * rounding)
     usual, worst = noise(r / jnp.sqrt(jnp.maximum(state.residuals, 1).astype(r.dtype))), noise(r)
