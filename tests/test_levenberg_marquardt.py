@@ -48,9 +48,11 @@ def test_certified_parameters_from_both_starts(name):
         res = minimize(lambda b, x, y: model(b, x) - y, jnp.asarray(start), args=(data.x, data.y), method=METHOD)
         assert res.success, res.message
         np.testing.assert_allclose(res.x, data.certified, rtol=1e-6)
+        of_unit = np.asarray(res.standard_errors(absolute_sigma=True))
+        np.testing.assert_allclose(of_unit, data.deviation / data.rsd, rtol=1e-6)
         if name != "Lanczos1":  # data without error: the residuals are rounding
             np.testing.assert_allclose(2 * res.fun, data.rss, rtol=1e-6)
-            np.testing.assert_allclose(res.standard_errors(), data.deviation, rtol=1e-5)
+            np.testing.assert_allclose(res.standard_errors(), data.deviation, rtol=1e-6)
 
 
 # ---- what a result says
@@ -113,12 +115,17 @@ def test_fewer_residuals_than_parameters():
     np.testing.assert_allclose(res.x, [0.0, 0.0, 3.0], atol=1e-8)
     with pytest.warns(RuntimeWarning, match=r"do not determine x\[0\], x\[1\], x\[2\]"):
         assert np.isinf(np.diag(res.covariance())).all()
+    with pytest.warns(RuntimeWarning, match=r"do not determine x\[0\], x\[1\], x\[2\]: variances are infinite"):
+        popt, pcov = jaxmin.curve_fit(model, T[:2], Y[:2], absolute_sigma=True)
+    np.testing.assert_allclose(model(T[:2], *popt), Y[:2], rtol=1e-6)
+    assert np.isinf(np.diag(pcov)).all()
 
 
 def test_columns_that_depend_on_each_other():
     fit = lambda b: (b["a"] + b["c"]) * jnp.exp(-b["k"] * T) - Y
     res = minimize(fit, {"a": 1.0, "c": 1.0, "k": 1.0}, method=METHOD)
-    assert res.success
+    assert res.success and res.message.startswith("Converged")
+    assert float(res.x["a"] + res.x["c"]) == pytest.approx(2, abs=0.2)
     with pytest.warns(RuntimeWarning, match=r"do not determine x\['a'\], x\['c'\]: variances are infinite"):
         C = res.covariance()
     assert C["a"]["a"] == np.inf and C["a"]["c"] == -np.inf and 0 < C["k"]["k"] < 1
@@ -126,15 +133,26 @@ def test_columns_that_depend_on_each_other():
 
 def test_a_trial_that_is_nan_is_only_a_trial():
     """log(b) is NaN where the first step leads."""
+    seen = []
     fit = lambda b: jnp.log(b) - jnp.log(jnp.asarray([1e-3, 2.0]))
-    res = solve(fit, (50.0, 50.0))
-    assert res.success
+
+    def watched(b):
+        jax.debug.callback(lambda r: seen.append(np.isnan(r).any()), fit(b))
+        return fit(b)
+
+    res = solve(watched, (50.0, 50.0))
+    jax.effects_barrier()
+    assert res.success and any(seen) and res.nfev > res.njev
     np.testing.assert_allclose(res.x, [1e-3, 2.0], rtol=1e-6)
 
 
 def test_nan_at_x0():
     res = solve(lambda b: jnp.log(b), (-1.0, 1.0))
-    assert (res.status, res.nit) == (Status.NAN, 0)
+    assert (res.status, res.nit) == (Status.NAN, 0) and not res.success
+    assert "NaN or infinite" in res.message and "No step was made from x0" in res.message
+    with pytest.warns(RuntimeWarning, match="curve_fit: Stopped: .* NaN or infinite"):
+        popt, pcov = jaxmin.curve_fit(model, T, np.where(T > 9, np.nan, Y))
+    assert popt.tolist() == [1, 1, 1] and np.isnan(pcov).all()
 
 
 def test_no_residual_is_left():
@@ -142,7 +160,8 @@ def test_no_residual_is_left():
     assert res.success
     np.testing.assert_allclose(res.x, 1.0, rtol=1e-8)
     exact = solve(lambda b: b - 1, (1.0, 1.0))
-    assert exact.success and exact.nfev == 1 and exact.cosine == 0
+    assert exact.success and exact.nfev == 1 and exact.cosine == 0 and "within gtol" in exact.message
+    assert not solve(lambda b: jnp.append(b, b[0]) - 1, (1.0, 1.0)).standard_errors().any()
 
 
 def test_a_solution_at_zero_is_reached():
@@ -183,8 +202,10 @@ def test_steps_end_at_bounds_exactly(dtype):
 
 
 def test_what_is_no_list_of_residuals():
-    with pytest.raises(ValueError, match="fun: it returns no residuals"):
+    with pytest.raises(ValueError, match="fun: it returns no residuals; a fit needs at least one"):
         solve(lambda b: b[:0])
+    with pytest.raises(ValueError, match="fun: it returns no residuals"):
+        jaxmin.curve_fit(model, T[:0], Y[:0])
     with pytest.raises(TypeError, match="residuals are numbers"):
         solve(lambda b: b > 0)
     with pytest.raises(ValueError, match="jac=True: fun returns residuals"):
@@ -226,6 +247,21 @@ def test_success_means_near_the_minimum(dtype):
     excess = cost / np.asarray(exact.fun) - 1
     assert np.mean(res.success[excess <= 1e-4]) >= 0.99
     assert np.max(excess[np.asarray(res.success)]) <= 1e-2
+
+
+def test_a_large_constant_does_not_end_a_fit_early():
+    """A line as high as the noise, on a ground of 100: the residuals have the rounding of 100, of either sign."""
+    t, rng = np.linspace(-5, 5, 100), np.random.default_rng(0)
+    truth = rng.uniform([0.5, -2, 0.3, 99], [2, 2, 1, 101], (300, 4))
+    line = lambda b, t: b[0] * jnp.exp(-0.5 * ((t - b[1]) / b[2]) ** 2) + b[3]
+    y = np.stack([line(b, t) for b in truth]) + rng.normal(size=(300, 100))
+    y, start = y.astype("float32"), np.tile(np.float32([1, 0, 0.6, 100]), (300, 1))
+    fit = lambda b, y: line(b, t.astype(y.dtype)) - y
+    res = jaxmin.minimize_many(fit, start, args=(y,), method=METHOD)
+    wide = np.asarray(res.x, "float64"), y.astype("float64")
+    exact = jaxmin.minimize_many(fit, wide[0], args=wide[1:], method=METHOD)
+    excess = np.sum(np.asarray(jax.vmap(fit)(*wide)) ** 2, axis=1) / 2 / np.asarray(exact.fun) - 1
+    assert res.x.dtype == "float32" and np.mean(excess[exact.success] <= 1e-4) >= 0.97
 
 
 # ---- bounds
@@ -272,6 +308,41 @@ def test_losses_are_scipys(loss):
         assert ours.success
         np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(ours.fun, theirs.cost, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Chwirut2", "Gauss1", "Kirby2", "Rat42", "Roszman1"])
+def test_losses_are_scipys_on_spoiled_data(name):
+    """Every seventh number is 15 standard deviations off."""
+    data, model = nist.load(name), nist.model(name)
+    odd = np.where(np.arange(data.y.size) % 14 == 3, 1, -1)
+    spoiled = data.y + np.where(np.arange(data.y.size) % 7 == 3, 15 * data.rsd * odd, 0)
+    fit = lambda b, x, y: model(b, x) - y
+    fun, jac = jax.jit(fit), jax.jit(jax.jacobian(fit))
+    for loss in ("soft_l1", "huber", "cauchy", "arctan"):
+        options = {"loss": loss, "f_scale": data.rsd, "gtol": 1e-10, "xtol": 1e-10}
+        ours = solve(fit, data.certified, args=(data.x, spoiled), options=options)
+        theirs = scipy.optimize.least_squares(
+            lambda b: np.asarray(fun(b, data.x, spoiled)), data.certified,
+            jac=lambda b: np.asarray(jac(b, data.x, spoiled)), loss=loss, f_scale=data.rsd, x_scale="jac",
+            xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=1000,
+        )  # fmt: skip
+        assert ours.success, (loss, ours.message)
+        np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-6, err_msg=loss)
+        np.testing.assert_allclose(ours.fun, theirs.cost, rtol=1e-9, err_msg=loss)
+
+
+@pytest.mark.parametrize("loss", ["huber", "cauchy"])
+def test_a_step_that_rounding_hides_is_no_failure(loss):
+    """Where the model promises several times what there is to gain, and rounding hides both."""
+    data, model = nist.load("Thurber"), nist.model("Thurber")
+    spoiled = data.y.copy()
+    spoiled[3::7] += 15 * data.rsd * (-1) ** np.arange(spoiled[3::7].size)
+    fit = lambda b, y: model(b, data.x) - y
+    res = solve(fit, data.starts[1], args=(spoiled,), options={"loss": loss, "f_scale": data.rsd})
+    assert res.success, res.message
+    in_units = jaxmin.sum_of_squares(lambda u, y: fit(u * res.x, y), loss, data.rsd)
+    least = minimize(in_units, jnp.ones(7), args=(spoiled,), method="trust_exact", options={"gtol": 1e-6})
+    assert float(least.fun) == pytest.approx(float(res.fun), rel=1e-12)
 
 
 def test_the_same_sum_for_any_method():
@@ -332,6 +403,37 @@ def test_derivatives_of_a_fit(loss):
     np.testing.assert_allclose(along, forward @ jnp.array([1.0, -2.0, 3.0]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("highest", [np.inf, 0.5])
+def test_derivatives_by_data_and_arguments(highest):
+    """Both modes, beside central differences of minima; the second time with a parameter at its bound."""
+
+    def fit(b, data, bend, highest):
+        return b[0] * jnp.exp(-b[1] * data["t"]) + b[2] + bend * jnp.sin(data["t"]) - data["y"]
+
+    def fitted(*args):
+        bounds = Bounds(-jnp.inf, jnp.stack([args[2], jnp.inf, jnp.inf]))
+        return solve(fit, args=args, bounds=bounds).x
+
+    def minimum(*args):
+        """By Newton's steps from there, to the last digits."""
+        cost = jaxmin.sum_of_squares(lambda v: fit(jnp.concatenate([args[2][None], v])[-3:], *args))
+        b = fitted(*args)
+        v = b[1:] if np.isfinite(highest) else b
+        for _ in range(3):
+            v = v - jnp.linalg.solve(jax.hessian(cost)(v), jax.grad(cost)(v))
+        return jnp.concatenate([args[2][None], v])[-3:]
+
+    at = ({"t": jnp.asarray(T), "y": jnp.asarray(OUTLIERS)}, 0.1, jnp.asarray(highest))
+    forward, reverse = (jacobian(fitted, (0, 1, 2))(*at) for jacobian in (jax.jacfwd, jax.jacrev))
+    rng, h = np.random.default_rng(4), 1e-4
+    dots = jax.tree.map(lambda u: rng.normal(size=np.shape(u)), at)
+    moved = [minimum(*jax.tree.map(lambda u, d, h=h: u + h * d, at, dots)) for h in (h, -h)]
+    along = sum(jax.tree.leaves(jax.tree.map(lambda J, d: jnp.tensordot(J, d, np.ndim(d)), forward, dots)))
+    np.testing.assert_allclose(along, (moved[0] - moved[1]) / (2 * h), rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(forward), jax.tree.leaves(reverse)):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
 def test_a_batch_and_jit_are_single_fits():
     ys = jnp.stack([jnp.asarray(Y), 2 * jnp.asarray(Y), jnp.asarray(OUTLIERS), jnp.full(60, jnp.nan)])
     fit = lambda y: solve(args=(y,))
@@ -374,7 +476,10 @@ def test_covariance_of_a_likelihood_is_its_inverse_hessian():
 
     res = minimize(nll, jnp.array([0.0, 0.0, -1.0]), options={"gtol": 1e-8})
     C = res.covariance()
+    h, slope = 1e-4, jax.jit(jax.grad(nll))
+    differences = np.stack([(slope(res.x + h * e) - slope(res.x - h * e)) / (2 * h) for e in np.eye(3)])
     np.testing.assert_allclose(C, np.linalg.inv(jax.hessian(nll)(res.x)), rtol=1e-7)
+    np.testing.assert_allclose(C, np.linalg.inv(differences), rtol=1e-5)
     # f of the profile rises by t^2 / 2 where one parameter is t standard errors off.
     t = 0.01
     with_one_fixed = lambda p, i, at: nll(p.at[i].set(at))
@@ -402,6 +507,20 @@ def test_a_covariance_of_many_and_of_a_method_without_a_gradient():
         jaxmin.minimize_many(residuals, np.ones((2, 3)), args=(ys,), method=METHOD).covariance()
     simplex = minimize(lambda b: b @ b, jnp.ones(2), method="nelder_mead")
     np.testing.assert_allclose(simplex.covariance(), np.eye(2) / 2, atol=1e-10)
+
+
+def test_as_many_parameters_as_residuals():
+    """Nothing is left over to say how large the errors are: infinite variances as of SciPy, and a warning."""
+    line, t, y = (lambda t, a, b: a + b * t), np.array([1.0, 2.0]), np.array([3.0, 5.0])
+    with pytest.warns(scipy.optimize.OptimizeWarning):
+        theirs = scipy.optimize.curve_fit(line, t, y)
+    with pytest.warns(RuntimeWarning, match="as many parameters as residuals.*absolute_sigma=True"):
+        popt, pcov = jaxmin.curve_fit(line, t, y)
+    np.testing.assert_allclose(popt, theirs[0], rtol=1e-9)
+    np.testing.assert_array_equal(pcov, theirs[1])
+    theirs = scipy.optimize.curve_fit(line, t, y, sigma=[0.1, 0.2], absolute_sigma=True)
+    popt, pcov = jaxmin.curve_fit(line, t, y, sigma=np.array([0.1, 0.2]), absolute_sigma=True)
+    np.testing.assert_allclose(pcov, theirs[1], rtol=1e-9)
 
 
 def test_a_result_can_be_pickled():

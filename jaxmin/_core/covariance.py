@@ -21,6 +21,7 @@ class Covariance(NamedTuple):
 
     C: jax.Array  # [n, n]
     undetermined: jax.Array  # [n] bool
+    unscaled: jax.Array | bool = False  # [] bool: no residual is left over to estimate their variance
 
 
 @standard
@@ -34,10 +35,11 @@ def of_residuals(normal: Normal, f: Scalar, held: jax.Array, absolute: bool) -> 
     s, V = normal._replace(R=_without_derivative(normal.R, f)).spectrum()
     W = V * jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0) / normal.D[:, None]
     C = times(W, W.T)
-    if not absolute:
-        free = normal.residuals - jnp.sum(~held)
-        C = C * jnp.where(free > 0, 2 * f / jnp.maximum(free, 1), jnp.nan)
-    return _opened(C, V * (s == 0), held)
+    if absolute:
+        return _opened(C, V * (s == 0), held)
+    free = normal.residuals - jnp.sum(~held)
+    C = jnp.where(free > 0, C * 2 * f / jnp.maximum(free, 1), jnp.inf)
+    return _opened(C, V * (s == 0), held)._replace(unscaled=(free <= 0) & ~jnp.all(held))
 
 
 @jax.custom_jvp

@@ -195,8 +195,9 @@ class OptimizeResult:
         Returns:
           For an array x of shape [n] an array [n, n]; for a pytree x built like x, of trees built like x. Directions
           that the data do not determine are infinite, with a RuntimeWarning that names their parameters. Parameters at
-          a bound, or fixed, have 0. Where the Hessian has a negative eigenvalue it is NaN. It means something only at a
-          minimum: look at ``success`` first. Under ``vmap`` call it inside, or of a batch: each lane has its own.
+          a bound, or fixed, have 0. Where m is not above n, all is infinite, with a RuntimeWarning. Where the Hessian
+          has a negative eigenvalue it is NaN. It means something only at a minimum: look at ``success`` first. Under
+          ``vmap`` call it inside, or of a batch: each lane has its own.
 
         Raises:
           ValueError: of a result without residuals that has left ``jit`` or ``vmap``: call it inside.
@@ -244,7 +245,7 @@ class OptimizeResult:
                 each = jax.vmap(each)
             return each(self)
         found = self._covariance(absolute)
-        self._warn_of(found.undetermined)
+        self._warn_of(found)
         return built(found.C, *jax.tree.flatten(self._varying()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -278,18 +279,29 @@ class OptimizeResult:
             )
         return of_hessian(self._hessian(), held)
 
-    def _warn_of(self, undetermined: Any) -> None:
-        """Name the parameters that the data do not determine, where they are known."""
-        if isinstance(undetermined, jax.core.Tracer) or not np.any(undetermined):
+    def _warn_of(self, found: Covariance) -> None:
+        """Say why variances are infinite, where it is known."""
+        if isinstance(found.undetermined, jax.core.Tracer):
             return
+        if np.any(found.undetermined):
+            text = f"the data do not determine {', '.join(self._names(found.undetermined))}: variances are infinite"
+        elif found.unscaled:
+            text = (
+                "there are as many parameters as residuals, whose variance is not known: variances are infinite; "
+                "where each residual is in units of its standard deviation, give absolute_sigma=True"
+            )
+        else:
+            return
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+    def _names(self, chosen: Any) -> list[str]:
+        """What the parameters for which ``chosen`` [n] holds are called: x[0], x['a']."""
         names = []
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._varying()):
             name = f"x{jax.tree_util.keystr(path)}"
             indices = np.ndindex(np.shape(leaf))
             names += [f"{name}[{', '.join(map(str, index))}]" if index else name for index in indices]
-        open_ones = [name for name, is_open in zip(names, np.asarray(undetermined)) if is_open]
-        text = f"the data do not determine {', '.join(open_ones)}: variances are infinite"
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        return [name for name, is_chosen in zip(names, np.asarray(chosen)) if is_chosen]
 
     def keys(self) -> list[str]:
         """The names of the entries: fields that are not None, ``success`` and ``message``."""

@@ -169,13 +169,16 @@ def _ending(state):
     """The status after a rejected step: whether rounding is all that is left."""
     x, f, _ = state.iterate
     eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.norms * x)
-    # r is a difference of numbers about |J x| in size, and has their rounding.
-    noise = _NOISE * eps * (f + jnp.sqrt(2 * f) * size + eps * size * size)
+    # r is a difference of numbers about |J x| in size, and has their rounding: usually of either sign from one residual
+    # to the next, at worst of the sign of r. Steps are tried while the usual leaves hope; the worst case is the judge.
+    r, rounding = jnp.sqrt(2 * f), eps * size
+    noise = lambda r: _NOISE * (eps * f + r * rounding + rounding * rounding)
+    usual, worst = noise(r / jnp.sqrt(jnp.maximum(state.residuals, 1).astype(r.dtype))), noise(r)
     left = (state.cosine**2) * f
-    nothing = state.predicted <= noise
+    nothing = state.predicted <= usual
     still = jnp.all(state.trial == x) | (state.length <= eps * size)
-    lost = jnp.where(left <= _DOUBT * noise, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
-    ended = jnp.where(left <= noise, Status.PRECISION, lost)
+    lost = jnp.where(left <= _DOUBT * worst, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
+    ended = jnp.where(left <= worst, Status.PRECISION, lost)
     return jnp.where(nothing | still, ended, Status.RUNNING)
 
 
