@@ -24,6 +24,8 @@ SHORT = {"float64": 1e-8, "float32": 1e-5}
 PRINTED = 1e-5  # the fraction to which the paper's six digits are known
 ROUNDING = 4.0  # residuals are known to so many times their rounding
 RANK = 1e-12  # singular values below this fraction of the largest one are 0
+# A variable that changes the residuals by less than this fraction if it changes by its own size has no influence.
+INFLUENCE = 1e-8
 MEASURES = ("reached", "column", "step", "relative", "gradient", "rounding")
 
 
@@ -46,7 +48,9 @@ def _slopes(x, r, J):
     Gauss-Newton step relative to x; the relative gradient of Dennis and Schnabel (1983, eq. (7.2.5)); and the largest
     entry of the gradient of half the sum of squares.
     """
-    size, norms = np.linalg.norm(r), np.linalg.norm(J, axis=0)
+    size = np.linalg.norm(r)
+    J = np.where(np.linalg.norm(J, axis=0) * np.maximum(np.abs(x), 1) > INFLUENCE * size, J, 0)
+    norms = np.linalg.norm(J, axis=0)
     U, s, _ = np.linalg.svd(J / np.where(norms > 0, norms, 1), full_matrices=False)
     along, g, whole = U.T[s > RANK * np.max(s)] @ r, J.T @ r, size if size > 0 else 1
     step, far = np.linalg.norm(along / s[s > RANK * np.max(s)]), np.linalg.norm(norms * x)
