@@ -173,7 +173,8 @@ def _ending(state):
     noise = _NOISE * eps * (f + jnp.sqrt(2 * f) * size + eps * size * size)
     left = (state.cosine**2) * f
     nothing = state.predicted <= noise
-    still = jnp.all(state.trial == x) | (state.length <= eps * size)
+    # A radius of 0, or NaN, allows no step, whatever has been made of it.
+    still = jnp.all(state.trial == x) | ~(jnp.minimum(state.length, state.radius) > eps * size)
     lost = jnp.where(left <= _DOUBT * noise, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
     ended = jnp.where(left <= noise, Status.PRECISION, lost)
     return jnp.where(nothing | still, ended, Status.RUNNING)
