@@ -180,6 +180,13 @@ def test_a_steep_start_does_not_pass_for_the_minimum(dtype):
         assert not res.success or res.fun < 5e-4 or np.all(np.asarray(J[:, 1]) == 0)
 
 
+def test_a_radius_holds_where_the_squares_of_the_newton_step_overflow():
+    """Brown's almost linear function in float32, from far away: its columns become nearly the same."""
+    fit = lambda x: jnp.append(x[:-1] + jnp.sum(x) - 11, jnp.prod(x) - 1)
+    res = solve(fit, np.full(10, 50.0), "float32")
+    assert res.success and res.nfev < 100 and res.fun < 1e-9
+
+
 def test_a_jacobian_that_is_infinite_is_no_iterate():
     """At its bound the root has the lowest value, and no slope."""
     res = solve(lambda x: jnp.sqrt(x), (0.5,), bounds=[(0, None)])

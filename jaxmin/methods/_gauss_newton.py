@@ -98,7 +98,9 @@ class Spectrum(NamedTuple):
         s = self.s
         along = -s * self.b / jnp.where(s > 0, s * s + lam, 1)
         length = vec.norm(along)
-        slope = -jnp.sum(along * along / jnp.where(s > 0, s * s + lam, 1)) / jnp.where(length > 0, length, 1)
+        # The squares of the step itself would overflow where s is tiny, and the radius would have no effect.
+        direction = along / jnp.where(length > 0, length, 1)
+        slope = -length * jnp.sum(direction * direction / jnp.where(s > 0, s * s + lam, 1))
         return vec.rows_dot(self.V, along), length, slope
 
 

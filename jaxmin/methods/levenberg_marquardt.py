@@ -176,7 +176,8 @@ def _ending(state):
     usual, worst = noise(r / jnp.sqrt(jnp.maximum(state.residuals, 1).astype(r.dtype))), noise(r)
     left = (state.cosine**2) * f
     nothing = state.predicted <= usual
-    still = jnp.all(state.trial == x) | (state.length <= eps * size)
+    # A radius of 0, or NaN, allows no step, whatever has been made of it.
+    still = jnp.all(state.trial == x) | ~(jnp.minimum(state.length, state.radius) > eps * size)
     lost = jnp.where(left <= _DOUBT * worst, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
     ended = jnp.where(left <= worst, Status.PRECISION, lost)
     return jnp.where(nothing | still, ended, Status.RUNNING)
