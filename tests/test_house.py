@@ -12,7 +12,7 @@ import jaxmin
 
 PACKAGE = pathlib.Path(jaxmin.__file__).parent
 # Each wing imports from those before it, and from itself.
-WINGS = ("_core", "_cache", "linesearches", "methods", "transforms", "_problem", "_interop", "_driver", "_api")
+WINGS = ("_core", "_cache", "linesearches", "methods", "transforms", "_problem", "_interop", "_driver", "_api", "_demo")
 
 
 def imported(file):
