@@ -33,15 +33,17 @@ GOOD, WRONG = 1e-4, 1e-2
 
 
 class Found(NamedTuple):
-    b: Any
+    b: Any  # [p]
     evaluations: int
     status: str
     success: bool
+    errors: Any = None  # [p] standard errors
 
 
 def _jaxmin(residuals, start):
     res = jaxmin.minimize(residuals, jnp.asarray(start), method=METHOD)
-    return Found(res.x, int(res.nfev), jaxmin.Status(int(res.status)).name, bool(res.success))
+    status = jaxmin.Status(int(res.status)).name
+    return Found(res.x, int(res.nfev), status, bool(res.success), res.standard_errors())
 
 
 def _minpack(residuals, start):
@@ -78,39 +80,62 @@ def least_cost(residuals, certified):
     return cost(jaxmin.minimize(residuals, jnp.asarray(certified), method=METHOD).x), cost
 
 
+class Judged(NamedTuple):
+    name: str
+    fit: Found
+    digits: float  # of the worst parameter
+    excess: float  # of the sum of squares, relative to the least one
+    digits_of_errors: float
+
+
+def judge(name, solve, start, dtype):
+    """One fit of a data set, and how good it is."""
+    data, model = nist.load(name), nist.model(name)
+    x, y = data.x.astype(dtype), data.y.astype(dtype)
+    residuals = lambda b: model(b, x.astype(b.dtype)) - y.astype(b.dtype)
+    fit = solve(residuals, start.astype(dtype))
+    # What the dtype has made of the data is the problem.
+    cost = lambda b: float(jnp.sum(residuals(jnp.asarray(b, float)) ** 2) / 2)
+    least = cost(jaxmin.minimize(residuals, jnp.asarray(data.certified), method=METHOD).x)
+    of_errors = np.nan if fit.errors is None else digits(fit.errors, data.deviation)
+    return Judged(name, fit, digits(fit.b, data.certified), cost(fit.b) / least - 1, of_errors)
+
+
 def regressions(solvers, dtype):
     """Each data set from both starts: digits, evaluations, status; then what they add up to."""
     found = {solver: [] for solver in solvers}
     print(f"{'':10}" + "".join(f"{solver:>44}" for solver in solvers))
     for name in nist.NAMES:
-        data, model = nist.load(name), nist.model(name)
-        x, y = data.x.astype(dtype), data.y.astype(dtype)
-        residuals = lambda b, model=model, x=x, y=y: model(b, x.astype(b.dtype)) - y.astype(b.dtype)
-        least, cost = least_cost(residuals, data.certified)
         line = f"{name:10}"
-        for solver in solvers:
-            for start in data.starts.astype(dtype):
-                fit = SOLVERS[solver](residuals, start)
-                agree = digits(fit.b, data.certified)
-                found[solver].append((agree, cost(fit.b) / least - 1, fit))
-                line += f"{agree:6.1f} {fit.evaluations:5d} {fit.status[:7]:>7}{'' if fit.success else '!':1}"
+        for solver, judged in found.items():
+            for start in nist.load(name).starts:
+                judged.append(judge(name, SOLVERS[solver], start, dtype))
+                fit = judged[-1].fit
+                line += (
+                    f"{judged[-1].digits:6.1f} {fit.evaluations:5d} {fit.status[:7]:>7}{'' if fit.success else '!':1}"
+                )
             line += "  "
         print(line, flush=True)
-    for solver, fits in found.items():
-        summary(solver, fits)
+    for solver, judged in found.items():
+        summary(solver, judged)
 
 
-def summary(solver, fits):
-    """What the fits of a solver add up to; ``fits`` are (digits, excess of the cost, Found)."""
-    evaluations = sum(fit.evaluations for *_, fit in fits)
-    print(f"{solver}: {sum(agree >= 6 for agree, *_ in fits)} of {len(fits)} to six digits, {evaluations} evaluations")
-    for least in (6, 4, 2):
-        statuses = collections.Counter(fit.status for agree, _, fit in fits if agree >= least)
-        print(f"  {least} digits: {statuses.total()}, {dict(statuses)}")
-    print(f"  fewer: {dict(collections.Counter(fit.status for agree, _, fit in fits if agree < 2))}")
-    excess = np.array([excess for _, excess, fit in fits if fit.success])
-    print(f"  {excess.size} successes: within {GOOD:g} of the least sum of squares {np.sum(excess <= GOOD)}, ", end="")
-    print(f"within {WRONG:g} {np.sum(excess <= WRONG)}")
+def summary(solver, judged):
+    """What the fits of a solver add up to."""
+    evaluations = sum(one.fit.evaluations for one in judged)
+    digits = np.array([one.digits for one in judged])
+    print(f"{solver}: {np.sum(digits >= 6)} of {len(judged)} to six digits, {evaluations} evaluations")
+    for label, least, most in (("6 and more", 6, 99), ("4 to 6", 4, 6), ("2 to 4", 2, 4), ("fewer", -99, 2)):
+        statuses = collections.Counter(one.fit.status for one in judged if least <= one.digits < most)
+        print(f"  {label:10} {statuses.total():2}, {dict(statuses)}")
+    successes = [one for one in judged if one.fit.success]
+    near = sum(one.excess <= GOOD for one in successes)
+    far = [one.name for one in successes if one.excess > WRONG]
+    print(f"  {len(successes)} successes: {near} within {GOOD:g} of the least sum of squares, beyond {WRONG:g} {far}")
+    if solver == "jaxmin":
+        errors = np.array([one.digits_of_errors for one in judged])
+        counts = ", ".join(f"{np.sum(errors >= least)} to {least} digits" for least in (6, 4, 2))
+        print(f"  standard errors: {counts}; the worst: {judged[np.argmin(errors)].name}")
 
 
 # ---- many fits
