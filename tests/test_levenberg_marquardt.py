@@ -107,6 +107,26 @@ def test_parameters_may_be_a_tree_and_aux_comes_back():
 # ---- trouble
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e-30])
+def test_residuals_whose_squares_underflow_are_no_solution(unit):
+    y = np.asarray(Y, "float32")
+    res = solve(lambda b: np.float32(unit) * (decay(b) - y).astype("float32"), dtype="float32")
+    assert not res.success
+    assert res.status == Status.SEARCH_FAILED
+    np.testing.assert_array_equal(res.x, [1, 1, 0])
+
+
+def test_residuals_whose_squares_overflow_are_no_success_away_from_the_minimum():
+    y = np.asarray(Y, "float32")
+    res = solve(lambda b: np.float32(3e18) * (decay(b) - y).astype("float32"), dtype="float32")
+    assert not res.success or np.allclose(res.x, solve().x, rtol=1e-2)
+
+
+def test_no_variables():
+    res = solve(lambda x: jnp.ones(3) + jnp.sum(x), ())
+    assert res.x.shape == (0,) and float(res.fun) == 1.5
+
+
 @pytest.mark.filterwarnings("ignore:fun returns one number")
 def test_fewer_residuals_than_parameters():
     """The shortest step to a solution, in the scales of the columns; what is not determined is infinite."""

@@ -190,7 +190,7 @@ class Normal(NamedTuple):
 def decomposed(R: jax.Array, D: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(U, s, V): R / D = U diag(s) V^T, with 0 for singular values that are rounding."""
     U, s, VT = jnp.linalg.svd(R / D[None, :])
-    return U, jnp.where(s > s.size * jnp.finfo(s.dtype).eps * s[0], s, 0), VT.T
+    return U, jnp.where(s > s.size * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0), s, 0), VT.T
 
 
 def times(A: jax.Array, v: jax.Array) -> jax.Array:

@@ -52,7 +52,7 @@ def jacobian(residuals: Callable[[Any], jax.Array], leaves: Any) -> jax.Array:
     _, push = jax.linearize(residuals, leaves)
     column = lambda v: push(variables.unravel(v))
     each = np.eye(variables.size, dtype=variables.dtype)
-    if variables.size <= _FEW:
+    if 0 < variables.size <= _FEW:
         return jnp.stack([column(v) for v in each], axis=-1)
     return jax.vmap(column, out_axes=-1)(each)
 

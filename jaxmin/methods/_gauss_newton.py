@@ -40,7 +40,7 @@ def factor(J, r, G, g, free):
     G, L = _cholesky(scale[:, None] * G * scale[None, :], moves)
     L_inv = solve_triangular(L, jnp.eye(g.size, dtype=G.dtype), lower=True)
     # The largest eigenvalue is at most the largest sum of a row, and the least one at least 1 / trace(G^-1).
-    condition = jnp.max(jnp.sum(jnp.abs(G), axis=1)) * jnp.sum(L_inv * L_inv)
+    condition = jnp.max(jnp.sum(jnp.abs(G), axis=1), initial=0) * jnp.sum(L_inv * L_inv)
     sound = condition <= jnp.finfo(G.dtype).eps ** -0.5
     small = Factor(jnp.where(moves, L.T * norms[None, :], 0), times(L_inv, scale * g), sound)
     return where_needed(~sound, _by_reflections, small, J, r, moves)

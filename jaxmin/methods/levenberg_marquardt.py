@@ -43,6 +43,7 @@ class LevenbergMarquardtState(NamedTuple):
     iterate: Iterate
     factor: Factor  # of J, for the variables that no bound holds
     residuals: Any  # [] int32: how many there are
+    lost: Any  # [] bool: their squares underflow at x0, so that nothing is known of the sum
     D: Any  # [n] the scales of the variables
     norms: Any  # [n] those of the columns of J
     cosine: Any  # [] of the angle between r and what J reaches
@@ -140,7 +141,7 @@ def _start(x):
     return LevenbergMarquardtState(
         trial=x, predicted=zero, slope=zero, length=zero, is_newton=no, radius=infinite, accepted=no,
         status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)),
-        factor=nothing, residuals=jnp.zeros((), jnp.int32), D=jnp.zeros_like(x), norms=jnp.zeros_like(x),
+        factor=nothing, residuals=jnp.zeros((), jnp.int32), lost=no, D=jnp.zeros_like(x), norms=jnp.zeros_like(x),
         cosine=infinite, reach=infinite, nit=jnp.full((), -1, jnp.int32),
     )  # fmt: skip
 
@@ -179,7 +180,7 @@ def _ending(state):
     # A radius of 0, or NaN, allows no step, whatever has been made of it.
     still = jnp.all(state.trial == x) | ~(jnp.minimum(state.length, state.radius) > eps * size)
     lost = jnp.where(left <= _DOUBT * worst, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
-    ended = jnp.where(left <= worst, Status.PRECISION, lost)
+    ended = jnp.where((left <= worst) & (worst < jnp.inf), Status.PRECISION, lost)
     return jnp.where(nothing | still, ended, Status.RUNNING)
 
 
@@ -194,6 +195,7 @@ def _moved(state, x, f, r, J, G, box):
         iterate=Iterate(x, f, g),
         factor=factor(J, r, G, g, box.free(x, g)),
         residuals=jnp.full((), r.size, jnp.int32),
+        lost=(state.nit == 0) & (f < jnp.finfo(f.dtype).tiny) & jnp.any(r != 0),
         D=D,
         norms=norms,
     )
@@ -215,8 +217,8 @@ def _continued(state, box):
         slope=slope,
         length=vec.norm(state.D * p),
         is_newton=step.is_newton,
-        cosine=step.reached / jnp.where(f > 0, jnp.sqrt(2 * f), 1),
-        reach=newton / jnp.where(size > 0, size, 1),
+        cosine=jnp.where(state.lost, jnp.inf, step.reached / jnp.where(f > 0, jnp.sqrt(2 * f), 1)),
+        reach=jnp.where(state.lost, jnp.inf, newton / jnp.where(size > 0, size, 1)),
     )
 
 
