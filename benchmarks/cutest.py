@@ -548,11 +548,5 @@ def parse(argv):
     return records.parsed(parser, argv, solver_of)
 
 
-def main(argv=None):
-    options = parse(argv)
-    options.command(options)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(records.main(parse))

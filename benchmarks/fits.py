@@ -8,6 +8,7 @@ python benchmarks/fits.py float32 --fits 2000
 
 import argparse
 import collections
+import functools
 import time
 import warnings
 from typing import Any, NamedTuple
@@ -74,12 +75,6 @@ def digits(b, certified):
     return float(np.min(-np.log10(np.maximum(np.where(np.isnan(error), 10, error), 1e-16))))
 
 
-def least_cost(residuals, certified):
-    """Half the least sum of squares, and what half the sum is at b, both in float64."""
-    cost = lambda b: float(jnp.sum(residuals(jnp.asarray(b, float)) ** 2) / 2)
-    return cost(jaxmin.minimize(residuals, jnp.asarray(certified), method=METHOD).x), cost
-
-
 class Judged(NamedTuple):
     name: str
     fit: Found
@@ -88,17 +83,30 @@ class Judged(NamedTuple):
     digits_of_errors: float
 
 
-def judge(name, solve, start, dtype):
-    """One fit of a data set, and how good it is."""
+class Regression(NamedTuple):
+    """A data set as a dtype has it: that is the problem."""
+
+    residuals: Any  # b -> [m], in the dtype of b
+    cost: Any  # b -> half the sum of squares, in float64
+    least: float  # the least cost
+
+
+@functools.cache  # for all solvers and both starts
+def regression(name, dtype):
     data, model = nist.load(name), nist.model(name)
     x, y = data.x.astype(dtype), data.y.astype(dtype)
     residuals = lambda b: model(b, x.astype(b.dtype)) - y.astype(b.dtype)
-    fit = solve(residuals, start.astype(dtype))
-    # What the dtype has made of the data is the problem.
     cost = lambda b: float(jnp.sum(residuals(jnp.asarray(b, float)) ** 2) / 2)
     least = cost(jaxmin.minimize(residuals, jnp.asarray(data.certified), method=METHOD).x)
+    return Regression(residuals, cost, least)
+
+
+def judge(data, solve, start, dtype):
+    """One fit of a data set, and how good it is."""
+    problem = regression(data.name, dtype)
+    fit = solve(problem.residuals, start.astype(dtype))
     of_errors = np.nan if fit.errors is None else digits(fit.errors, data.deviation)
-    return Judged(name, fit, digits(fit.b, data.certified), cost(fit.b) / least - 1, of_errors)
+    return Judged(data.name, fit, digits(fit.b, data.certified), problem.cost(fit.b) / problem.least - 1, of_errors)
 
 
 def regressions(solvers, dtype):
@@ -106,10 +114,10 @@ def regressions(solvers, dtype):
     found = {solver: [] for solver in solvers}
     print(f"{'':10}" + "".join(f"{solver:>44}" for solver in solvers))
     for name in nist.NAMES:
-        line = f"{name:10}"
+        data, line = nist.load(name), f"{name:10}"
         for solver, judged in found.items():
-            for start in nist.load(name).starts:
-                judged.append(judge(name, SOLVERS[solver], start, dtype))
+            for start in data.starts:
+                judged.append(judge(data, SOLVERS[solver], start, dtype))
                 fit = judged[-1].fit
                 line += (
                     f"{judged[-1].digits:6.1f} {fit.evaluations:5d} {fit.status[:7]:>7}{'' if fit.success else '!':1}"

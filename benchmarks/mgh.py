@@ -192,12 +192,12 @@ def attempt(problem, solver, factors, dtype):
             about = {"problem": problem.name, "factor": factor, "dtype": dtype, "solver": solver}
             try:
                 solve = solve or solver_of(solver)(problem.residuals, x0, dtype)
-                yield about | _told(problem, solve(x0), dtype)
+                yield about | _judged(problem, solve(x0), dtype)
             except Exception as error:
                 yield about | {"reason": records.reason(error)}
 
 
-def _told(problem, answer, dtype):
+def _judged(problem, answer, dtype):
     number = lambda value: None if value is None else int(value)
     x = np.asarray(answer.x, dtype)
     return {
@@ -330,14 +330,8 @@ def parse(argv=None):
     command = commands.add_parser("reference", help="write the least sums of squares that were found")
     command.set_defaults(command=update)
     command.add_argument("results", nargs="+", type=pathlib.Path)
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    options = parse(argv)
-    options.command(options)
-    return 0
+    return records.parsed(parser, argv, solver_of)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(records.main(parse))

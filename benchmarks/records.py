@@ -81,11 +81,18 @@ def parsed(parser, argv, solver_of):
     """The options of a command; each name after --solver must be one that ``solver_of`` knows."""
     options = parser.parse_args(argv)
     try:
-        for name in getattr(options, "solver", ()):
+        for name in getattr(options, "solver", None) or ():
             solver_of(name)
     except argparse.ArgumentTypeError as error:
         parser.error(f"--solver {error}")
     return options
+
+
+def main(parse, argv=None):
+    """Runs the command that ``parse(argv)`` gives as ``command``; the exit status."""
+    options = parse(argv)
+    options.command(options)
+    return 0
 
 
 class Writer:

@@ -75,12 +75,10 @@ def _one_by_one(needed: jax.Array, thorough: Callable[..., PyTree], usual: PyTre
 def _together(needed: jax.Array, thorough: Callable[..., PyTree], usual: PyTree, args: tuple[PyTree, ...]) -> PyTree:
     """:func:`where_needed` of a batch, with all lanes at once where some lane needs it."""
 
-    def both() -> PyTree:
-        return jax.vmap(lambda needed, new, old: jax.tree.map(lambda u, v: jnp.where(needed, u, v), new, old))(
-            needed, jax.vmap(thorough)(*args), usual
-        )
+    def one(needed: Scalar, usual: PyTree, args: tuple[PyTree, ...]) -> PyTree:
+        return jax.tree.map(lambda u, v: jnp.where(needed, u, v), thorough(*args), usual)
 
-    return lax.cond(anywhere(jnp.any(needed)), both, lambda: usual)
+    return lax.cond(anywhere(jnp.any(needed)), lambda: jax.vmap(one)(needed, usual, args), lambda: usual)
 
 
 def unless_batched(alone: Callable[..., PyTree], plain: Callable[..., PyTree]) -> Callable[..., PyTree]:

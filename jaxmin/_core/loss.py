@@ -80,7 +80,12 @@ def rho_of(loss: Any) -> Callable[[jax.Array], jax.Array]:
     return LOSSES[loss]
 
 
-def check_scale(name: str, scale: Any) -> None:
-    """Raise unless the scale of a loss is > 0, or traced."""
+def scaled(loss: Any, name: str, scale: Any) -> Loss:
+    """The ``Loss`` of a name or a function rho, with a scale, which is the argument ``name``.
+
+    Raises:
+      ValueError: for an unknown loss, or a scale that is not > 0; it may be traced.
+    """
     if not isinstance(scale, jax.core.Tracer) and not scale > 0:
         raise ValueError(f"{name}={scale!r}: give a number > 0")
+    return Loss(rho_of(loss), scale)

@@ -232,8 +232,9 @@ def bytes_of_a_lane(problem, method, box, **carried):
     key = _key(problem, method, None, None, **carried)
 
     def build():
-        begin = jax.eval_shape(_parts(key).begin, problem.variables.ravel(problem.leaves), inputs(problem, box))
-        return size_in_bytes(begin) + evaluated(key)
+        parts = _parts(key)
+        begin = jax.eval_shape(parts.begin, problem.variables.ravel(problem.leaves), inputs(problem, box))
+        return size_in_bytes(begin) + parts.evaluated
 
     return programs.program((bytes_of_a_lane, key), build)
 

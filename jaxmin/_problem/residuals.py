@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._core.loss import Loss, check_scale, rho_of
+from jaxmin._core.loss import Loss, scaled
 from jaxmin._core.pytree import is_number
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
@@ -113,8 +113,7 @@ def sum_of_squares(
     """
     if not callable(residuals):
         raise TypeError(f"residuals={residuals!r}: give a callable, residuals(x, *args)")
-    check_scale("scale", scale)
-    return functools.partial(_of_residuals, residuals, Loss(rho_of(loss), scale))
+    return functools.partial(_of_residuals, residuals, scaled(loss, "scale", scale))
 
 
 def _of_residuals(residuals: Callable[..., PyTree], loss: Loss, x: PyTree, *args: Any) -> jax.Array:

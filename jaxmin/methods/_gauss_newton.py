@@ -16,6 +16,22 @@ _SIGMA = 0.1
 _SECULAR_STEPS = 12
 
 
+class Linear(NamedTuple):
+    """The residuals r + J p near a point, with the products that the model needs."""
+
+    r: Any  # [m]
+    J: Any  # [m, n]
+    g: Any  # [n] J^T r
+    G: Any  # [n, n] J^T J
+    norms: Any  # [n] those of the columns of J
+
+
+def linearised(r, J):
+    """The ``Linear`` of residuals and their Jacobian."""
+    G = times(J.T, J)
+    return Linear(r, J, vec.rows_dot(J.T, r), G, jnp.sqrt(jnp.diagonal(G)))
+
+
 class Factor(NamedTuple):
     """J = Q R, where Q has orthonormal columns."""
 
@@ -24,17 +40,14 @@ class Factor(NamedTuple):
     sound: Any  # [] bool: J^T J, with columns of length 1, loses at most half of the digits; rows of 0 in R, too
 
 
-def factor(J, r, G, g, free):
+def factor(linear, free):
     """The ``Factor`` of J with r: from J^T J where that is sound, else from Householder's reflections.
 
     Args:
-      J: [m, n].
-      r: [m].
-      G: [n, n] J^T J.
-      g: [n] J^T r.
+      linear: a ``Linear``.
       free: [n] bool: the variables that may change; None for all.
     """
-    norms = jnp.sqrt(jnp.diagonal(G))
+    r, J, g, G, norms = linear
     moves = norms > 0 if free is None else free & (norms > 0)
     scale = jnp.where(moves, 1 / jnp.where(moves, norms, 1), 0)
     G, L = _cholesky(scale[:, None] * G * scale[None, :], moves)

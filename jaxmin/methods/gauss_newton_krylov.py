@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxmin._cache.builder import builder
-from jaxmin._core.loss import Loss, check_scale, rho_of
+from jaxmin._core.loss import rho_of, scaled
 from jaxmin._core.protocol import Method
 from jaxmin.methods import _trust_region
 from jaxmin.methods.trust_ncg import trust_ncg
@@ -65,7 +65,5 @@ def gauss_newton_krylov(
       [1] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
       [2] B. Triggs et al., Bundle adjustment - a modern synthesis, LNCS 1883, 2000, 298-372, Section 4.3.
     """
-    check_scale("f_scale", f_scale)
     inner = trust_ncg(radius, max_radius, eta, max_inner)
-    rho: Any = loss
-    return inner._replace(wants=inner.wants | {"gauss_newton"}, loss=Loss(rho, f_scale))
+    return inner._replace(wants=inner.wants | {"gauss_newton"}, loss=scaled(loss, "f_scale", f_scale))

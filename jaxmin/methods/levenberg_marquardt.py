@@ -12,10 +12,10 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
 from jaxmin._core.inverse_hessian import Normal, times
-from jaxmin._core.loss import Loss, check_scale, rho_of
+from jaxmin._core.loss import rho_of, scaled
 from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
 from jaxmin._core.status import Status
-from jaxmin.methods._gauss_newton import Factor, factor, holding, minimizer
+from jaxmin.methods._gauss_newton import Factor, factor, holding, linearised, minimizer
 
 # A step is accepted where f falls by more than this fraction of the promise of the model [1, Section 5].
 _ETA = 1e-4
@@ -99,9 +99,7 @@ def levenberg_marquardt(
     """
     if not radius > 0:
         raise ValueError(f"radius={radius!r}: give a number > 0")
-    check_scale("f_scale", f_scale)
-    rho: Any = loss
-    return _method(radius)._replace(loss=Loss(rho, f_scale))
+    return _method(radius)._replace(loss=scaled(loss, "f_scale", f_scale))
 
 
 @functools.cache
@@ -110,12 +108,12 @@ def _method(radius):
 
     def update(grad, state, params, /, *, value, residual, jacobian, box=Unbounded(), **_):
         first, f = state.nit < 0, jnp.asarray(value, state.iterate.f.dtype)
-        G = times(jacobian.T, jacobian)
+        linear = linearised(residual, jacobian)
         # Where J is not finite the trial is as bad as one where f is not.
-        f = jnp.where(first | jnp.all(jnp.isfinite(jnp.diagonal(G))), f, jnp.inf)
+        f = jnp.where(first | jnp.all(jnp.isfinite(linear.norms)), f, jnp.inf)
         accepted = state.takes(f)
         state = _judged(state, f, accepted)
-        state = vec.where(accepted, _moved(state, params, f, residual, jacobian, G, box), state)
+        state = vec.where(accepted, _moved(state, params, f, linear, box), state)
         size = vec.norm(state.D * state.iterate.x)
         state = state._replace(radius=jnp.where(first, radius * jnp.where(size > 0, size, 1), state.radius))
         state = _continued(state, box)
@@ -172,9 +170,9 @@ def _ending(state):
     eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.norms * x)
     # r is a difference of numbers about |J x| in size, and has their rounding: usually of either sign from one residual
     # to the next, at worst of the sign of r. Steps are tried while the usual leaves hope; the worst case is the judge.
-    r, rounding = jnp.sqrt(2 * f), eps * size
-    noise = lambda r: _NOISE * (eps * f + r * rounding + rounding * rounding)
-    usual, worst = noise(r / jnp.sqrt(jnp.maximum(state.residuals, 1).astype(r.dtype))), noise(r)
+    length, rounding = jnp.sqrt(2 * f), eps * size
+    noise = lambda along: _NOISE * (eps * f + along * rounding + rounding * rounding)
+    usual, worst = noise(length / jnp.sqrt(jnp.maximum(state.residuals, 1).astype(length.dtype))), noise(length)
     left = (state.cosine**2) * f
     nothing = state.predicted <= usual
     # A radius of 0, or NaN, allows no step, whatever has been made of it.
@@ -184,16 +182,15 @@ def _ending(state):
     return jnp.where(nothing | still, ended, Status.RUNNING)
 
 
-def _moved(state, x, f, r, J, G, box):
+def _moved(state, x, f, linear, box):
     """The state at a new iterate: its factor R and its scales D."""
-    g = vec.rows_dot(J.T, r)
-    norms = jnp.sqrt(jnp.diagonal(G))
+    r, g, norms = linear.r, linear.g, linear.norms
     # The largest norm so far, but not so much larger that rounding hides the column.
     D = jnp.maximum(norms, jnp.where(norms > 0, jnp.minimum(state.D, norms * jnp.finfo(x.dtype).eps ** -0.5), state.D))
     D = jnp.where(D > 0, D, 1)
     return state._replace(
         iterate=Iterate(x, f, g),
-        factor=factor(J, r, G, g, box.free(x, g)),
+        factor=factor(linear, box.free(x, g)),
         residuals=jnp.full((), r.size, jnp.int32),
         lost=(state.nit == 0) & (f < jnp.finfo(f.dtype).tiny) & jnp.any(r != 0),
         D=D,
