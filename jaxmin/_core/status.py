@@ -108,7 +108,7 @@ OF_RESIDUALS = _SENTENCES | {
     "Jacobian reaches is within gtol.",
     Status.XTOL: "Converged: the Gauss-Newton step from x is within xtol of x.",
     Status.FTOL: "Converged: the decrease of the sum of squares is within ftol of it.",
-    Status.PRECISION: "Converged to the precision of the residuals: the Gauss-Newton step from here would lower fun = "
+    Status.PRECISION: "Converged to the precision of the residuals: Newton's step from here would lower fun = "
     "{fun:.8g} by less than its rounding. The cosine of the residuals and their Jacobian is {cosine:.3g}.",
     Status.PRECISION_LOSS: "Stopped by rounding: no step lowers fun = {fun:.8g}; the cosine of the residuals and their "
     "Jacobian is {cosine:.3g}. {advice}",

@@ -87,6 +87,7 @@ class ExaminationKey(NamedTuple):
 
     signature: Signature  # of fun
     variables: Variables
+    has_gradient: bool  # whether it returns its gradient
 
 
 class Functions(NamedTuple):
@@ -158,7 +159,7 @@ def examined(problem, method, box, leaves, jac, solution):
     if not _is_examined(problem, method, leaves) or (is_known and int(status) not in EXAMINED):
         return leaves, jac, solution
     arguments = lax.stop_gradient((leaves, solution.f, status, inputs(problem, box)))
-    return leaves, jac, solution._replace(status=_examine(problem, _examination, arguments))
+    return leaves, jac, solution._replace(status=_examine(problem, method, _examination, arguments))
 
 
 def examined_rows(problem, method, plan, feed, leaves, f, status):
@@ -174,7 +175,9 @@ def examined_rows(problem, method, plan, feed, leaves, f, status):
     every = [n for n in plan.every if n]
     if any_traced((leaves, status, feed.problems, feed.shared)):
         rows = [jnp.repeat(leaf, n, axis=0)[: status.size] for leaf, n in zip(feed.problems, every)]
-        return _examine(problem, _examination_of_rows, (leaves, f, status, rows, feed.shared), plan.tree, plan.every)
+        return _examine(
+            problem, method, _examination_of_rows, (leaves, f, status, rows, feed.shared), plan.tree, plan.every
+        )
     found = np.array(status)
     doubtful = np.flatnonzero(np.isin(found, EXAMINED))
     for begin in range(0, doubtful.size, _EXAMINED_AT_ONCE):
@@ -185,7 +188,7 @@ def examined_rows(problem, method, plan, feed, leaves, f, status):
         pick = lambda leaf, n=1, here=here: np.asarray(leaf)[here // n]
         rows = [pick(leaf, n) for leaf, n in zip(feed.problems, every)]
         arguments = [pick(leaf) for leaf in leaves], pick(f), found[here], rows, feed.shared
-        new = _examine(problem, _examination_of_rows, arguments, plan.tree, plan.every)
+        new = _examine(problem, method, _examination_of_rows, arguments, plan.tree, plan.every)
         found[part] = np.asarray(new)[: part.size]
     return found if isinstance(status, np.ndarray) else jnp.asarray(found)
 
@@ -194,17 +197,20 @@ def _is_examined(problem, method, leaves):
     """Whether solves of this problem are examined; known while compiling. An effect of fun is not repeated."""
     effects = problem.trace.signature.jaxpr.effects
     # Where there are constraints, the curvature of f alone says nothing.
-    smooth = "grad" in method.wants and problem.rows is None
-    return smooth and not effects and may_be_examined(leaves)
+    if effects or problem.rows is not None:
+        return False
+    # The Gauss-Newton model of residuals does not know a minimum where J loses its rank, whatever the dtype.
+    return "residual" in method.wants or ("grad" in method.wants and may_be_examined(leaves))
 
 
-def _examine(problem, build, arguments, *settings):
+def _examine(problem, method, build, arguments, *settings):
     """``build(key, rules, *settings)(*arguments)``, compiled: statuses. The statuses as they are without derivatives.
 
     Args:
       arguments: (leaves of x, f, status, ...).
     """
-    key, rules = ExaminationKey(problem.trace.signature, problem.variables), problem.trace.with_rules
+    key = ExaminationKey(problem.trace.signature, problem.variables, "grad" in method.wants)
+    rules = problem.trace.with_rules
     try:
         if rules is not None:
             return _by_program(build(key, rules, *settings), *arguments)
@@ -400,9 +406,13 @@ def _examination(key, rules):
     trace, variables = rules or key.signature, key.variables
 
     def examination(leaves, f, status, inputs):
+        def outputs(x):
+            return trace(*inputs.constants, *variables.unravel(x), *inputs.rest())
+
         def gradient(x):
-            _, *outputs = trace(*inputs.constants, *variables.unravel(x), *inputs.rest())
-            return variables.ravel([g.conj() for g in outputs[: len(variables.shapes)]])
+            if not key.has_gradient:
+                return jax.grad(lambda x: outputs(x)[0])(x)
+            return variables.ravel([g.conj() for g in outputs(x)[1 : 1 + len(variables.shapes)]])
 
         x = variables.ravel(leaves)
         in_doubt = jnp.isin(status, jnp.asarray(EXAMINED))

@@ -63,7 +63,7 @@ class Provider(NamedTuple):
     provide: Callable[[At], Any]
     linear: bool = False  # whether it reads ``At.push``
     counter: str | None = None  # the counter of its evaluations; None: it comes with f
-    when: str = "stays"  # the steps in which it is evaluated: those that stay, "accepted" ones, or "every" step
+    when: str = "stays"  # the steps in which it is evaluated: those that stay, "taken" ones, or "every" step
 
 
 def _extra(name: str) -> Provider:
@@ -106,7 +106,7 @@ PROVIDERS = {
     "hv": Provider(_product, linear=True, counter="nhev"),
     "H": Provider(_hessian, linear=True, counter="nhev"),
     "residual": _extra("residual"),
-    "jacobian": Provider(lambda at: _jacobian(at), counter="njev", when="accepted"),
+    "jacobian": Provider(lambda at: _jacobian(at), counter="njev", when="taken"),
     "constraints": _extra("constraints"),
     "constraint_jacobian": _extra("constraint_jacobian"),
     "lagrangian_hessian": Provider(_lagrangian_hessian, counter="nhev", when="every"),

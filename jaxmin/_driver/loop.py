@@ -188,7 +188,7 @@ def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
     settings: dict[str, Any] = {"box": loop.box, "xtol": loop.limits.xtol} | ({} if ended is None else {"ended": ended})
     wanted |= {name: setting for name, setting in settings.items() if name in method.wants}
     _, state = method.update(found.grad, carry.state, x, value=found.value, **wanted)
-    counts = _counts(carry, counters(method.wants), state.accepted)
+    counts = _counts(carry, counters(method.wants), found.value)
     after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box, carry.gnorm0)
     status, aux = loop.stopping.status(after), vec.where(state.accepted, found.aux, carry.aux)
     best = None if carry.best is None else _better(carry.best, after, aux)
@@ -206,13 +206,14 @@ def _better(best: Feasible, after: Tested, aux: PyTree) -> Feasible:
     return vec.where(is_feasible(after) & jnp.isfinite(state.iterate.f) & lower, new, best)
 
 
-def _counts(carry: Carry, names: dict[str, str], accepted: Scalar) -> dict[str, Any]:
-    """The counters after a step: a step that stays does not count for nfev."""
+def _counts(carry: Carry, names: dict[str, str], value: Scalar) -> dict[str, Any]:
+    """The counters after a step to a point with this f: a step that stays does not count for nfev."""
     nfev = carry.nfev + 1
     if not names:
         return {"nfev": nfev}
     stays = jnp.asarray(getattr(carry.state, "stays", False), jnp.int32)
-    one = {"stays": stays, "accepted": jnp.asarray(accepted, jnp.int32), "every": 1}
+    taken = jnp.asarray(carry.state.takes(value), jnp.int32) if "taken" in names.values() else 0
+    one = {"stays": stays, "taken": taken, "every": 1}
     others = {name: getattr(carry, name) + one[when] for name, when in names.items()}
     return {"nfev": nfev - stays} | others
 

@@ -38,7 +38,7 @@ def has_converged(gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g:
         \epsilon_f = 16 \epsilon |f| + \tfrac12 \epsilon^2 \sum_i H_{ii} x_i^2.
 
     The first :math:`\epsilon` is that of the dtype of f, the second that of x. The second part of :math:`\epsilon_f` is
-    how far f moves if each variable changes by its rounding.
+    how far f moves if each variable changes by its rounding. Where :math:`\epsilon_f` underflows to 0 nothing is known.
 
     Args:
       gradient: x -> the gradient of f.
@@ -63,7 +63,8 @@ def _by_factors(product, f, x, g):
     # Flat directions are allowed: those in which H is 0 up to rounding get a curvature just above it.
     L = jnp.linalg.cholesky((H + H.T) / 2 + flat(H.shape[0], H.dtype) * jnp.diag(jnp.diagonal(H)))
     w = jax.scipy.linalg.solve_triangular(L, g, lower=True)
-    return w @ w / 2 <= _rounding(f, diagonal @ (x * x))  # not so for NaN, where H has no factor
+    rounding = _rounding(f, diagonal @ (x * x))
+    return (w @ w / 2 <= rounding) & (rounding > 0)  # not so for NaN, where H has no factor
 
 
 def _rounding(f: Scalar, moves: Scalar) -> Scalar:
@@ -87,4 +88,4 @@ def _by_products(product, f, x, g):
 
     gg = vec.dot(g, g)
     end = conjugate_gradients(product, g, goes_on)
-    return (gg == 0) | (end.is_positive(tiny) & hidden(end))
+    return (rounding > 0) & ((gg == 0) | (end.is_positive(tiny) & hidden(end)))

@@ -25,6 +25,10 @@ _POOR, _GOOD = 0.25, 0.75
 _BENDS = 3
 # f is known to so many times its estimated rounding.
 _NOISE = 10.0
+# Where the promise of a step is below that, the slopes tell whether f falls, unless f moves by so many times as much.
+_DRIFT = 100.0
+# A fit has converged to the precision of f only where that is at most this fraction of f.
+_KNOWN = 1e-2
 # Where no step helps, but the model promises more than so many times the rounding, it is the model that is wrong.
 _DOUBT = 1e4
 
@@ -41,6 +45,7 @@ class LevenbergMarquardtState(NamedTuple):
     status: Any  # [] int32
     # changes with every iterate
     iterate: Iterate
+    least: Any  # [] f of all iterates
     factor: Factor  # of J, for the variables that no bound holds
     residuals: Any  # [] int32: how many there are
     lost: Any  # [] bool: their squares underflow at x0, so that nothing is known of the sum
@@ -50,10 +55,43 @@ class LevenbergMarquardtState(NamedTuple):
     reach: Any  # [] the length of the Gauss-Newton step relative to x, both in the scales of the columns
     nit: Any  # [] int32
 
+    @property
+    def size(self):
+        """[] of the numbers that r is a difference of: r has their rounding."""
+        return vec.norm(self.norms * self.iterate.x)
+
+    @property
+    def root(self):
+        """[] of the number of residuals."""
+        return jnp.sqrt(jnp.maximum(self.residuals, 1).astype(self.D.dtype))
+
+    @property
+    def noise(self):
+        """f is known to within so much, usually and at worst, [] each.
+
+        The rounding of r is usually of either sign from one residual to the next, at worst of the sign of r. Steps are
+        tried while the usual leaves hope; the worst case is the judge.
+        """
+        f, eps = self.iterate.f, jnp.finfo(self.D.dtype).eps
+        r, rounding = jnp.sqrt(2 * f), eps * self.size
+        noise = lambda r: _NOISE * (eps * f + r * rounding + rounding * rounding)
+        return noise(r / self.root), noise(r)
+
+    def hides(self, value):
+        """[] bool: whether f, at a trial with this f, is not known well enough to compare its fall with the promise."""
+        usual, worst = self.noise
+        near = jnp.abs(self.least - value) <= _DRIFT * worst
+        return (self.nit >= 0) & (self.predicted <= usual) & near
+
     def takes(self, value):
-        """[] bool: whether a trial with this f becomes the iterate."""
-        lower = self.iterate.f - value >= _ETA * self.predicted
+        """[] bool: whether a trial with this f may become the iterate; where rounding hides that, the slopes tell."""
+        lower = (self.iterate.f - value >= _ETA * self.predicted) | self.hides(value)
         return (self.nit < 0) | (lower & (self.predicted > 0))
+
+    def falls(self, value, g):
+        """[] the fall of f at a trial with this f and gradient."""
+        by_slopes = -vec.dot(self.iterate.g + g, self.trial - self.iterate.x) / 2
+        return jnp.where(self.hides(value), by_slopes, self.iterate.f - value)
 
 
 @builder(aliases=("levenberg-marquardt", "lm", "gauss_newton", "gauss-newton"), converters={"loss": rho_of})
@@ -71,7 +109,8 @@ def levenberg_marquardt(
 
     The solve ends where the cosine of the angle between r and all that J reaches is at most ``gtol``, or the
     Gauss-Newton step is at most ``xtol`` of \|D x\|. Both are without units, and 1e-8 in float64, 1e-4 in float32.
-    ``ftol``, relative to f, is off.
+    ``ftol``, relative to f, is off. Where a step promises less than the rounding of f, the slopes at both ends of it
+    decide: J is then evaluated whatever f is.
 
     Args:
       radius: the first :math:`\Delta`, in units of :math:`\|D x_0\|`, > 0; 1 by default.
@@ -111,8 +150,9 @@ def _method(radius):
         linear = linearised(residual, jacobian)
         # Where J is not finite the trial is as bad as one where f is not.
         f = jnp.where(first | jnp.all(jnp.isfinite(linear.norms)), f, jnp.inf)
-        accepted = state.takes(f)
-        state = _judged(state, f, accepted)
+        falls = state.falls(f, linear.g)
+        accepted = first | ((falls >= _ETA * state.predicted) & (state.predicted > 0))
+        state = _judged(state, falls, accepted)
         state = vec.where(accepted, _moved(state, params, f, linear, box), state)
         size = vec.norm(state.D * state.iterate.x)
         state = state._replace(radius=jnp.where(first, radius * jnp.where(size > 0, size, 1), state.radius))
@@ -139,15 +179,15 @@ def _start(x):
     return LevenbergMarquardtState(
         trial=x, predicted=zero, slope=zero, length=zero, is_newton=no, radius=infinite, accepted=no,
         status=jnp.full((), Status.RUNNING, jnp.int32), iterate=Iterate(x, zero, jnp.zeros_like(x)),
-        factor=nothing, residuals=jnp.zeros((), jnp.int32), lost=no, D=jnp.zeros_like(x), norms=jnp.zeros_like(x),
-        cosine=infinite, reach=infinite, nit=jnp.full((), -1, jnp.int32),
+        least=infinite, factor=nothing, residuals=jnp.zeros((), jnp.int32), lost=no, D=jnp.zeros_like(x),
+        norms=jnp.zeros_like(x), cosine=infinite, reach=infinite, nit=jnp.full((), -1, jnp.int32),
     )  # fmt: skip
 
 
-def _judged(state, f, accepted):
+def _judged(state, falls, accepted):
     """The state with its next radius [1, Section 5], and its status where a rejected step shows only rounding."""
-    falls, promised = state.iterate.f - f, state.predicted
-    ratio = jnp.where(jnp.isfinite(f), falls / jnp.where(promised > 0, promised, 1), -jnp.inf)
+    promised = state.predicted
+    ratio = jnp.where(jnp.isfinite(falls), falls / jnp.where(promised > 0, promised, 1), -jnp.inf)
     # The minimiser of the parabola through both values and the slope.
     bent = jnp.where(falls >= 0, 0.5, 0.5 * state.slope / (state.slope + falls))
     shorter = jnp.clip(jnp.where(jnp.isfinite(bent), bent, 0.1), 0.1, 0.5) * jnp.minimum(
@@ -166,19 +206,15 @@ def _judged(state, f, accepted):
 
 def _ending(state):
     """The status after a rejected step: whether rounding is all that is left."""
-    x, f, _ = state.iterate
-    eps, size = jnp.finfo(f.dtype).eps, vec.norm(state.norms * x)
-    # r is a difference of numbers about |J x| in size, and has their rounding: usually of either sign from one residual
-    # to the next, at worst of the sign of r. Steps are tried while the usual leaves hope; the worst case is the judge.
-    length, rounding = jnp.sqrt(2 * f), eps * size
-    noise = lambda along: _NOISE * (eps * f + along * rounding + rounding * rounding)
-    usual, worst = noise(length / jnp.sqrt(jnp.maximum(state.residuals, 1).astype(length.dtype))), noise(length)
-    left = (state.cosine**2) * f
-    nothing = state.predicted <= usual
+    (x, f, _), size, (usual, worst) = state.iterate, state.size, state.noise
+    eps, left = jnp.finfo(f.dtype).eps, (state.cosine**2) * f
+    # The slope along a step is known to within so much, in the usual case: it tells where f does not.
+    of_slope = _NOISE * eps * (jnp.sqrt(2 * f) + size) / state.root * vec.norm(state.norms * (state.trial - x))
+    nothing = state.predicted <= jnp.where(left <= worst, usual, jnp.minimum(usual, of_slope))
     # A radius of 0, or NaN, allows no step, whatever has been made of it.
     still = jnp.all(state.trial == x) | ~(jnp.minimum(state.length, state.radius) > eps * size)
     lost = jnp.where(left <= _DOUBT * worst, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
-    ended = jnp.where((left <= worst) & (worst < jnp.inf), Status.PRECISION, lost)
+    ended = jnp.where((left <= worst) & (worst <= _KNOWN * f), Status.PRECISION, lost)
     return jnp.where(nothing | still, ended, Status.RUNNING)
 
 
@@ -190,6 +226,7 @@ def _moved(state, x, f, linear, box):
     D = jnp.where(D > 0, D, 1)
     return state._replace(
         iterate=Iterate(x, f, g),
+        least=jnp.minimum(state.least, f),
         factor=factor(linear, box.free(x, g)),
         residuals=jnp.full((), r.size, jnp.int32),
         lost=(state.nit == 0) & (f < jnp.finfo(f.dtype).tiny) & jnp.any(r != 0),
@@ -202,7 +239,7 @@ def _continued(state, box):
     """The state with the next trial."""
     x, f, _ = state.iterate
     step = minimizer(state.factor, state.D, state.radius)
-    size, newton = vec.norm(state.norms * x), vec.norm(state.norms * step.newton)
+    size, newton = state.size, vec.norm(state.norms * step.newton)
     p, trial = step.p, x + step.p
     if box.bounded:
         trial = _bent(state, p, box)
