@@ -34,11 +34,11 @@ def measure(problem, x, dtype):
     with x64(True):
         x = jnp.asarray(np.asarray(x, dtype), float)
         r, J = (np.asarray(f(x)) for f in (problem.residuals, jax.jacfwd(problem.residuals)))
-    found = {"sum": float(r @ r), **dict.fromkeys(MEASURES, math.nan)}
+    found = dict.fromkeys(MEASURES, math.nan)
     if np.all(np.isfinite(r)) and np.all(np.isfinite(J)):
-        found |= _slopes(np.asarray(x), r, J)
-        found["rounding"] = float(np.sum((np.finfo(dtype).eps * (np.abs(J) @ np.abs(x))) ** 2))
-    return found
+        rounding = np.sum((np.finfo(dtype).eps * (np.abs(J) @ np.abs(x))) ** 2)
+        found = _slopes(np.asarray(x), r, J) | {"rounding": rounding}
+    return {"sum": float(r @ r)} | {name: float(f"{value:.3g}") for name, value in found.items()}
 
 
 def _slopes(x, r, J):
@@ -55,11 +55,11 @@ def _slopes(x, r, J):
     along, g, whole = U.T[s > RANK * np.max(s)] @ r, J.T @ r, size if size > 0 else 1
     step, far = np.linalg.norm(along / s[s > RANK * np.max(s)]), np.linalg.norm(norms * x)
     return {
-        "reached": float(np.linalg.norm(along) / whole),
-        "column": float(np.max(np.abs(g) / np.where(norms > 0, norms, 1)) / whole),
-        "step": float(step / (far if far > 0 else 1)),
-        "relative": float(np.max(np.abs(g) * np.maximum(np.abs(x), 1)) / whole**2),
-        "gradient": float(np.max(np.abs(g))),
+        "reached": np.linalg.norm(along) / whole,
+        "column": np.max(np.abs(g) / np.where(norms > 0, norms, 1)) / whole,
+        "step": step / (far if far > 0 else 1),
+        "relative": np.max(np.abs(g) * np.maximum(np.abs(x), 1)) / whole**2,
+        "gradient": np.max(np.abs(g)),
     }
 
 

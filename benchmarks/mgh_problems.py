@@ -273,7 +273,7 @@ def _fixed():
     yield 2, freudenstein_roth, [0.5, -2], (0, 48.9842)
     yield 3, powell_badly_scaled, [0, 1], (0,)
     yield 4, brown_badly_scaled, [1, 1], (0,)
-    yield 5, beale, [1, 1], (0,)
+    yield 5, beale, [1, 1], (0, 0.452008)  # the second, which the paper does not list, where x_1 goes to -infinity
     yield 6, jennrich_sampson, [0.3, 0.4], (124.362,)
     yield 7, helical_valley, [-1, 0, 0], (0,)
     yield 8, bard, [1, 1, 1], (8.21487e-3, 17.4286)
