@@ -11,6 +11,7 @@ from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree, TransformationLike, Triple
 from jaxmin._driver.callbacks import Traced, watched
 from jaxmin._driver.compiled import solve
+from jaxmin._driver.slices import Interrupted
 from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.constraints import ConstraintsLike
 
@@ -135,6 +136,8 @@ def minimize(
       ValueError, TypeError: for an invalid argument; the message names it and the choices.
       NotImplementedError: for features of SciPy that jaxmin does not have yet.
       ImportError: for ``progress=True`` if tqdm is not installed.
+      KeyboardInterrupt: after Ctrl-C in a call from Python, within some tenths of a second or one evaluation. The
+        attribute ``result`` of the exception is the result so far, with status -1.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> def rosen(x, a):
@@ -152,8 +155,11 @@ def minimize(
     )  # fmt: skip
     call.warn()
     watcher = call.watcher()
-    solved = watched(
-        watcher, solve, call.problem, call.method, call.limits, call.diff, call.box, watcher, call.traced,
-        call.warm, call.unrolled, **call.carried,
-    )  # fmt: skip
-    return call.result(*solved)
+    try:
+        return watched(
+            watcher, solve, call.problem, call.method, call.limits, call.diff, call.result, call.box, watcher,
+            call.traced, call.warm, call.unrolled, **call.carried,
+        )  # fmt: skip
+    except Interrupted as interrupt:
+        _, interrupt.result = interrupt.found
+        raise

@@ -23,6 +23,7 @@ from jaxmin._core.variables import Variables
 from jaxmin._driver.callbacks import Traced, Watcher, watched
 from jaxmin._driver.compiled import examined, inputs, stepwise
 from jaxmin._driver.implicit import unknown
+from jaxmin._driver.slices import MOST, Interrupted, Slices
 from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.constraints import ConstraintsLike
 from jaxmin._problem.objective import as_argument
@@ -44,7 +45,6 @@ class Settings(TypedDict, total=False):
 
 
 _SETTINGS = tuple(Settings.__annotations__)
-_MOST = np.iinfo(np.int32).max
 
 
 class _Structure(NamedTuple):
@@ -174,6 +174,7 @@ class Solver:
                 raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
         self._fun = fun
         self._settings: dict[str, Any] = {"method": method, **settings}
+        self._slices = Slices()
         self._known: set[Any] = set()  # the forms of states that are known to belong to this solver
 
     def init(self, x0: PyTree, *args: Any) -> SolverState:
@@ -221,15 +222,29 @@ class Solver:
         Raises:
           TypeError: if state is not a ``SolverState``, or max_steps is not a whole number.
           ValueError: if state is a batch or belongs to another solver, or max_steps is negative.
+          KeyboardInterrupt: after Ctrl-C, between two evaluations. Its ``result`` is the result so far, and its
+            ``state`` the state, which can go on.
         """
         call, steps = self._resumed(state), _steps(max_steps)
         watcher = call.watcher()
         fed = inputs(call.problem, call.box, watcher, call.traced)
         run = self._part("run", call, watcher)
-        if any_traced((state.carry, fed, call.limits)):
-            run = unknown(run)
-        carry = watched(watcher, run, state.carry, fed, call.limits, steps)
-        return dataclasses.replace(state, carry=carry)
+        if any_traced((state.carry, fed, call.limits, steps)):
+            carry = watched(watcher, unknown(run), state.carry, fed, call.limits, steps)
+            return dataclasses.replace(state, carry=carry)
+        carry = state.carry
+
+        def advance(steps: int) -> tuple[Any, Any]:
+            nonlocal carry
+            carry = run(carry, fed, call.limits, np.int32(steps))
+            return carry, carry.status
+
+        try:
+            return dataclasses.replace(state, carry=watched(watcher, self._slices.through, advance, int(steps)))
+        except Interrupted as interrupt:
+            interrupt.state = dataclasses.replace(state, carry=interrupt.found)
+            interrupt.result = self.result(interrupt.state)
+            raise
 
     def result(self, state: SolverState) -> OptimizeResult:
         """The :class:`~jaxmin.OptimizeResult` of a state: that of ``minimize`` if it has ended, else with status -1.
@@ -329,14 +344,14 @@ def _form(carry: PyTree) -> tuple[Any, ...]:
 
 def _steps(max_steps: Any) -> Any:
     if max_steps is None:
-        return np.int32(_MOST)
+        return np.int32(MOST)
     if not is_count(max_steps) and not (is_array(max_steps) and max_steps.shape == () and max_steps.dtype.kind in "iu"):
         raise TypeError(f"max_steps={max_steps!r}: a whole number, at least 0, or None")
     if isinstance(max_steps, jax.core.Tracer):
-        return jnp.minimum(max_steps, _MOST).astype(jnp.int32)
+        return jnp.minimum(max_steps, MOST).astype(jnp.int32)
     if max_steps < 0:
         raise ValueError(f"max_steps={max_steps!r}: a whole number, at least 0, or None")
-    return np.int32(min(int(max_steps), _MOST))
+    return np.int32(min(int(max_steps), MOST))
 
 
 def _is_weak(leaf: Any) -> bool:

@@ -1,5 +1,6 @@
 """The solve as one compiled function of arrays, and where it is cached."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
 from jaxmin._driver.implicit import mode
 from jaxmin._driver.precision import EXAMINED, has_converged, may_be_examined
+from jaxmin._driver.slices import MOST, Slices
 from jaxmin._driver.solution import Counts, Solution, or_feasible
 from jaxmin._interop.foreign import Foreign
 from jaxmin._problem.objective import inexact
@@ -106,36 +108,52 @@ class Parts(NamedTuple):
     functions: Any = None  # ``Functions``
     step: Any = None  # (carry, inputs, limits) -> ``Carry``, of a lane of a batch
     evaluated: int = 0  # the bytes that an evaluation returns
+    run_slice: Any = None  # (carry at the start, what the last slice gave, inputs, limits, evaluations) -> packed carry
+    packing: Any = None  # carry -> how it is packed between two slices
 
 
 def solve(
-    problem, method, limits, diff, box=Unbounded(), watcher=None, traced=None, warm=None, unrolled=None, **carried
-):
+    problem, method, limits, diff, result, box=Unbounded(), watcher=None, traced=None, warm=None, unrolled=None,
+    **carried,
+):  # fmt: skip
     """Solve a ``Problem`` with a ``Method`` or a ``Foreign``.
 
     Args:
+      result: (leaves of x, those of the gradient in ``jax.grad``'s convention, ``Solution``) -> what is returned.
       traced: a ``TracedCallback``, or None.
       warm: what the method begins with, from an earlier result, or None.
       unrolled: see ``loop.run``.
       carried: see ``loop.begin``.
 
-    Returns:
-      The leaves of x, those of the gradient in ``jax.grad``'s convention, and the ``Solution``.
+    Raises:
+      Interrupted: after Ctrl-C, in a call from Python.
     """
     key = _key(problem, method, watcher, traced, **carried)
     arguments = problem.leaves, inputs(problem, box, watcher, traced, warm), limits
     with_rules = problem.trace.with_rules
+    if unrolled is None and not _is_new(method) and not any_traced(arguments) and not _is_spread(problem, arguments):
+        solved, made = _usual_first(lambda key: functools.partial(_in_slices(key), result), key, arguments)
+        known = examined(problem, method, box, *solved)
+        return made if known[-1] is solved[-1] else result(*known)
     if with_rules is None and not (box.is_set and box.within.has_rules) and not _is_new(method):
-        solved = _usual_first(_differentiable, key, arguments, diff, unrolled)
+        solved = _usual_first(lambda key: compiled(_differentiable, key, diff, unrolled), key, arguments)
     elif _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
         solved = _with_derivatives(key, diff, unrolled, with_rules, arguments)
     else:
-        solved = _usual_first(_solved, key, arguments, unrolled)
-    return examined(problem, method, box, *solved)
+        solved = _usual_first(lambda key: compiled(_solved, key, unrolled), key, arguments)
+    return result(*examined(problem, method, box, *solved))
 
 
-def _usual_first(build, key, arguments, *settings):
-    """``compiled(build, key, *settings)(*arguments)``.
+def _is_spread(problem, arguments):
+    """Whether several devices share the work: a carry of another place would be compiled again."""
+    if jax.device_count() == 1:
+        return False
+    arrays = (leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array))
+    return not problem.variables.flat or any(len(leaf.sharding.device_set) > 1 for leaf in arrays)
+
+
+def _usual_first(program, key, arguments):
+    """``program(key)(*arguments)``.
 
     From Python the usual part of the method runs first. The rest is compiled only where a solve fails without it.
     """
@@ -143,10 +161,10 @@ def _usual_first(build, key, arguments, *settings):
     seen = key.watched or key.stops is not None or key.signature.jaxpr.effects
     usual = None if isinstance(key.method, Foreign) or seen else key.method.usual
     if usual is not None and not any_traced(arguments):
-        solved = compiled(build, key._replace(method=usual), *settings)(*arguments)
+        solved = program(key._replace(method=usual))(*arguments)
         if int(solved[-1].status) not in _OF_METHOD:
             return solved
-    return compiled(build, key, *settings)(*arguments)
+    return program(key)(*arguments)
 
 
 def examined(problem, method, box, leaves, jac, solution):
@@ -287,14 +305,14 @@ def compiled(build, key, *settings):
     return traced
 
 
-def _jitted(function):
+def _jitted(function, **settings):
     # A function of its own: JAX keeps what it compiled for as long as the function lives, and the derivative rule of a
     # solve refers to the solve.
     def solve(*arguments):
         return standard(function)(*arguments)
 
     solve.__name__ = getattr(function, "__name__", "solve")  # which logs and profiles show
-    return jax.jit(solve)
+    return jax.jit(solve, **settings)
 
 
 def _found(function, *arguments):
@@ -355,6 +373,46 @@ def _differentiable(key, diff, unrolled):
 
 def _solved(key, unrolled, with_rules=None):
     return _on_leaves(_whole(key, _parts(key, with_rules), unrolled), key.variables)
+
+
+def _in_slices(key):
+    """The solve of a call from Python, compiled once."""
+    return programs.program((_in_slices, key), lambda: _sliced(key))
+
+
+def _sliced(key):
+    """(result, leaves, inputs, limits) -> (solved, result(*solved)), in slices, for arguments that are not traced."""
+    parts, slices = _parts_on_leaves(key), Slices()
+
+    def solve_slice(resumed, leaves, inputs, limits, evaluations):
+        begun = parts.begin(leaves, inputs)
+        packed = parts.run_slice(begun, resumed, inputs, limits, evaluations)
+        return packed, parts.end(parts.packing(begun).unpack(packed))
+
+    def packed(leaves, inputs):
+        begun = parts.begin(leaves, inputs)
+        return parts.packing(begun).pack(begun)
+
+    program = _jitted(solve_slice, donate_argnums=0)
+    form = None
+
+    def solve(result, leaves, inputs, limits):
+        nonlocal form
+        if form is None:
+            form = jax.eval_shape(packed, leaves, inputs)
+            form = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), form)
+        resumed: Any = np.bool_(True), form
+
+        def advance(evaluations):
+            nonlocal resumed
+            going, solved = program(resumed, leaves, inputs, limits, np.int32(evaluations))
+            resumed = np.bool_(False), going
+            # Python makes the result while the slice runs.
+            return (solved, result(*solved)), solved[-1].status
+
+        return slices.through(advance, MOST)
+
+    return solve
 
 
 def _part(key, name):
@@ -557,7 +615,7 @@ def _parts(key, with_rules=None):
         records = key.history, key.keep_x, key.relative
         return loop.begin(evaluation(inputs), chosen(), x0, aux0, *records, box=inputs.box, warm=inputs.extras.warm)
 
-    def run(carry, inputs, limits, steps=None, unrolled=None):
+    def observed(inputs, limits):
         def watch(accepted, iterate, report, status):
             x = variables.unravel(iterate.x), inputs.fixed
             f = iterate.f.astype(signature.outputs[0].dtype)
@@ -569,7 +627,13 @@ def _parts(key, with_rules=None):
             return status
 
         seen = watch if key.watched or stops is not None else None
-        return loop.run(of_loop(inputs, limits, seen), carry, steps, unrolled)
+        return of_loop(inputs, limits, seen)
+
+    def run(carry, inputs, limits, steps=None, unrolled=None):
+        return loop.run(observed(inputs, limits), carry, steps, unrolled)
+
+    def run_slice(begun, resumed, inputs, limits, evaluations):
+        return loop.run_slice(observed(inputs, limits), begun, resumed, evaluations)
 
     def end(carry):
         state, method = carry.state, chosen()
@@ -596,4 +660,7 @@ def _parts(key, with_rules=None):
     def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)
 
-    return Parts(begin, run, end, Functions(evaluate, jacobian), step, evaluated(key))
+    return Parts(
+        begin, run, end, Functions(evaluate, jacobian), step, evaluated(key), run_slice,
+        lambda carry: loop.packing_of(chosen(), carry),
+    )  # fmt: skip

@@ -136,6 +136,35 @@ def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | N
     return lax.while_loop(goes_on, lambda both: (one(both[0]), both[1] - 1), (carry, steps))[0]
 
 
+def run_slice(loop: Loop, begun: Carry, resumed: tuple[Scalar, packing.Packed], evaluations: Scalar) -> packing.Packed:
+    """Step until the status is not RUNNING, or until there are so many evaluations more.
+
+    The carry between two slices is packed: the program of a slice then has as many kernels as that of a whole solve.
+
+    Args:
+      loop: a ``Loop``.
+      begun: the ``Carry`` before the first step.
+      resumed: ([] bool: whether this is the first slice, else what the last one gave).
+      evaluations: [] int32.
+    """
+    form, (first, packed) = packing_of(loop.method, begun), resumed
+    packed = vec.where(first, form.pack(begun), packed)
+    until = _evaluations(form.unpack(packed)) + evaluations
+    goes_on = lambda carry: (carry.status == Status.RUNNING) & (_evaluations(carry) < until)
+    return packing.while_loop_of_packed(form, goes_on, functools.partial(step, loop), packed)
+
+
+def packing_of(method: Any, carry: Carry) -> packing.Packing:
+    """How the carry is packed between two slices."""
+    # A step of an observed method has a branch around its update. There each number has a kernel anyway.
+    return packing.Packing.of(carry, grouped=method.observe is None)
+
+
+def _evaluations(carry: Carry) -> Scalar:
+    """All evaluations so far, [] int32: they grow with every step."""
+    return carry.nfev if carry.nhev is None else carry.nfev + carry.nhev
+
+
 def step(loop: Loop, old: Carry, ended: Scalar | None = None) -> Carry:
     """One step: :func:`advance`, then the history, then the watcher."""
     new = advance(loop, old, ended)

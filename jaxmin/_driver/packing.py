@@ -25,6 +25,38 @@ class Group(NamedTuple):
     dtype: Any  # of the array
 
 
+Packed = tuple[list[jax.Array], list[jax.Array]]  # leaves that travel as they are, groups
+
+
+class Packing(NamedTuple):
+    """How a carry is packed."""
+
+    tree: Any
+    leaves: list[Any]  # of the carry, or their shapes and dtypes
+    groups: list[Group]
+
+    @classmethod
+    def of(cls, carry: Any, grouped: bool = True) -> "Packing":
+        """The packing of carries of this form; without groups all leaves travel as they are."""
+        leaves, tree = jax.tree.flatten(carry)
+        return cls(tree, leaves, _groups(leaves) if grouped else [])
+
+    @property
+    def _alone(self) -> list[int]:
+        return sorted({*range(len(self.leaves))} - {i for group in self.groups for i in group.members})
+
+    def pack(self, carry: Any) -> Packed:
+        new = jax.tree.leaves(carry)
+        rows = [[new[i].astype(group.dtype) for i in group.members] for group in self.groups]
+        return [new[i] for i in self._alone], list(map(_stacked, rows))
+
+    def unpack(self, packed: Packed) -> Any:
+        found = dict(zip(self._alone, packed[0]))
+        for group, rows in zip(self.groups, packed[1]):
+            found |= {i: lax.index_in_dim(rows, k, keepdims=False) for k, i in enumerate(group.members)}
+        return self.tree.unflatten(found[i].astype(leaf.dtype) for i, leaf in enumerate(self.leaves))
+
+
 def while_loop(goes_on: Callable[[C], Scalar], step: Callable[[C], C], carry: C) -> C:
     """``lax.while_loop(goes_on, step, carry)`` with fewer kernels on a CPU; not for a batch.
 
@@ -38,22 +70,15 @@ def while_loop(goes_on: Callable[[C], Scalar], step: Callable[[C], C], carry: C)
       carry: a pytree of arrays. Floats travel in the widest of their dtypes, bools as int32; long vectors and arrays of
         other dtypes travel as they are.
     """
-    leaves, tree = jax.tree.flatten(carry)
-    groups = _groups(leaves)
-    alone = sorted({*range(len(leaves))} - {i for group in groups for i in group.members})
+    form = Packing.of(carry)
+    return form.unpack(while_loop_of_packed(form, goes_on, step, form.pack(carry)))
 
-    def pack(carry: C) -> tuple[list[jax.Array], list[jax.Array]]:
-        new = jax.tree.leaves(carry)
-        rows = [[new[i].astype(group.dtype) for i in group.members] for group in groups]
-        return [new[i] for i in alone], list(map(_stacked, rows))
 
-    def unpack(packed: tuple[list[jax.Array], list[jax.Array]]) -> C:
-        found = dict(zip(alone, packed[0]))
-        for group, rows in zip(groups, packed[1]):
-            found |= {i: lax.index_in_dim(rows, k, keepdims=False) for k, i in enumerate(group.members)}
-        return tree.unflatten(found[i].astype(leaf.dtype) for i, leaf in enumerate(leaves))
-
-    return unpack(lax.while_loop(lambda p: goes_on(unpack(p)), lambda p: pack(step(unpack(p))), pack(carry)))
+def while_loop_of_packed(
+    form: Packing, goes_on: Callable[[C], Scalar], step: Callable[[C], C], packed: Packed
+) -> Packed:
+    """The same loop, from and to the packed carry."""
+    return lax.while_loop(lambda p: goes_on(form.unpack(p)), lambda p: form.pack(step(form.unpack(p))), packed)
 
 
 def _groups(leaves: Sequence[jax.Array]) -> list[Group]:
