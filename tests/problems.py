@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmin._cache.registry import entries
 from jaxmin._core.protocol import RESIDUALS
@@ -195,3 +196,8 @@ HELD_OUT = {
     ),
 }
 ALL = REFERENCE | HELD_OUT
+
+
+def every_third(first):
+    """Their names from the first on, for a test of one method. The others, a compiled solve each, are slow."""
+    return [pytest.param(name, marks=() if i % 3 == first else pytest.mark.slow) for i, name in enumerate(ALL)]

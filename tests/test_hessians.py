@@ -96,7 +96,9 @@ SHAPES = {"scalar": (), "one": (1,), "square of one": (1, 1), "matrix": (2, 3)}
 
 
 @each_kind
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", ["scalar", "matrix", *(pytest.param(name, marks=pytest.mark.slow) for name in ("one", "square of one"))]
+)
 def test_arrays_of_any_shape(method, name):
     shape = SHAPES[name]
     fun = lambda x: jnp.sum(jnp.cosh(x - 0.5)) + 0.1 * jnp.sum(x) ** 2
