@@ -52,6 +52,8 @@ gc.set_threshold(100_000, 50, 100)
 
 def pytest_configure(config):
     """Compile in a quarter of the time if no test of rounding runs; workers of a parallel run inherit the flags."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "worksteal"  # each worker has tests in a row, and those of a file share programs
     if "not rounding" in config.option.markexpr and "PYTEST_XDIST_WORKER" not in os.environ:
         flags = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
         # A flag that XLA does not know ends the process.

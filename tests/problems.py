@@ -198,6 +198,6 @@ HELD_OUT = {
 ALL = REFERENCE | HELD_OUT
 
 
-def every_third(first):
-    """Their names from the first on, for a test of one method. The others, a compiled solve each, are slow."""
-    return [pytest.param(name, marks=() if i % 3 == first else pytest.mark.slow) for i, name in enumerate(ALL)]
+def one_in(k, first=0):
+    """The names of all, each kth by default. The others, a program each, with `pytest -m slow`."""
+    return [pytest.param(name, marks=() if i % k == first else pytest.mark.slow) for i, name in enumerate(ALL)]
