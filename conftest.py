@@ -1,4 +1,4 @@
-"""Test settings: 64-bit types enabled, strict promotion of ranks, and compiled programs cached between runs."""
+"""Test settings: 64-bit types enabled, strict promotion of ranks, programs compiled quickly."""
 
 import gc
 import importlib.util
@@ -15,9 +15,10 @@ ROOT = pathlib.Path(__file__).parent
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-cache = os.environ.get("JAXMIN_TEST_CACHE", str(ROOT / ".jax_cache"))
-jax.config.update("jax_compilation_cache_dir", cache)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# For the next run. One run alone finds next to nothing there, and writing takes a twentieth of its time.
+if cache := os.environ.get("JAXMIN_TEST_CACHE"):
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # The worked examples of the pages are files. A page imports them as if they were in its own folder.
 sys.path.append(str(ROOT / "docs" / "examples"))
@@ -38,8 +39,11 @@ for library, needed_by in {
 
 # Pages and examples that promise equal bits, or show effects of rounding.
 _OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_api/solver.py")}
-# XLA's older emitters for a CPU, without LLVM's optimizations, compile slower code in a quarter of the time.
-_QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+# XLA's older emitters for a CPU, without LLVM's optimizations, compile slower code in a quarter of the time. A program
+# that is compiled in one piece, not in 32 at once, takes less processor time: here other tests run beside it.
+_QUICK = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 # Python's collector goes through all that JAX has traced, again and again: a quarter of the tests' time.
@@ -48,6 +52,8 @@ gc.set_threshold(100_000, 50, 100)
 
 def pytest_configure(config):
     """Compile in a quarter of the time if no test of rounding runs; workers of a parallel run inherit the flags."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "worksteal"  # each worker has tests in a row, and those of a file share programs
     if "not rounding" in config.option.markexpr and "PYTEST_XDIST_WORKER" not in os.environ:
         flags = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
         # A flag that XLA does not know ends the process.

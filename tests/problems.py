@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmin._cache.registry import entries
 from jaxmin._core.protocol import RESIDUALS
@@ -195,3 +196,8 @@ HELD_OUT = {
     ),
 }
 ALL = REFERENCE | HELD_OUT
+
+
+def one_in(k, first=0):
+    """The names of all, each kth by default. The others, a program each, with `pytest -m slow`."""
+    return [pytest.param(name, marks=() if i % k == first else pytest.mark.slow) for i, name in enumerate(ALL)]

@@ -1,6 +1,7 @@
 """Solves on several devices, run as a script by ``test_sharding.py``: what is found is printed as JSON.
 
-python tests/sharded.py devices               on the devices that there are
+python tests/sharded.py data                  data spread over the devices that there are
+python tests/sharded.py devices               x0 spread over them
 python tests/sharded.py process PORT RANK     as one of two processes
 """
 
@@ -16,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxmin
 
-SIZE = 2**14
+SIZE = 2**12
 # What moves whole arrays between devices. An all-reduce of a scalar is how an inner product is summed.
 MOVES = ("all-gather", "all-to-all", "collective-permute", "all-reduce")
 
@@ -64,15 +65,10 @@ def start(put):
     return {name: put(x0[name], specs[name]) for name in x0}
 
 
-def on_devices():
+def data():
+    """Data spread over the devices, x0 on each of them."""
     mesh = Mesh(np.array(jax.devices()), ("d",))
     put = lambda u, spec: jax.device_put(u, NamedSharding(mesh, spec))
-    whole = lambda u, spec: put(u, P())
-    alone = lambda u, spec: jnp.asarray(u)
-    target = np.linspace(-1, 1, SIZE)
-    found = {}
-
-    # Data spread over the devices, x0 on each of them.
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4096, 5)), rng.choice([-1.0, 1.0], size=4096)
     solve = jax.jit(lambda X, y: jaxmin.minimize(fit, jnp.zeros(5), args=(X, y)))
@@ -80,13 +76,22 @@ def on_devices():
     one = jaxmin.minimize(fit, jnp.zeros(5), args=(X, y))
     closed, given = put(X, P("d")), put(y, P("d"))
     over = jaxmin.minimize(lambda w: fit(w, closed, given), jnp.zeros(5))
-    found["data"] = {
+    return {
         "gap": gap(compiled(put(X, P("d")), put(y, P("d"))).x, one.x),
         "gap_closed_over": gap(over.x, one.x),
         "moved": moved(compiled.as_text()),
     }
 
-    # x0 spread over them.
+
+def on_devices():
+    """x0 spread over the devices."""
+    mesh = Mesh(np.array(jax.devices()), ("d",))
+    put = lambda u, spec: jax.device_put(u, NamedSharding(mesh, spec))
+    whole = lambda u, spec: put(u, P())
+    alone = lambda u, spec: jnp.asarray(u)
+    target = np.linspace(-1, 1, SIZE)
+    found = {}
+
     for method in ("lbfgs", "cg", "trust_ncg"):
         one = jaxmin.minimize(apart, start(alone), args=(target,), method=method)
         solve = jax.jit(lambda x, t, m=method: jaxmin.minimize(apart, x, args=(t,), method=m, options={"flat": False}))
@@ -157,4 +162,5 @@ def as_process(port, rank):
 
 
 if __name__ == "__main__":
-    print(json.dumps(as_process(*sys.argv[2:]) if sys.argv[1] == "process" else on_devices()))
+    what = {"data": data, "devices": on_devices, "process": as_process}[sys.argv[1]]
+    print(json.dumps(what(*sys.argv[2:])))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import each_dtype
+from helpers import DTYPES
 
 import jaxmin
 from jaxmin import Bounds, minimize
@@ -21,8 +21,15 @@ def valley(x, steepness):
 
 
 @pytest.mark.rounding
-@each_dtype
-@pytest.mark.parametrize("method", ("lbfgs", "bfgs", "cg", "trust_ncg", "nelder_mead"))
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        # By default float32 for one of them; the others with `pytest -m slow`.
+        pytest.param(method, dtype, marks=() if dtype == "float64" or method == "lbfgs" else pytest.mark.slow)
+        for method in ("lbfgs", "bfgs", "cg", "trust_ncg", "nelder_mead")
+        for dtype in DTYPES
+    ],
+)
 def test_a_lane_that_takes_long_and_one_of_nan_change_no_other(method, dtype):
     solve = jax.jit(jax.vmap(lambda x, a: minimize(valley, x, (a,), method)))
     starts, steepness = STARTS.astype(dtype), np.ones(8, dtype)

@@ -23,11 +23,13 @@ TARGET = np.array([1.0, -2.0, 3.0, 0.5])
 FAR = (90, 0, 0, 0)  # no method is at the target within four evaluations
 
 METHODS = UNCONSTRAINED
-each_pair = pytest.mark.parametrize(("method", "linesearch"), PAIRS)
 each_method = pytest.mark.parametrize("method", METHODS)
 # By default each method with its own search in float32, and lbfgs with every one; the rest with `pytest -m slow`.
 own = lambda method, search: method == "lbfgs" or search in (None, "backtracking")
 _SLOW = pytest.mark.slow
+each_pair = pytest.mark.parametrize(
+    ("method", "linesearch"), [pytest.param(*pair, marks=() if own(*pair) else _SLOW) for pair in PAIRS]
+)
 
 
 def each_method_slow_but(*names):

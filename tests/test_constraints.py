@@ -22,7 +22,6 @@ residuals = standard(strict_residuals)
 BOTH = ("interior_point", "slsqp")
 _SLOW = pytest.mark.slow
 each_method = pytest.mark.parametrize("method", ["interior_point", pytest.param("slsqp", marks=_SLOW)])
-both_methods = pytest.mark.parametrize("method", BOTH)
 # Both methods compile for seconds a problem: by default these, the others with `pytest -m slow`.
 _ALWAYS = {("interior_point", "HS14"), ("interior_point", "HS71"), ("slsqp", "HS39")}
 
@@ -222,8 +221,14 @@ INFEASIBLE = {
 }
 
 
-@both_methods
-@pytest.mark.parametrize("name", INFEASIBLE)
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        pytest.param(method, name, marks=() if method == BOTH[0] or i == 0 else _SLOW)
+        for method in BOTH
+        for i, name in enumerate(INFEASIBLE)
+    ],
+)
 def test_an_infeasible_problem_is_called_locally_infeasible(method, name):
     fun, c, upper, x0, bounds = INFEASIBLE[name]
     res = stuck(fun, c, [0, 0], upper, x0, method, bounds)

@@ -96,6 +96,15 @@ def test_command_line(tmp_path):
     assert lines[-3:] == demo.NEXT.splitlines()
 
 
+def test_without_names_every_data_set_is_fitted_and_the_easy_ones_first(monkeypatch, capsys, misra):
+    asked = []
+    monkeypatch.setattr(demo, "fit_all", lambda names: (asked.extend(names), ([misra], []))[1])
+    demo.main(["--batch", "0", "--cache", ""])
+    assert sorted(asked) == sorted(nist.NAMES)
+    levels = [demo.LEVELS.index(nist.load(name).difficulty) for name in asked]
+    assert levels == sorted(levels) and "2 of 2 fits" in capsys.readouterr().out
+
+
 def test_without_scipy_a_line_says_so(monkeypatch, capsys):
     monkeypatch.setattr(minpack, "is_installed", lambda: False)
     monkeypatch.setattr(minpack, "fit_both", None)

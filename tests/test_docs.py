@@ -29,9 +29,8 @@ def conformance(folder, which):
         shutil.copy(ROOT / name, folder)
     for example in (ROOT / "docs" / "examples").glob("*.py"):
         shutil.copy(example, folder / "jaxmin" / WHERE[example.stem])
-    cache = os.environ.get("JAXMIN_TEST_CACHE", str(ROOT / ".jax_cache"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_conformance.py", "-k", which]
-    environment = os.environ | {"PYTHONPATH": str(folder), "JAXMIN_TEST_CACHE": cache}
+    environment = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

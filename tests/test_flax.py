@@ -120,7 +120,7 @@ KINDS = {"Optimizer": nnx.Optimizer, "ModelAndOptimizer": nnx.ModelAndOptimizer}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["lbfgs", "lbfgs wolfe", "gradient_descent"])
+@pytest.mark.parametrize("method", ["lbfgs", pytest.param("lbfgs wolfe", marks=pytest.mark.slow), "gradient_descent"])
 @pytest.mark.rounding
 def test_a_method_drops_into_nnxs_optimizer_at_one_evaluation_a_step(method, kind):
     name, *search = method.split()

@@ -96,7 +96,9 @@ SHAPES = {"scalar": (), "one": (1,), "square of one": (1, 1), "matrix": (2, 3)}
 
 
 @each_kind
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", ["scalar", "matrix", *(pytest.param(name, marks=pytest.mark.slow) for name in ("one", "square of one"))]
+)
 def test_arrays_of_any_shape(method, name):
     shape = SHAPES[name]
     fun = lambda x: jnp.sum(jnp.cosh(x - 0.5)) + 0.1 * jnp.sum(x) ** 2
@@ -375,8 +377,15 @@ def test_an_error_inside_is_the_users_own():
         minimize(rosenbrock, START, method="trust_exact", hess=hess)
 
 
-@pytest.mark.parametrize("method", ["trust_ncg", "trust_exact", "dogleg", "trust_krylov"])
-@pytest.mark.parametrize("given", ["hess", "hessp"])
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        # By default what the method asks for; the other form with `pytest -m slow`.
+        pytest.param(method, given, marks=() if (given == "hess") == ("H" in asks_for(method)) else pytest.mark.slow)
+        for method in ("trust_ncg", "trust_exact", "dogleg", "trust_krylov")
+        for given in ("hess", "hessp")
+    ],
+)
 def test_nan_in_it_leaves_the_gradient(method, given):
     """A Hessian that is not finite counts as 0: the steps follow the gradient, as they do where it overflows."""
     by_hand = {"hess": lambda x: jnp.nan * hessian(x), "hessp": lambda x, p: jnp.nan * p}[given]

@@ -205,6 +205,12 @@ def random_phi(rng):
     return phi if float(jax.grad(phi)(0.0)) < -1e-3 else random_phi(rng)
 
 
+# Each compiles its own program: by default a third of them, the others with `pytest -m slow`.
+each_seed = pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=() if seed < 20 else pytest.mark.slow) for seed in range(60)]
+)
+
+
 # ---- Moré and Thuente's search against their paper and against SciPy's
 
 
@@ -234,7 +240,7 @@ def scipy_trials(phi, first, mu, eta, max_step):
     return trials, task
 
 
-@pytest.mark.parametrize("seed", range(60))
+@each_seed
 def test_wolfe_makes_the_trials_of_scipys_dcsrch(seed):
     rng = np.random.default_rng(seed)
     phi, first = random_phi(rng), 10 ** rng.uniform(-3, 3)
@@ -311,7 +317,7 @@ def hager_zhang_trials(phi, first, delta, sigma, theta=0.5, rho=5.0, gamma=0.66)
         return trials
 
 
-@pytest.mark.parametrize("seed", range(60))
+@each_seed
 def test_hager_zhang_makes_the_trials_of_the_paper(seed):
     rng = np.random.default_rng(1000 + seed)
     phi, first = random_phi(rng), 10 ** rng.uniform(-3, 3)

@@ -41,7 +41,9 @@ METHODS = ("lbfgs", "bfgs", "cg", "trust_ncg", "nelder_mead")
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in ("bfgs", "cg") else ()) for name in METHODS]
+)
 def test_every_method_gives_what_vmap_gives(method):
     starts = STARTS[:, :2]
     many = minimize_many(valley, starts, (SHIFTS,), method, lanes=8)
@@ -152,7 +154,7 @@ def test_aux():
     assert many.aux["name"] == "n"
 
 
-@pytest.mark.parametrize("chunk", (1, 7, 25, 59))
+@pytest.mark.parametrize("chunk", (1, 25, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 59))))
 def test_chunks(chunk):
     many = minimize_many(valley, STARTS, (SHIFTS,), chunk=chunk, lanes=8)
     assert isinstance(many.x, np.ndarray)

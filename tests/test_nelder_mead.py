@@ -35,7 +35,15 @@ VARIANTS = {
 }
 
 each_case = pytest.mark.parametrize("case", CASES)
-each_variant = pytest.mark.parametrize("variant", VARIANTS)
+# By default two of the variants of each case, in turn; the others with `pytest -m slow`.
+each_setting = pytest.mark.parametrize(
+    ("case", "variant"),
+    [
+        pytest.param(case, variant, marks=() if (i + k) % 2 == 0 else pytest.mark.slow)
+        for i, case in enumerate(CASES)
+        for k, variant in enumerate(VARIANTS)
+    ],
+)
 
 
 def setting(case, variant):
@@ -67,8 +75,7 @@ def figures(res):
 # ---- SciPy's rules
 
 
-@each_variant
-@each_case
+@each_setting
 def test_the_first_30_iterations_are_scipys(case, variant):
     fun, x0, adaptive, bounds = setting(case, variant)
     method = jaxmin.nelder_mead(adaptive)
@@ -92,8 +99,7 @@ def test_the_first_30_iterations_are_scipys(case, variant):
         np.testing.assert_allclose(state.spread, spread, rtol=1e-7)
 
 
-@each_variant
-@each_case
+@each_setting
 def test_the_end_is_scipys(case, variant):
     fun, x0, adaptive, bounds = setting(case, variant)
     res, oracle = solve(fun, x0, bounds, adaptive=adaptive), scipy_solve(fun, x0, bounds, adaptive=adaptive)

@@ -56,7 +56,7 @@ def bits(carry):
 
 
 @each_dtype
-@pytest.mark.parametrize("n", [1, 3, 20, 100])
+@pytest.mark.parametrize("n", [1, 20, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 100))])
 @pytest.mark.parametrize("lanes", [None, 2])
 def test_the_same_to_the_bit(dtype, n, lanes):
     carry = carry_of(dtype, n)

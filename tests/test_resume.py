@@ -21,7 +21,7 @@ from problems import rosenbrock
 import jaxmin
 from jaxmin import Solver, minimize
 
-KILLS = 20
+KILLS = 8
 CHILD = textwrap.dedent(
     """
     import os, sys

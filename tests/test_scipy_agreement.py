@@ -1,5 +1,7 @@
 """Iterates are SciPy's where the same steps are taken, and minima are those of SciPy and jaxopt."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jaxopt
@@ -145,16 +147,23 @@ SOLVED = {
 }
 
 
+@functools.cache
+def solved_by_others(name):
+    """The solutions of SciPy and of jaxopt, for all methods."""
+    fun, x0 = SOLVED[name]
+    reference, _ = scipy_minimize(fun, x0, "BFGS", gtol=1e-8)
+    return reference, jaxopt.LBFGS(fun, tol=1e-8, maxiter=500).run(jnp.asarray(x0))
+
+
 @pytest.mark.parametrize("method", ("lbfgs", "bfgs", pytest.param("cg", marks=pytest.mark.slow)))
 @pytest.mark.parametrize("name", SOLVED)
 def test_the_minimum_is_that_of_scipy_and_jaxopt(name, method):
     fun, x0 = SOLVED[name]
-    reference, _ = scipy_minimize(fun, x0, "BFGS", gtol=1e-8)
+    reference, other = solved_by_others(name)
     res = jaxmin.minimize(fun, jnp.asarray(x0), method=method, options={"gtol": 1e-8})
     assert res.success
     np.testing.assert_allclose(res.x, reference.x, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(res.fun, reference.fun, atol=1e-12)
-    other = jaxopt.LBFGS(fun, tol=1e-8, maxiter=500).run(jnp.asarray(x0))
     np.testing.assert_allclose(res.x, other.params, rtol=1e-6, atol=1e-7)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import each_dtype, figures
+from helpers import each_dtype, figures, mostly_float64
 from problems import ALL, like, recorded, rosenbrock
 
 import jaxmin
@@ -172,7 +172,7 @@ FALLING = {
 }
 
 
-@each_dtype
+@mostly_float64
 @each_method
 @pytest.mark.parametrize("name", FALLING)
 def test_an_unbounded_problem_is_no_success(name, method, dtype):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 from helpers import DTYPES, mostly_float64
-from problems import ALL
+from problems import ALL, one_in
 
 import jaxmin
 from jaxmin import Status, minimize
@@ -152,7 +152,7 @@ def test_the_step_of_the_dogleg_is_the_best_of_its_path(radius):
         for dtype in DTYPES
     ],
 )
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", one_in(3, 2))
 def test_every_problem_ends_at_a_minimum(method, name, dtype):
     problem = ALL[name]
     res = minimize(problem.fun, jnp.asarray(problem.x0, dtype), method=method)
@@ -162,7 +162,15 @@ def test_every_problem_ends_at_a_minimum(method, name, dtype):
 
 
 @each_method
-@pytest.mark.parametrize("name", ["rosen2", "beale", "helical", "wood", "expfit", "vardim10", "sinlog"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rosen2",
+        "helical",
+        "expfit",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("beale", "wood", "vardim10", "sinlog")),
+    ],
+)
 def test_no_worse_than_scipys(method, name):
     problem = ALL[name]
     fun, hess = jax.jit(jax.value_and_grad(problem.fun)), jax.jit(jax.hessian(problem.fun))

@@ -57,13 +57,13 @@ many = jax.jit(jax.vmap(best_near))
 
 share = jnp.linspace(0, 1, n + 2)[1:-1]
 waves = jnp.stack([jnp.sin(k * jnp.pi * share) for k in (1, 2, 3)])
-sizes = jax.random.normal(jax.random.key(0), (32, 3)) * jnp.array([[2.5, 1.5, 1.0]])
+sizes = jax.random.normal(jax.random.key(0), (16, 3)) * jnp.array([[2.5, 1.5, 1.0]])
 lines = start[None] + jnp.outer(share, end - start)
-starts = lines[None] + jnp.stack([jnp.zeros((32, n)), sizes @ waves], axis=2)
+starts = lines[None] + jnp.stack([jnp.zeros((16, n)), sizes @ waves], axis=2)
 
-res = many(starts, 1.2 * jnp.ones(32))
+res = many(starts, 1.2 * jnp.ones(16))
 for status in np.unique(res.status):
-    print(f"{int(np.sum(res.status == status)):2} of 32: {jaxmin.Status(status).name}")
+    print(f"{int(np.sum(res.status == status)):2} of 16: {jaxmin.Status(status).name}")
 
 # %%
 # Those without success went for a way that is too long at this speed: in the picture they are pulled tight around the
@@ -81,13 +81,13 @@ for i in best_of:
     print(f"{same.size:2} starts, effort {same.min():.3f} to {same.max():.3f}: {ways[i]}")
 
 # %%
-# What does the speed limit cost? This asks for the best flight under 32 limits, all from the same start, with the
+# What does the speed limit cost? This asks for the best flight under 16 limits, all from the same start, with the
 # program that is compiled already. If the limit is too low, no flight arrives in time. Such lanes end without success,
 # and the others are not disturbed.
 
 best = best_of[0]
-limits = jnp.linspace(1.0, 1.5, 32)
-by_limit = many(jnp.broadcast_to(res.x[best], (32, n, 2)), limits)
+limits = jnp.linspace(1.0, 1.5, 16)
+by_limit = many(jnp.broadcast_to(res.x[best], (16, n, 2)), limits)
 for status in np.unique(by_limit.status):
     ended = np.asarray(limits)[by_limit.status == status]
     print(f"{ended.size:2} limits from {ended.min():.2f} to {ended.max():.2f}: {jaxmin.Status(status).name}")
@@ -121,7 +121,7 @@ cost.plot(limits[~good], np.full(np.sum(~good), 1.0), "x", ms=4, color="tab:red"
 cost.set(xlabel="speed limit, metres per second", ylabel="effort")
 cost.legend(fontsize=8)
 time = h * (np.arange(n + 1) + 0.5)
-for i in np.flatnonzero(good)[[0, 10, -1]]:
+for i in np.flatnonzero(good)[[0, 5, -1]]:
     speed = np.linalg.norm(np.diff(flight(by_limit.x[i])[1:-1], axis=0), axis=1) / h
     pace.plot(time, speed, label=f"limit {limits[i]:.2f}")
 pace.set(xlabel="seconds", ylabel="speed")
