@@ -37,7 +37,9 @@ for library, needed_by in {
         collect_ignore += needed_by
 
 # Pages and examples that promise equal bits, or show effects of rounding.
-_OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_api/solver.py")}
+_OF_ROUNDING = {
+    ROOT / name for name in ("docs/float32.md", "docs/statuses.md", "docs/watching.md", "jaxmin/_api/solver.py")
+}
 # XLA's older emitters for a CPU, without LLVM's optimizations, compile slower code in a quarter of the time.
 _QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
 
