@@ -27,7 +27,7 @@ collect_ignore = ["docs/conf.py", "docs/_build", "docs/_gallery", "docs/gallery"
 # Releases of some libraries need a newer jax than the lowest that jaxmin supports.
 for library, needed_by in {
     "flax": ["docs/ecosystem.md"],
-    "scipy": ["docs/from_scipy.md", "docs/scipy_functions.md", "docs/from_curve_fit.md"],
+    "scipy": ["docs/from_scipy.md", "docs/scipy_functions.md", "docs/multistart.md", "docs/from_curve_fit.md"],
     "lmfit": ["docs/from_curve_fit.md"],
     "jaxopt": ["docs/from_jaxopt.md", "docs/from_curve_fit.md"],
     "optax": ["docs/from_jaxopt.md", "docs/from_optax.md"],
