@@ -28,7 +28,7 @@ collect_ignore = ["docs/conf.py", "docs/_build", "docs/_gallery", "docs/gallery"
 # Releases of some libraries need a newer jax than the lowest that jaxmin supports.
 for library, needed_by in {
     "flax": ["docs/ecosystem.md"],
-    "scipy": ["docs/from_scipy.md", "docs/from_curve_fit.md"],
+    "scipy": ["docs/from_scipy.md", "docs/scipy_functions.md", "docs/multistart.md", "docs/from_curve_fit.md"],
     "lmfit": ["docs/from_curve_fit.md"],
     "jaxopt": ["docs/from_jaxopt.md", "docs/from_curve_fit.md"],
     "optax": ["docs/from_jaxopt.md", "docs/from_optax.md"],
@@ -38,7 +38,9 @@ for library, needed_by in {
         collect_ignore += needed_by
 
 # Pages and examples that promise equal bits, or show effects of rounding.
-_OF_ROUNDING = {ROOT / name for name in ("docs/float32.md", "docs/watching.md", "jaxmin/_api/solver.py")}
+_OF_ROUNDING = {
+    ROOT / name for name in ("docs/float32.md", "docs/statuses.md", "docs/watching.md", "jaxmin/_api/solver.py")
+}
 # XLA's older emitters for a CPU, without LLVM's optimizations, compile slower code in a quarter of the time. A program
 # that is compiled in one piece, not in 32 at once, takes less processor time: here other tests run beside it.
 _QUICK = (

@@ -103,3 +103,12 @@ def test_a_test_file_begins_with_what_it_promises(file):
     """In one line, a row of docs/promises.md."""
     docstring = ast.get_docstring(ast.parse(file.read_text("utf-8")))
     assert docstring and docstring.split("\n")[0].endswith(".")
+
+
+def test_every_status_has_an_entry():
+    """What it says, whether it is a success, and what to do."""
+    page = (ROOT / "docs" / "statuses.md").read_text("utf-8")
+    found = re.findall(r"^## `(\w+)` \((-?\d+)\)\n\n(.*)", page, re.MULTILINE)
+    assert {name: int(code) for name, code, _ in found} == {status.name: status.value for status in jaxmin.Status}
+    for name, _, first in found:
+        assert first.startswith("**A success") == jaxmin.Status[name].success, name
