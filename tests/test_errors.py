@@ -115,8 +115,66 @@ def test_error_inside_fun_is_the_users_own():
     refused(RuntimeError, ("mine",), fun)
 
 
-def test_branch_on_x_is_jaxs_own_error():
-    refused(jax.errors.TracerBoolConversionError, (), lambda x, k: x[0] if x[0] > 0 else x[1], args=(3,))
+def branch(x, *args):
+    if x[0] > 0:
+        return squares(x)
+    return -squares(x)
+
+
+def halved(x, *args):
+    while x[0] > 3:
+        x = x / 2
+    return squares(x)
+
+
+# fun, the kind of JAX's error, what to write instead, and the line
+CONTROL_FLOW = {
+    "if": (branch, "TracerBoolConversionError", ("jnp.where", "jax.lax.cond"), "in branch: if x[0] > 0:"),
+    "while": (halved, "TracerBoolConversionError", ("jax.lax.while_loop",), "in halved: while x[0] > 3:"),
+    "max": (lambda x, *_: max(x[0], 0.0), "TracerBoolConversionError", ("jnp.maximum",), "max(x[0], 0.0)"),
+    "float": (lambda x, *_: float(x[0]) ** 2, "ConcretizationTypeError", ("Omit float()",), "float(x[0]) ** 2"),
+    "int": (lambda x, *_: sum(x) + [1, 2][int(x[0])], "ConcretizationTypeError", ("x.astype(int)",), "[int(x[0])]"),
+    "item": (lambda x, *_: x[0].item() ** 2, "ConcretizationTypeError", (".item()",), "x[0].item() ** 2"),
+    "math": (lambda x, *_: math.exp(x[0]), "ConcretizationTypeError", ("jnp.exp for math.exp",), "math.exp(x[0])"),
+    "index": (
+        lambda x, *_: x[0] + [1, 2][x.astype(int)[0]], "TracerIntegerConversionError", ("jnp.asarray(numbers)[i]",),
+        "[x.astype(int)[0]]",
+    ),
+    "mask": (
+        lambda x, *_: jnp.sum(x[x > 0]), "NonConcreteBooleanIndexError", ("jnp.where(mask, x, 0)",), "x[x > 0]",
+    ),
+    "numpy": (
+        lambda x, *_: np.sum(np.exp(x)), "TracerArrayConversionError", ("jnp.sum for np.sum",), "np.sum(np.exp(x))",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTROL_FLOW)
+@pytest.mark.parametrize("args", [(), (3,)], ids=["alone", "beside an integer"])
+def test_fun_that_asks_for_the_numbers_of_x(name, args):
+    fun, kind, instead, line = CONTROL_FLOW[name]
+    with pytest.raises(TypeError, match=r"^fun: ") as caught:
+        minimize(fun, X0, args=args)
+    for words in (*instead, line):
+        assert words in str(caught.value)
+    first = fun.__code__.co_firstlineno
+    assert any(f"The line is {__file__}, line {first + k}, in" in str(caught.value) for k in range(3))
+    assert isinstance(caught.value.__cause__, getattr(jax.errors, kind))
+
+
+def test_derivative_by_hand_that_asks_for_the_numbers_of_x():
+    given = {"jac": (squares, {}), "hess": (squares, {"method": "trust_exact"})}
+    for name, (fun, settings) in given.items():
+        refused(TypeError, (f"{name}: Python's if", "in branch: if x[0] > 0:"), fun, **{name: branch}, **settings)
+    rows = {"type": "ineq", "fun": branch}
+    refused(TypeError, ("constraints[0]: fun: Python's if", "in branch: if x[0] > 0:"), constraints=rows)
+
+
+def test_line_of_a_library_is_not_the_users():
+    def fun(x):
+        return np.linalg.norm(x)  # fails in NumPy's own code
+
+    refused(TypeError, ("in fun: return np.linalg.norm(x)",), fun)
 
 
 # ---- jac
@@ -293,7 +351,51 @@ def test_options_that_are_no_dictionary(options):
     refused(TypeError, ("options", "dict"), options=options)
 
 
-# ---- methods and searches
+# ---- methods, searches and keywords
+
+SPELT = {
+    "method": ({"method": "lbgfs"}, "method='lbgfs': unknown; did you mean 'lbfgs'? The choices are 'augmented_"),
+    "method of SciPy": ({"method": "Nelder-Maed"}, "'Nelder-Maed': unknown; did you mean 'nelder_mead'? The"),
+    "alias": ({"method": "L-BGFS-B"}, "method='L-BGFS-B': unknown; did you mean 'lbfgs'? The choices are"),
+    "transformation": ({"method": "adamm"}, "method='adamm': unknown; did you mean 'adam'? The choices are"),
+    "search": ({"linesearch": "wolf"}, "linesearch='wolf': unknown; did you mean 'wolfe'? The choices are"),
+    "nothing near": ({"linesearch": "brent"}, "linesearch='brent': unknown; the choices are 'backtracking'"),
+}
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_unknown_name_has_the_nearest(name):
+    given, message = SPELT[name]
+    refused(ValueError, (message,), **given)
+
+
+KEYWORDS = {
+    "bounds": (minimize, {"bound": [(0, 1)] * 2}, "minimize: unknown keyword 'bound'; did you mean 'bounds'? The choi"),
+    "callback": (
+        minimize,
+        {"callbacks": print},
+        "unknown keyword 'callbacks'; did you mean 'callback'? The choices are",
+    ),
+    "many": (jaxmin.minimize_many, {"lane": 4}, "minimize_many: unknown keyword 'lane'; did you mean 'lanes'? The"),
+    "an option": (minimize, {"maxiter": 9}, "keyword 'maxiter'; it is an option: options={'maxiter': ...}"),
+    "of a method": (minimize, {"maxcor": 9}, "keyword 'maxcor'; it is an option: options={'maxcor': ...}"),
+    "nothing near": (minimize, {"speed": 9}, "minimize: unknown keyword 'speed'; the choices are fun, x0, args"),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_unknown_keyword_has_the_nearest(name):
+    function, given, message = KEYWORDS[name]
+    with pytest.raises(TypeError) as caught:
+        function(squares, [X0] if function is jaxmin.minimize_many else X0, **given)
+    assert message in str(caught.value)
+
+
+def test_unknown_keyword_of_a_builder_or_a_solver_has_the_nearest():
+    with pytest.raises(TypeError, match=r"lbfgs: unknown keyword 'memroy'; did you mean 'memory'\?"):
+        jaxmin.lbfgs(memroy=3)
+    with pytest.raises(TypeError, match=r"Solver: unknown keyword 'bound'; did you mean 'bounds'\?"):
+        jaxmin.Solver(squares, bound=[(0, 1)])
 
 
 @pytest.mark.parametrize("method", ["newton", "", 3, jaxmin.lbfgs, object()])

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin._api.batched import fed, given
+from jaxmin._api.keywords import spelled
 from jaxmin._api.minimize import MethodLike
 from jaxmin._api.options import history_length, named, resolve_auto
 from jaxmin._api.prepare import prepare, result_of
@@ -40,6 +41,7 @@ _BAR_STEPS = 100
 _NO_DERIVATIVES = "minimize_many is not differentiable. Use vmap(minimize) started at res.x: it needs one evaluation."
 
 
+@spelled
 def minimize_many(
     fun: Callable[..., Any],
     x0: PyTree,

@@ -1,6 +1,5 @@
 """The arguments method, linesearch, tol and options: checked by name, in the spelling of SciPy or of jaxmin."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.registry import Entry, find
+from jaxmin._cache.registry import Entry, entries, find
 from jaxmin._core.convex_set import ConvexSet
 from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerDtype, PerVariable, check_method
 from jaxmin._core.pytree import is_count
+from jaxmin._core.spelling import unknown
 from jaxmin._core.variables import Variables
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign, foreign, is_foreign
@@ -137,6 +137,11 @@ def named(options: Mapping[Any, Any] | None) -> dict[Any, Any]:
     """The options, those of the table under their names there."""
     given, others = _split(options or {}, _SPELLINGS)
     return given | others
+
+
+def spellings() -> set[str]:
+    """The names of all options, of every call and of the methods by name, in all spellings."""
+    return {*_SPELLINGS, *(name for entry in entries("methods").values() for name in entry.parameters)}
 
 
 def is_limit(name: Any) -> bool:
@@ -329,15 +334,9 @@ def _reject(options: Mapping[Any, Any], parameters: Iterable[str], built: bool =
     offered = [
         spelling for row in TABLE if row.whose not in (FIXED, REFUSED) for spelling in (row.name, *row.spellings)
     ]
-    choices = sorted({*offered, *parameters})
-    near = [difflib.get_close_matches(str(name).lower(), choices, 1, 0.7) for name in options]
-    message = f"options: unknown {', '.join(map(repr, options))}"
-    if any(near):
-        message += f"; did you mean {' and '.join(repr(name) for names in near for name in names)}?"
-    elif built:
-        message += "; this method is already built: give its own parameters to its builder."
-    joint = " The" if any(near) or built else "; the"
-    raise ValueError(f"{message}{joint} choices are {', '.join(choices)}")
+    hint = "this method is already built: give its own parameters to its builder." if built else ""
+    message = unknown(options, sorted({*offered, *parameters}), hint=hint)
+    raise ValueError(f"options: unknown {', '.join(map(repr, options))}{message}")
 
 
 # ---- the solve

@@ -15,6 +15,7 @@ from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Within
+from jaxmin._core.frames import stacklevel
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
 from jaxmin._core.kkt import Multipliers
 from jaxmin._core.loss import LINEAR
@@ -53,9 +54,9 @@ class Call(NamedTuple):
     hessian: Callable[[PyTree], jax.Array]  # x -> the exact Hessian of fun
 
     def warn(self) -> None:
-        """Say what is certainly wrong with fun, at the line of the user that called the function that calls this."""
+        """Say what is certainly wrong with fun, at the line of the user that called jaxmin."""
         if self.problem.trace.flaw is not None:
-            warnings.warn(self.problem.trace.flaw, RuntimeWarning, stacklevel=3)
+            warnings.warn(self.problem.trace.flaw, RuntimeWarning, stacklevel=stacklevel())
 
     def result(self, *solved: Any) -> OptimizeResult:
         """The user's result, from the output of ``solve``."""

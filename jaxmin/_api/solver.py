@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._api.minimize import MethodLike
-from jaxmin._api.options import named
+from jaxmin._api.options import named, spellings
 from jaxmin._api.prepare import Call, prepare
 from jaxmin._core.protocol import LineSearch
 from jaxmin._core.pytree import Static, any_traced, is_array, is_count, is_number, partition
 from jaxmin._core.result import OptimizeResult
+from jaxmin._core.spelling import refuse_unknown
 from jaxmin._core.status import Status
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
@@ -169,9 +170,7 @@ class Solver:
         method: MethodLike | None = "lbfgs",
         **settings: Unpack[Settings],
     ) -> None:
-        for name in settings:
-            if name not in _SETTINGS:
-                raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
+        refuse_unknown("Solver", settings, ("fun", "method", *_SETTINGS), spellings())
         self._fun = fun
         self._settings: dict[str, Any] = {"method": method, **settings}
         self._known: set[Any] = set()  # the forms of states that are known to belong to this solver

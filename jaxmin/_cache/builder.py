@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmin._cache import purity
 from jaxmin._core.protocol import Defaults, Limit, Method
+from jaxmin._core.spelling import refuse_unknown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,6 +120,7 @@ def _wrapped(build: Callable[..., Any], declared: Declaration) -> Any:
 
     @functools.wraps(build)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        refuse_unknown(build.__name__, kwargs, signature.parameters)
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:

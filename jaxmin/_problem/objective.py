@@ -33,6 +33,7 @@ from jaxmin._problem.constraints import (
     with_pulls,
 )
 from jaxmin._problem.hessian import as_matrix
+from jaxmin._problem.mistakes import explained, in_words
 from jaxmin._problem.residuals import as_vector, by_hand, jacobian
 
 _ONE_RESIDUAL = (
@@ -122,17 +123,15 @@ def build(
                 return _build(functions, x0, args, *rest, is_array)
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
             error.add_note("x0 is a list of lists, so fun receives it as a pytree. Write jnp.array(x0) for an array.")
-        if isinstance(error, jax.errors.TracerArrayConversionError):
-            raise TypeError(_numpy("fun", "gradient")) from error
-        raise
+        words = explained(error, "fun", _on_the_host("gradient"))
+        if words is None:
+            raise
+        raise words from error
 
 
-def _numpy(name: str, derivative: str) -> str:
-    """What to say of a function that needs NumPy."""
-    return (
-        f"{name}: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with jax.numpy, "
-        f"or call the other library in jax.pure_callback and give the {derivative} as jac."
-    )
+def _on_the_host(derivative: str) -> str:
+    """What to do with a function that needs NumPy."""
+    return f"call the other library in jax.pure_callback and give the {derivative} as jac"
 
 
 @contextlib.contextmanager
@@ -140,9 +139,8 @@ def _of_constraint(i: int) -> Iterator[None]:
     """Names the constraint in the errors of its functions."""
     name = f"constraints[{i}]"
     try:
-        yield
-    except jax.errors.TracerArrayConversionError as error:
-        raise TypeError(_numpy(f"{name}: fun", "Jacobian")) from error
+        with in_words(f"{name}: fun", _on_the_host("Jacobian")):
+            yield
     except Exception as error:
         error.add_note(f"The error is that of {name}.")
         raise
@@ -416,13 +414,8 @@ def _part_taken_apart(part: Part) -> Part:
 
 def _by_hand(name: str, derivative: Callable[..., Any], *args: Any) -> Any:
     """The value of the user's own derivative."""
-    try:
+    with in_words(name, "omit it: automatic differentiation gives the derivatives"):
         return derivative(*args)
-    except jax.errors.TracerArrayConversionError as error:
-        raise TypeError(
-            f"{name}: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with "
-            "jax.numpy, or omit it: automatic differentiation gives the derivatives."
-        ) from error
 
 
 def _split(out: Any, with_grad: bool, has_aux: bool) -> tuple[Any, Any]:
