@@ -342,6 +342,25 @@ def test_option_of_the_search_beside_a_built_search():
     assert "'maxls'" in unknown and "maxls" not in choices
 
 
+@pytest.mark.parametrize("method", [m for m in entries("methods") if m != "nelder_mead"] + [jaxmin.lbfgs(), "sgd"])
+@pytest.mark.parametrize(("option", "meant"), [("xatol", "xtol"), ("fatol", "ftol")])
+def test_absolute_tolerance_of_a_method_that_has_none(method, option, meant):
+    settings = {"learning_rate": 0.1} if method == "sgd" else {}
+    words = (f"options['{option}']: an absolute tolerance", f"give '{meant}', relative to max(|")
+    fun = (lambda x: x) if "gauss" in str(method) or "levenberg" in str(method) else squares
+    refused(ValueError, words, fun, method=method, options={option: 1e-3} | settings)
+
+
+@pytest.mark.parametrize("method", ["nelder_mead", jaxmin.nelder_mead()], ids=["named", "built"])
+def test_absolute_tolerance_of_nelder_mead(method):
+    spelt = minimize(squares, X0, method=method, options={"xatol": 1e-2, "fatol": 1e-3})
+    meant = minimize(squares, X0, method=method, options={"xtol": 1e-2, "ftol": 1e-3})
+    assert (spelt.nfev, spelt.fun) == (meant.nfev, meant.fun)
+    refused(ValueError, ("'xtol' is given twice",), method=method, options={"xatol": 1e-2, "xtol": 1e-3})
+    many = jaxmin.minimize_many(squares, [X0, X0], method=method, options={"xatol": np.array([1e-2, 1e-5])})
+    assert many.nfev[0] < many.nfev[1]
+
+
 def test_option_given_twice():
     refused(ValueError, ("options", "'maxfev'", "twice"), options={"maxfun": 3, "maxfev": 4})
 
@@ -349,6 +368,73 @@ def test_option_given_twice():
 @pytest.mark.parametrize("options", ["gtol", [1], 3])
 def test_options_that_are_no_dictionary(options):
     refused(TypeError, ("options", "dict"), options=options)
+
+
+# ---- bounds below and above, where pairs are wanted
+
+LOWER, UPPER = [0.0, -1.0, 0.0], [5.0, 1.0, 2.0]
+SIDES = {
+    "arrays of 3": (3, (np.array(LOWER), np.array(UPPER)), "two arrays of sizes [3, 3], not 3 (low, high) pairs"),
+    "lists of 3": (3, (LOWER, UPPER), "two arrays of sizes [3, 3], not 3 (low, high) pairs"),
+    "one number": (3, (0.0, np.array(UPPER)), "two arrays of sizes [1, 3], not 3 (low, high) pairs"),
+    "arrays of 2": (2, (np.zeros(2), np.full(2, 5.0)), "two arrays of 2, which may be two (low, high) pairs"),
+    "arrays of 2 of JAX": (2, [jnp.zeros(2), jnp.full(2, 5.0)], "two arrays of 2, which may be two (low, high) pairs"),
+    "numbers": (3, (0, 5), "bounds=(0, 5): two numbers, not (low, high) pairs"),
+    "numbers for one variable": (1, (0, 5), "bounds=(0, 5): two numbers, not (low, high) pairs"),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_bounds_below_and_above_name_the_way_out(name):
+    n, bounds, message = SIDES[name]
+    refused(ValueError, (message, "jaxmin.Bounds("), x0=np.full(n, 3.0), bounds=bounds)
+    below, above = (jnp.broadcast_to(jnp.asarray(side), (n,)) for side in bounds)
+    assert minimize(squares, np.full(n, 3.0), bounds=jaxmin.Bounds(below, above)).success
+
+
+# ---- callbacks that expect a result
+
+EXPECTING = {
+    "attribute": lambda res: print(res.nit),
+    "key": lambda res: print(res["fun"]),
+    "traced": jaxmin.traced(lambda res: res.fun < 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTING)
+def test_callback_that_expects_a_result_learns_the_name(name):
+    with pytest.raises((AttributeError, IndexError, TypeError)) as caught:
+        minimize(squares, X0, callback=EXPECTING[name])
+    assert any("callback(intermediate_result)" in note for note in caught.value.__notes__)
+
+
+def test_other_errors_of_a_callback_have_no_note():
+    for broken in (lambda x: x.speed, lambda x: print(x[3]), lambda x: print({}["nit"]), lambda x: print(math.fun)):
+        with pytest.raises((AttributeError, IndexError, KeyError)) as caught:
+            minimize(squares, X0, callback=broken)
+        assert not any("intermediate_result" in note for note in getattr(caught.value, "__notes__", ()))
+
+
+# ---- args and starts
+
+
+@pytest.mark.parametrize(
+    ("fun", "args"),
+    [(lambda x, y: squares(x - y), [np.ones(2)]), (lambda x, a, b: squares(a * x - b), [2.0, np.ones(2)])],
+    ids=("one", "two"),
+)
+def test_list_of_args_is_one_argument(fun, args):
+    with pytest.raises(TypeError) as caught:
+        minimize(fun, X0, args=args)
+    assert any("args is a list, which is one argument of fun, as in SciPy" in note for note in caught.value.__notes__)
+    assert minimize(fun, X0, args=tuple(args)).success
+
+
+def test_one_start_for_many():
+    with pytest.raises((TypeError, IndexError)) as caught:
+        jaxmin.minimize_many(lambda x: x[0] ** 2 + x[1] ** 2, X0)
+    wanted = "x0 of shape [2] is 2 starts of one number each; for starts of n variables give an array [starts, n]"
+    assert any(wanted in note for note in caught.value.__notes__)
 
 
 # ---- methods, searches and keywords

@@ -1,5 +1,6 @@
 """minimize_many: more problems than a batch can hold, on a few lanes."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -127,11 +128,12 @@ def minimize_many(
         options |= {"history": history_length(options)["history"]}
     rows = given(x0, args, bounds, tol, options, in_axes, best_of)
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
-    call = prepare(
-        fun, rows.x0.first(), rows.args.first(), method, jac=jac, hess=hess, hessp=hessp,
-        bounds=rows.bounds.first(), constraints=constraints, tol=first_tol, options=first_options | {"flat": True},
-        linesearch=linesearch, has_aux=has_aux,
-    )  # fmt: skip
+    with _about_starts(rows):
+        call = prepare(
+            fun, rows.x0.first(), rows.args.first(), method, jac=jac, hess=hess, hessp=hessp,
+            bounds=rows.bounds.first(), constraints=constraints, tol=first_tol, options=first_options | {"flat": True},
+            linesearch=linesearch, has_aux=has_aux,
+        )  # fmt: skip
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
     call.warn()
@@ -169,6 +171,22 @@ def minimize_many(
     x, jac, solution, bounded = solved
     status = compiled.examined_rows(call.problem, call.method, plan, feed, x, solution.f, solution.status)
     return _as_result(call, feed.fixed, (x, jac, solution._replace(status=status), bounded), best_of)
+
+
+@contextlib.contextmanager
+def _about_starts(rows):
+    """Say in an error of fun that an array [starts] has starts of one number each."""
+    try:
+        yield
+    except Exception as error:
+        shapes = [np.shape(leaf) for leaf in rows.x0.leaves]
+        if rows.x0.split == [True] and len(shapes[0]) == 1:
+            starts = shapes[0][0]
+            error.add_note(
+                f"x0 of shape [{starts}] is {starts} starts of one number each; for starts of n variables give an "
+                "array [starts, n] (x0[None] for one start)."
+            )
+        raise
 
 
 def _checked_devices(devices):

@@ -28,11 +28,11 @@ class Option(NamedTuple):
     spellings: tuple[str, ...]  # other names
     kind: str  # the values that it takes, in words
     default: Any
-    whose: str  # what it belongs to; LIMIT, FIXED and REFUSED are special
+    whose: str  # what it belongs to; LIMIT, ABSOLUTE, FIXED and REFUSED are special
     text: str
 
 
-LIMIT, FIXED, REFUSED = "the solve", "SciPy, with one value", "SciPy, refused"
+LIMIT, ABSOLUTE, FIXED, REFUSED = "the solve", "'nelder_mead'", "SciPy, with one value", "SciPy, refused"
 
 # The options of every call. The reference shows them in this order.
 TABLE = (
@@ -40,10 +40,12 @@ TABLE = (
            "the infinity norm of the gradient that is small enough, in units of fun over units of x"),
     Option("gtol_relative", (), "a number >= 0", None, LIMIT,
            "so much of the gradient's norm at x0 is small enough too, whatever the units; gtol is then 0 if not given"),
-    Option("ftol", ("fatol",), "a number", -1.0, LIMIT,
+    Option("ftol", (), "a number", -1.0, LIMIT,
            "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
-    Option("xtol", ("xrtol", "xatol"), "a number", -1.0, LIMIT,
+    Option("xtol", ("xrtol",), "a number", -1.0, LIMIT,
            "the largest change of x in an iteration that is small enough, relative to max(|x|, 1)"),
+    Option("fatol", (), "a number", 1e-4, ABSOLUTE, "its ftol, which is absolute"),
+    Option("xatol", (), "a number", 1e-4, ABSOLUTE, "its xtol, which is absolute"),
     Option("maxiter", (), "a whole number", 15_000, LIMIT, "iterations"),
     Option("maxfun", ("maxfev",), "a whole number", 15_000, LIMIT, "evaluations; at least maxiter, if that is given"),
     Option("ctol", (), "a number", None, LIMIT,
@@ -76,6 +78,7 @@ CLIP = Option("clip", (), "a number", None, "a transformation by name",
 
 _SPELLINGS = {spelling: row.name for row in TABLE for spelling in (row.name, *row.spellings)}
 _LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
+_ABSOLUTE = {"fatol": "ftol", "xatol": "xtol"}  # SciPy's names of tolerances that are absolute
 _COUNTS = {"maxiter", "maxfun"}  # the limits that are whole numbers
 
 
@@ -103,7 +106,7 @@ def parse(options: Any) -> CallOptions:
     given, others = _split(options or {}, _SPELLINGS)
     values = {row.name: row.default for row in TABLE} | given
     _check_scipys(given)
-    limits = {name: given[name] for name in _LIMITS if given.get(name) is not None}
+    limits = {name: given[name] for name in (*_LIMITS, *_ABSOLUTE) if given.get(name) is not None}
     for name, value in limits.items():
         _check_limit(f"options[{name!r}]", value)
     return CallOptions(
@@ -146,7 +149,7 @@ def spellings() -> set[str]:
 
 def is_limit(name: Any) -> bool:
     """Whether the option is a tolerance or a limit of the solve."""
-    return _SPELLINGS.get(str(name).lower()) in _LIMITS
+    return _SPELLINGS.get(str(name).lower()) in (*_LIMITS, *_ABSOLUTE)
 
 
 def _check_scipys(given: Mapping[str, Any]) -> None:
@@ -215,7 +218,24 @@ def choose(
     defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
     if "gtol_relative" in options.limits and "grad" not in chosen.wants:
         raise ValueError("options['gtol_relative']: this method uses no gradient; give xtol and ftol")
-    return chosen, _limits(defaults, tol, options.limits)
+    return chosen, _limits(defaults, tol, _relative(options.limits, defaults))
+
+
+def _relative(limits: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """The limits, without SciPy's names for absolute tolerances."""
+    limits = dict(limits)
+    for name, meant in _ABSOLUTE.items():
+        if name not in limits:
+            continue
+        if not defaults.absolute:
+            raise ValueError(
+                f"options[{name!r}]: an absolute tolerance, which this method has not; give {meant!r}, relative to "
+                f"{'max(|fun|, 1)' if meant == 'ftol' else 'max(|x|, 1)'}"
+            )
+        if meant in limits:
+            raise ValueError(f"options: {meant!r} is given twice, in two spellings")
+        limits[meant] = limits.pop(name)
+    return limits
 
 
 def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
@@ -284,7 +304,8 @@ def _choose_method(method: Any, linesearch: Any, options: dict[Any, Any], bounde
         return _choose_transformation(entry, linesearch, options)
     if linesearch is not None and not entry.takes_search:
         raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none; omit it")
-    constants, found = _constants(options, entry.parameters, linesearch, entry.converters.get("linesearch"))
+    known = entry.parameters | (_ABSOLUTE if entry.absolute else {})
+    constants, found = _constants(options, known, linesearch, entry.converters.get("linesearch"))
     return entry.build(**constants, **found)
 
 
@@ -332,7 +353,10 @@ def _reject(options: Mapping[Any, Any], parameters: Iterable[str], built: bool =
     if not options:
         return
     offered = [
-        spelling for row in TABLE if row.whose not in (FIXED, REFUSED) for spelling in (row.name, *row.spellings)
+        spelling
+        for row in TABLE
+        if row.whose not in (ABSOLUTE, FIXED, REFUSED)
+        for spelling in (row.name, *row.spellings)
     ]
     hint = "this method is already built: give its own parameters to its builder." if built else ""
     message = unknown(options, sorted({*offered, *parameters}), hint=hint)

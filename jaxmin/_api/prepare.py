@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin._api.callback import noted
 from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_unrolled
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
@@ -77,7 +78,7 @@ def prepare(
     for name, flag in (("has_aux", has_aux), ("progress", progress)):
         if not isinstance(flag, (bool, np.bool_)):
             raise TypeError(f"{name}={flag!r}: True or False")
-    jac = _checked_jac(jac)
+    callback, jac = noted(callback), _checked_jac(jac)
     if hessian.is_learnt(hess) and rows is not None:
         options, hess = {"hessian": "bfgs"} | dict(options or {}), None
     hess, hessp = hessian.checked(hess, hessp)

@@ -31,6 +31,7 @@ class Entry(NamedTuple):
     parameters: dict[str, str]  # each spelling of a parameter -> the parameter; without ``linesearch``
     required: tuple[str, ...]  # parameters without a default
     converters: Mapping[str, Callable[..., Any]]  # a parameter -> its converter
+    absolute: bool  # whether its ftol and xtol are absolute
 
     @property
     def takes_search(self) -> bool:
@@ -45,7 +46,9 @@ def _entry(package: str, name: str, build: Builder[..., Any]) -> Entry:
     if package == "linesearches":
         spellings |= {spelling: to for spelling, to in _SEARCH_OPTIONS.items() if to in own}
     required = tuple(name for name, parameter in signature.items() if parameter.default is parameter.empty)
-    return Entry(package, name, build, build.declared.aliases, spellings, required, build.declared.converters)
+    aliases, _, converters, defaults = build.declared
+    absolute = defaults is not None and defaults.absolute
+    return Entry(package, name, build, aliases, spellings, required, converters, absolute)
 
 
 @functools.cache

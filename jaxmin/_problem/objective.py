@@ -123,6 +123,10 @@ def build(
                 return _build(functions, x0, args, *rest, is_array)
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
             error.add_note("x0 is a list of lists, so fun receives it as a pytree. Write jnp.array(x0) for an array.")
+        if isinstance(args[0] if len(args) == 1 else None, list):
+            error.add_note(
+                "args is a list, which is one argument of fun, as in SciPy. Write a tuple: args=(a,), (a, b)."
+            )
         words = explained(error, "fun", _on_the_host("gradient"))
         if words is None:
             raise
