@@ -177,6 +177,33 @@ def test_line_of_a_library_is_not_the_users():
     refused(TypeError, ("in fun: return np.linalg.norm(x)",), fun)
 
 
+@jax.custom_vjp
+def first_only(x):
+    return jnp.sum((x - 1) ** 2)
+
+
+first_only.defvjp(lambda x: (first_only(x), x), lambda x, g: (2 * (x - 1) * g,))
+
+
+@pytest.mark.parametrize("method", ["newton_cg", "trust_ncg", "trust_krylov", "trust_exact", "dogleg"])
+def test_second_derivatives_of_a_function_with_first_ones(method):
+    fun = lambda x: first_only(x) ** 2 + jnp.sum(x**2)
+    words = ("fun: it calls a jax.custom_vjp function", "second derivatives", 'method="lbfgs"', "hessp", "hess")
+    refused(TypeError, words, fun, method=method)
+    hess = lambda x: (4 * squares(x) + 2) * jnp.eye(2) + 8 * jnp.outer(x - 1, x - 1)
+    assert minimize(fun, X0, method=method, hess=hess).success
+    assert minimize(fun, X0, method="lbfgs").success
+
+
+def test_products_of_residuals_with_first_derivatives():
+    residual = jax.custom_vjp(lambda x: x - 1)
+    residual.defvjp(lambda x: (residual(x), None), lambda _, u: (u,))
+    words = ("fun: it calls a jax.custom_vjp function", "'levenberg_marquardt'")
+    refused(TypeError, words, residual, method="gauss_newton_krylov")
+    refused(TypeError, (*words, "give jac"), residual, method="levenberg_marquardt")
+    assert minimize(residual, X0, method="levenberg_marquardt", jac=lambda x: jnp.eye(2)).success
+
+
 # ---- jac
 
 JAC = {

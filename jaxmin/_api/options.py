@@ -69,6 +69,21 @@ TABLE = (
     Option("return_all", (), "False", False, FIXED,
            "options={'history': N, 'history_x': True} keeps the last N points"),
     Option("norm", (), "inf", np.inf, FIXED, "gtol is compared with the infinity norm"),
+    Option("hess_inv0", (), "nothing", None, FIXED,
+           "options={'warm_start': res} begins with the hess_inv of an earlier result"),
+    Option("iprint", (), "-1", -1, FIXED, "options={'disp': True} prints a line an iteration"),
+    Option("verbose", (), "0", 0, FIXED, "options={'disp': True} prints a line an iteration"),
+    Option("mesg_num", (), "nothing", None, FIXED, "options={'disp': True} prints a line an iteration"),
+    *(Option(name, (), "nothing", None, FIXED,
+             "no method scales x; minimize fun(offset + scale * z) over z, where z is about 1")
+      for name in ("scale", "offset")),
+    Option("rescale", (), "-1", -1, FIXED, "no method scales f; multiply fun by a number"),
+    Option("stepmx", (), "0", 0, FIXED, "options={'max_step': ...} limits the step of a line search"),
+    Option("accuracy", (), "0", 0, FIXED, "there are no finite differences; gradients are exact"),
+    Option("minfev", (), "0", 0, FIXED, "give ftol, the decrease that is small enough"),
+    Option("initial_tr_radius", (), "1", 1.0, FIXED, "the steps of 'interior_point' begin with no radius"),
+    *(Option(name, (), "nothing", None, FIXED, "derivatives of constraints are dense arrays")
+      for name in ("sparse_jacobian", "factorization_method")),
     *(Option(name, (), "nothing", None, REFUSED, "there are no finite differences; gradients are exact")
       for name in ("eps", "finite_diff_rel_step", "workers")),
 )  # fmt: skip
@@ -157,8 +172,13 @@ def _check_scipys(given: Mapping[str, Any]) -> None:
     for row in TABLE:
         if row.name in given and row.whose == REFUSED:
             raise ValueError(f"options[{row.name!r}]: {row.text}")
-        if row.name in given and row.whose == FIXED and given[row.name] not in (row.default, None):
+        if row.name in given and row.whose == FIXED and not _is(given[row.name], row.default):
             raise NotImplementedError(f"options[{row.name!r}]: {row.text}")
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether the value is None or the default; no array of numbers is."""
+    return value is None or (default is not None and np.ndim(value) == 0 and bool(value == default))
 
 
 def _check_limit(name: str, value: Any) -> None:

@@ -102,7 +102,7 @@ def prepare(
         chosen = chosen._replace(loss=None)  # it is a part of the problem
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
     if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
-        problem = objective.with_second(problem)
+        problem = objective.with_second(problem, products="H" not in chosen.wants)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
     _check_wants(chosen, problem)

@@ -1,11 +1,12 @@
 """What to say where a user's function cannot be traced: the line, what is wrong with it, and what to write instead."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
+from jaxmin._cache.rules import lack_derivative
 from jaxmin._core.frames import origin
 
 
@@ -48,6 +49,22 @@ _MISTAKES = (
         "Write it with jax.numpy (jnp.sum for np.sum)",
     ),
 )
+
+
+def check_derivatives(jaxpr: Any, outputs: Sequence[bool], needs: str, way_out: str) -> None:
+    """Raise a TypeError if these outputs of a derivative need one that a ``custom_vjp`` function does not have.
+
+    Args:
+      jaxpr: that of the derivative.
+      outputs: flags, which of its outputs the method needs.
+      needs: the derivatives, in words.
+      way_out: what to do, a sentence.
+    """
+    if lack_derivative(jaxpr, outputs):
+        raise TypeError(
+            "fun: it calls a jax.custom_vjp function, which has first derivatives in reverse mode only, and this "
+            f"method needs {needs}. {way_out}"
+        )
 
 
 def explained(error: Exception, name: str, without_numpy: str) -> TypeError | None:

@@ -33,13 +33,15 @@ from jaxmin._problem.constraints import (
     with_pulls,
 )
 from jaxmin._problem.hessian import as_matrix
-from jaxmin._problem.mistakes import explained, in_words
+from jaxmin._problem.mistakes import check_derivatives, explained, in_words
 from jaxmin._problem.residuals import as_vector, by_hand, jacobian
 
 _ONE_RESIDUAL = (
     "fun returns one number, which counts as one residual: its square is minimised. Return all residuals, or take "
     "another method for a fun that is to be minimised itself."
 )
+_NO_SECOND = 'Take method="lbfgs", or give hessp, the product, or hess, the matrix, by hand.'
+_NO_JACOBIAN = "Take method='levenberg_marquardt', and give jac, the Jacobian, by hand."
 
 
 class Layout(NamedTuple):
@@ -291,7 +293,9 @@ def _with_jacobian(
         return by_hand(given, jax.eval_shape(residuals, leaves), leaves)
 
     inputs = jax.tree.map(_anywhere, (trace.constants, *inputs))
-    closed = signed(jax.make_jaxpr(of)(*inputs), *jax.tree.leaves(inputs))
+    jaxpr = jax.make_jaxpr(of)(*inputs)
+    check_derivatives(jaxpr.jaxpr, [True], "the Jacobian", _NO_JACOBIAN)
+    closed = signed(jaxpr, *jax.tree.leaves(inputs))
     return trace._replace(jacobian=closed.signature, jacobian_constants=closed.constants)
 
 
@@ -309,7 +313,9 @@ def _with_gauss_newton(trace: Trace, inputs: tuple[Any, ...], at: int) -> Trace:
         return pull(row * row * change)[0]
 
     leaves, *rest = jax.tree.map(_anywhere, inputs)
-    closed = signed(jax.make_jaxpr(product)(leaves, leaves, *rest), *jax.tree.leaves((leaves, leaves, *rest)))
+    jaxpr = jax.make_jaxpr(product)(leaves, leaves, *rest)
+    check_derivatives(jaxpr.jaxpr, [True] * len(leaves), "products with the Jacobian", _NO_JACOBIAN)
+    closed = signed(jaxpr, *jax.tree.leaves((leaves, leaves, *rest)))
     return trace._replace(by_hand="hessp", second=closed.signature, second_constants=closed.constants)
 
 
@@ -367,10 +373,13 @@ def _with_lagrangian(
     return trace._replace(lagrangian=closed.signature, lagrangian_constants=closed.constants)
 
 
-def with_second(problem: Problem) -> Problem:
+def with_second(problem: Problem, products: bool) -> Problem:
     """The problem with the second derivatives that a method asks for: as it is, or fun's own rules applied.
 
     Where rules are part of no signature, fun is differentiated here, and not inside of the loop.
+
+    Args:
+      products: whether the method asks for products with the Hessian, not for the matrix.
     """
     trace = problem.trace
     with_rules = trace.with_rules
@@ -384,7 +393,12 @@ def with_second(problem: Problem) -> Problem:
 
     rest = jax.tree.leaves((problem.fixed, problem.arrays))
     inputs = jax.tree.map(_anywhere, (trace.constants, problem.leaves, problem.leaves, *rest))
-    closed = signed(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
+    jaxpr = jax.make_jaxpr(derivative)(*inputs)
+    # The change of the value, the first one, is compiled too where products are wanted, though no method needs it.
+    count = len(with_rules.outputs)
+    asked = [i >= count + (0 if products else 1) for i in range(len(jaxpr.jaxpr.outvars))]
+    check_derivatives(jaxpr.jaxpr, asked, "second derivatives", _NO_SECOND)
+    closed = signed(jaxpr, *jax.tree.leaves(inputs))
     return problem._replace(trace=trace._replace(second=closed.signature, second_constants=closed.constants))
 
 
