@@ -6,6 +6,7 @@ from jaxmin._api.curve_fit import curve_fit
 from jaxmin._api.minimize import minimize
 from jaxmin._api.minimize_many import minimize_many
 from jaxmin._api.plot import plot
+from jaxmin._api.show_options import show_options
 from jaxmin._api.solver import Solver, SolverState
 from jaxmin._core.inverse_hessian import InverseHessian
 from jaxmin._core.protocol import Direction, Iterate, LineSearch, Method, Start
@@ -44,7 +45,7 @@ __all__ = [  # noqa: RUF022  # by what they are
     "Bounds", "DerivativeCheck", "Direction", "History", "InverseHessian", "Iterate", "LineSearch",
     "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
     "as_optax", "check_derivatives", "curve_fit", "descend", "iterate", "minimize", "minimize_many", "plot",
-    "sum_of_squares", "traced", "value_and_grad_from_state",
+    "show_options", "sum_of_squares", "traced", "value_and_grad_from_state",
     "augmented_lagrangian", "bfgs", "cg", "dogleg", "gauss_newton_krylov", "gradient_descent", "interior_point",
     "lbfgs", "levenberg_marquardt", "nelder_mead", "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov",
     "trust_ncg",

@@ -345,9 +345,15 @@ def test_unknown_option_names_the_nearest(name):
 def test_every_option_of_the_table_is_known_in_every_spelling(row):
     for spelling in (row.name, *row.spellings, row.name.upper()):
         if row.whose == REFUSED:
-            refused(ValueError, (f"options[{row.name!r}]: there are no finite differences",), options={spelling: 1})
+            refused(ValueError, (f"options[{spelling!r}]: there are no finite differences",), options={spelling: 1})
         else:
             parse({spelling: row.default, "history": 1} if row.name == "history_x" else {spelling: row.default})
+
+
+def test_option_that_adam_has_and_others_refuse():
+    given = {"method": "adam", "options": {"learning_rate": 0.1, "eps": 1e-6, "gtol": 1e-2}}
+    assert minimize(squares, X0, **given).success
+    refused(ValueError, ("options['eps']: there are no finite differences",), options={"eps": 1e-6})
 
 
 def test_option_of_another_method():

@@ -44,8 +44,10 @@ TABLE = (
            "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
     Option("xtol", ("xrtol",), "a number", -1.0, LIMIT,
            "the largest change of x in an iteration that is small enough, relative to max(|x|, 1)"),
-    Option("fatol", (), "a number", 1e-4, ABSOLUTE, "its ftol, which is absolute"),
-    Option("xatol", (), "a number", 1e-4, ABSOLUTE, "its xtol, which is absolute"),
+    Option("fatol", (), "a number", 1e-4, ABSOLUTE,
+           "the spread of fun over its points that is small enough, absolute; another name of its ftol"),
+    Option("xatol", (), "a number", 1e-4, ABSOLUTE,
+           "the spread of its points that is small enough, absolute; another name of its xtol"),
     Option("maxiter", (), "a whole number", 15_000, LIMIT, "iterations"),
     Option("maxfun", ("maxfev",), "a whole number", 15_000, LIMIT, "evaluations; at least maxiter, if that is given"),
     Option("ctol", (), "a number", None, LIMIT,
@@ -91,9 +93,11 @@ TABLE = (
 CLIP = Option("clip", (), "a number", None, "a transformation by name",
               "the largest 2-norm of a gradient that is not scaled down; None: any")  # fmt: skip
 
-_SPELLINGS = {spelling: row.name for row in TABLE for spelling in (row.name, *row.spellings)}
+_SPELLINGS = {spelling: row.name for row in TABLE if row.whose != REFUSED for spelling in (row.name, *row.spellings)}
+# Names that are refused unless a method has them: "adam" has an eps.
+_REFUSALS = {row.name: row.text for row in TABLE if row.whose == REFUSED}
 _LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
-_ABSOLUTE = {"fatol": "ftol", "xatol": "xtol"}  # SciPy's names of tolerances that are absolute
+ABSOLUTES = {"fatol": "ftol", "xatol": "xtol"}  # SciPy's names of tolerances that are absolute
 _COUNTS = {"maxiter", "maxfun"}  # the limits that are whole numbers
 
 
@@ -121,7 +125,7 @@ def parse(options: Any) -> CallOptions:
     given, others = _split(options or {}, _SPELLINGS)
     values = {row.name: row.default for row in TABLE} | given
     _check_scipys(given)
-    limits = {name: given[name] for name in (*_LIMITS, *_ABSOLUTE) if given.get(name) is not None}
+    limits = {name: given[name] for name in (*_LIMITS, *ABSOLUTES) if given.get(name) is not None}
     for name, value in limits.items():
         _check_limit(f"options[{name!r}]", value)
     return CallOptions(
@@ -164,14 +168,12 @@ def spellings() -> set[str]:
 
 def is_limit(name: Any) -> bool:
     """Whether the option is a tolerance or a limit of the solve."""
-    return _SPELLINGS.get(str(name).lower()) in (*_LIMITS, *_ABSOLUTE)
+    return _SPELLINGS.get(str(name).lower()) in (*_LIMITS, *ABSOLUTES)
 
 
 def _check_scipys(given: Mapping[str, Any]) -> None:
-    """Raise for SciPy's options that jaxmin does not have, or has with one value only."""
+    """Raise for SciPy's options that jaxmin has with one value only."""
     for row in TABLE:
-        if row.name in given and row.whose == REFUSED:
-            raise ValueError(f"options[{row.name!r}]: {row.text}")
         if row.name in given and row.whose == FIXED and not _is(given[row.name], row.default):
             raise NotImplementedError(f"options[{row.name!r}]: {row.text}")
 
@@ -244,7 +246,7 @@ def choose(
 def _relative(limits: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
     """The limits, without SciPy's names for absolute tolerances."""
     limits = dict(limits)
-    for name, meant in _ABSOLUTE.items():
+    for name, meant in ABSOLUTES.items():
         if name not in limits:
             continue
         if not defaults.absolute:
@@ -324,7 +326,7 @@ def _choose_method(method: Any, linesearch: Any, options: dict[Any, Any], bounde
         return _choose_transformation(entry, linesearch, options)
     if linesearch is not None and not entry.takes_search:
         raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none; omit it")
-    known = entry.parameters | (_ABSOLUTE if entry.absolute else {})
+    known = entry.parameters | (ABSOLUTES if entry.absolute else {})
     constants, found = _constants(options, known, linesearch, entry.converters.get("linesearch"))
     return entry.build(**constants, **found)
 
@@ -372,6 +374,9 @@ def _reject(options: Mapping[Any, Any], parameters: Iterable[str], built: bool =
     """Raise for unknown options, with the nearest names and the choices; do nothing if there are none."""
     if not options:
         return
+    for name in options:
+        if str(name).lower() in _REFUSALS:
+            raise ValueError(f"options[{name!r}]: {_REFUSALS[str(name).lower()]}")
     offered = [
         spelling
         for row in TABLE
