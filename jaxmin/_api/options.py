@@ -414,7 +414,7 @@ def as_arrays(limits: Limits, variables: Variables) -> Limits:
     def count(value: Any) -> Any:
         whole = jnp.iinfo(jnp.int32).max
         if isinstance(value, PerVariable):
-            value = value.times * variables.size
+            value = value.times * (variables.size if isinstance(variables.size, int) else jnp.asarray(variables.size))
         if isinstance(value, jax.core.Tracer):
             return jnp.minimum(value, whole).astype(jnp.int32)
         return np.int32(min(float(value), whole))
