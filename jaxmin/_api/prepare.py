@@ -35,7 +35,7 @@ from jaxmin._problem import hessian, objective
 from jaxmin._problem.bounds import BoundsLike, box
 from jaxmin._problem.constraints import NO_CONSTRAINTS, as_returned, checked, multipliers
 from jaxmin._problem.objective import Problem
-from jaxmin._problem.sharding import in_form, placed
+from jaxmin._problem.sharding import check_manual, in_form, placed
 
 
 class Call(NamedTuple):
@@ -105,6 +105,7 @@ def prepare(
         problem = objective.with_second(problem, products="H" not in chosen.wants)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
+    check_manual((problem.leaves, problem.fixed, problem.arrays, problem.trace.constants, within))
     _check_wants(chosen, problem)
     _check_within(chosen, method, within)
     earlier = None if options.warm_start is None else warm(options.warm_start, chosen, problem)
