@@ -6,6 +6,7 @@ from jaxmin._api.curve_fit import curve_fit
 from jaxmin._api.minimize import minimize
 from jaxmin._api.minimize_many import minimize_many
 from jaxmin._api.plot import plot
+from jaxmin._api.show_options import show_options
 from jaxmin._api.solver import Solver, SolverState
 from jaxmin._api.starts import starts
 from jaxmin._core.inverse_hessian import InverseHessian
@@ -44,8 +45,8 @@ from jaxmin.transforms._lookup import iterate, value_and_grad_from_state
 __all__ = [  # noqa: RUF022  # by what they are
     "Bounds", "DerivativeCheck", "Direction", "History", "InverseHessian", "Iterate", "LineSearch",
     "LinearConstraint", "Method", "NonlinearConstraint", "OptimizeResult", "Solver", "SolverState", "Start", "Status",
-    "as_optax", "check_derivatives", "curve_fit", "descend", "iterate", "minimize", "minimize_many", "plot", "starts",
-    "sum_of_squares", "traced", "value_and_grad_from_state",
+    "as_optax", "check_derivatives", "curve_fit", "descend", "iterate", "minimize", "minimize_many", "plot",
+    "show_options", "starts", "sum_of_squares", "traced", "value_and_grad_from_state",
     "augmented_lagrangian", "bfgs", "cg", "dogleg", "gauss_newton_krylov", "gradient_descent", "interior_point",
     "lbfgs", "levenberg_marquardt", "nelder_mead", "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov",
     "trust_ncg",

@@ -377,7 +377,10 @@ def test_option_in_every_spelling(name):
     assert not same(spelt, minimize(rosenbrock, START))
 
 
-@pytest.mark.parametrize("option", [{"disp": False}, {"disp": 0}, {"return_all": False}, {"norm": np.inf}, {}, None])
+@pytest.mark.parametrize(
+    "option",
+    [{"disp": False}, {"disp": 0}, {"return_all": False}, {"norm": np.inf}, {"iprint": -1}, {"scale": None}, {}, None],
+)
 def test_options_of_scipys_that_change_nothing(option):
     assert same(minimize(rosenbrock, START, options=option), minimize(rosenbrock, START))
 
@@ -433,7 +436,14 @@ REFUSED = {
     "norm": {"options": {"norm": 2}},
     "2-point": {"jac": "2-point"},
     "COBYQA": {"method": "COBYQA"},
-    "hess_inv0": {"method": "BFGS", "options": {"hess_inv0": np.eye(2)}},
+    "hess_inv0.*warm_start": {"method": "BFGS", "options": {"hess_inv0": np.eye(2)}},
+    "iprint.*disp": {"method": "L-BFGS-B", "options": {"iprint": 1}},
+    "scale.*fun": {"method": "TNC", "options": {"scale": np.ones(2)}},
+    "offset.*fun": {"method": "TNC", "options": {"offset": [1.0, 2.0]}},
+    "rescale.*multiply fun": {"method": "TNC", "options": {"rescale": 1.3}},
+    "stepmx.*max_step": {"method": "TNC", "options": {"stepmx": 10.0}},
+    "verbose.*disp": {"method": "trust-constr", "options": {"verbose": 1}},
+    "maxiter.*100.1: a whole number": {"options": {"maxiter": 100.1}},
 }
 
 

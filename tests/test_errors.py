@@ -115,8 +115,93 @@ def test_error_inside_fun_is_the_users_own():
     refused(RuntimeError, ("mine",), fun)
 
 
-def test_branch_on_x_is_jaxs_own_error():
-    refused(jax.errors.TracerBoolConversionError, (), lambda x, k: x[0] if x[0] > 0 else x[1], args=(3,))
+def branch(x, *args):
+    if x[0] > 0:
+        return squares(x)
+    return -squares(x)
+
+
+def halved(x, *args):
+    while x[0] > 3:
+        x = x / 2
+    return squares(x)
+
+
+# fun, the kind of JAX's error, what to write instead, and the line
+CONTROL_FLOW = {
+    "if": (branch, "TracerBoolConversionError", ("jnp.where", "jax.lax.cond"), "in branch: if x[0] > 0:"),
+    "while": (halved, "TracerBoolConversionError", ("jax.lax.while_loop",), "in halved: while x[0] > 3:"),
+    "max": (lambda x, *_: max(x[0], 0.0), "TracerBoolConversionError", ("jnp.maximum",), "max(x[0], 0.0)"),
+    "float": (lambda x, *_: float(x[0]) ** 2, "ConcretizationTypeError", ("Omit float()",), "float(x[0]) ** 2"),
+    "int": (lambda x, *_: sum(x) + [1, 2][int(x[0])], "ConcretizationTypeError", ("x.astype(int)",), "[int(x[0])]"),
+    "item": (lambda x, *_: x[0].item() ** 2, "ConcretizationTypeError", (".item()",), "x[0].item() ** 2"),
+    "math": (lambda x, *_: math.exp(x[0]), "ConcretizationTypeError", ("jnp.exp for math.exp",), "math.exp(x[0])"),
+    "index": (
+        lambda x, *_: x[0] + [1, 2][x.astype(int)[0]], "TracerIntegerConversionError", ("jnp.asarray(numbers)[i]",),
+        "[x.astype(int)[0]]",
+    ),
+    "mask": (
+        lambda x, *_: jnp.sum(x[x > 0]), "NonConcreteBooleanIndexError", ("jnp.where(mask, x, 0)",), "x[x > 0]",
+    ),
+    "numpy": (
+        lambda x, *_: np.sum(np.exp(x)), "TracerArrayConversionError", ("jnp.sum for np.sum",), "np.sum(np.exp(x))",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTROL_FLOW)
+@pytest.mark.parametrize("args", [(), (3,)], ids=["alone", "beside an integer"])
+def test_fun_that_asks_for_the_numbers_of_x(name, args):
+    fun, kind, instead, line = CONTROL_FLOW[name]
+    with pytest.raises(TypeError, match=r"^fun: ") as caught:
+        minimize(fun, X0, args=args)
+    for words in (*instead, line):
+        assert words in str(caught.value)
+    first = fun.__code__.co_firstlineno
+    assert any(f"The line is {__file__}, line {first + k}, in" in str(caught.value) for k in range(3))
+    assert isinstance(caught.value.__cause__, getattr(jax.errors, kind))
+
+
+def test_derivative_by_hand_that_asks_for_the_numbers_of_x():
+    given = {"jac": (squares, {}), "hess": (squares, {"method": "trust_exact"})}
+    for name, (fun, settings) in given.items():
+        refused(TypeError, (f"{name}: Python's if", "in branch: if x[0] > 0:"), fun, **{name: branch}, **settings)
+    rows = {"type": "ineq", "fun": branch}
+    refused(TypeError, ("constraints[0]: fun: Python's if", "in branch: if x[0] > 0:"), constraints=rows)
+
+
+def test_line_of_a_library_is_not_the_users():
+    def fun(x):
+        return np.linalg.norm(x)  # fails in NumPy's own code
+
+    refused(TypeError, ("in fun: return np.linalg.norm(x)",), fun)
+
+
+@jax.custom_vjp
+def first_only(x):
+    return jnp.sum((x - 1) ** 2)
+
+
+first_only.defvjp(lambda x: (first_only(x), x), lambda x, g: (2 * (x - 1) * g,))
+
+
+@pytest.mark.parametrize("method", ["newton_cg", "trust_ncg", "trust_krylov", "trust_exact", "dogleg"])
+def test_second_derivatives_of_a_function_with_first_ones(method):
+    fun = lambda x: first_only(x) ** 2 + jnp.sum(x**2)
+    words = ("fun: it calls a jax.custom_vjp function", "second derivatives", 'method="lbfgs"', "hessp", "hess")
+    refused(TypeError, words, fun, method=method)
+    hess = lambda x: (4 * squares(x) + 2) * jnp.eye(2) + 8 * jnp.outer(x - 1, x - 1)
+    assert minimize(fun, X0, method=method, hess=hess).success
+    assert minimize(fun, X0, method="lbfgs").success
+
+
+def test_products_of_residuals_with_first_derivatives():
+    residual = jax.custom_vjp(lambda x: x - 1)
+    residual.defvjp(lambda x: (residual(x), None), lambda _, u: (u,))
+    words = ("fun: it calls a jax.custom_vjp function", "'levenberg_marquardt'")
+    refused(TypeError, words, residual, method="gauss_newton_krylov")
+    refused(TypeError, (*words, "give jac"), residual, method="levenberg_marquardt")
+    assert minimize(residual, X0, method="levenberg_marquardt", jac=lambda x: jnp.eye(2)).success
 
 
 # ---- jac
@@ -260,9 +345,15 @@ def test_unknown_option_names_the_nearest(name):
 def test_every_option_of_the_table_is_known_in_every_spelling(row):
     for spelling in (row.name, *row.spellings, row.name.upper()):
         if row.whose == REFUSED:
-            refused(ValueError, (f"options[{row.name!r}]: there are no finite differences",), options={spelling: 1})
+            refused(ValueError, (f"options[{spelling!r}]: there are no finite differences",), options={spelling: 1})
         else:
             parse({spelling: row.default, "history": 1} if row.name == "history_x" else {spelling: row.default})
+
+
+def test_option_that_adam_has_and_others_refuse():
+    given = {"method": "adam", "options": {"learning_rate": 0.1, "eps": 1e-6, "gtol": 1e-2}}
+    assert minimize(squares, X0, **given).success
+    refused(ValueError, ("options['eps']: there are no finite differences",), options={"eps": 1e-6})
 
 
 def test_option_of_another_method():
@@ -284,6 +375,25 @@ def test_option_of_the_search_beside_a_built_search():
     assert "'maxls'" in unknown and "maxls" not in choices
 
 
+@pytest.mark.parametrize("method", [m for m in entries("methods") if m != "nelder_mead"] + [jaxmin.lbfgs(), "sgd"])
+@pytest.mark.parametrize(("option", "meant"), [("xatol", "xtol"), ("fatol", "ftol")])
+def test_absolute_tolerance_of_a_method_that_has_none(method, option, meant):
+    settings = {"learning_rate": 0.1} if method == "sgd" else {}
+    words = (f"options['{option}']: an absolute tolerance", f"give '{meant}', relative to max(|")
+    fun = (lambda x: x) if "gauss" in str(method) or "levenberg" in str(method) else squares
+    refused(ValueError, words, fun, method=method, options={option: 1e-3} | settings)
+
+
+@pytest.mark.parametrize("method", ["nelder_mead", jaxmin.nelder_mead()], ids=["named", "built"])
+def test_absolute_tolerance_of_nelder_mead(method):
+    spelt = minimize(squares, X0, method=method, options={"xatol": 1e-2, "fatol": 1e-3})
+    meant = minimize(squares, X0, method=method, options={"xtol": 1e-2, "ftol": 1e-3})
+    assert (spelt.nfev, spelt.fun) == (meant.nfev, meant.fun)
+    refused(ValueError, ("'xtol' is given twice",), method=method, options={"xatol": 1e-2, "xtol": 1e-3})
+    many = jaxmin.minimize_many(squares, [X0, X0], method=method, options={"xatol": np.array([1e-2, 1e-5])})
+    assert many.nfev[0] < many.nfev[1]
+
+
 def test_option_given_twice():
     refused(ValueError, ("options", "'maxfev'", "twice"), options={"maxfun": 3, "maxfev": 4})
 
@@ -293,7 +403,118 @@ def test_options_that_are_no_dictionary(options):
     refused(TypeError, ("options", "dict"), options=options)
 
 
-# ---- methods and searches
+# ---- bounds below and above, where pairs are wanted
+
+LOWER, UPPER = [0.0, -1.0, 0.0], [5.0, 1.0, 2.0]
+SIDES = {
+    "arrays of 3": (3, (np.array(LOWER), np.array(UPPER)), "two arrays of sizes [3, 3], not 3 (low, high) pairs"),
+    "lists of 3": (3, (LOWER, UPPER), "two arrays of sizes [3, 3], not 3 (low, high) pairs"),
+    "one number": (3, (0.0, np.array(UPPER)), "two arrays of sizes [1, 3], not 3 (low, high) pairs"),
+    "arrays of 2": (2, (np.zeros(2), np.full(2, 5.0)), "two arrays of 2, which may be two (low, high) pairs"),
+    "arrays of 2 of JAX": (2, [jnp.zeros(2), jnp.full(2, 5.0)], "two arrays of 2, which may be two (low, high) pairs"),
+    "numbers": (3, (0, 5), "bounds=(0, 5): two numbers, not (low, high) pairs"),
+    "numbers for one variable": (1, (0, 5), "bounds=(0, 5): two numbers, not (low, high) pairs"),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_bounds_below_and_above_name_the_way_out(name):
+    n, bounds, message = SIDES[name]
+    refused(ValueError, (message, "jaxmin.Bounds("), x0=np.full(n, 3.0), bounds=bounds)
+    below, above = (jnp.broadcast_to(jnp.asarray(side), (n,)) for side in bounds)
+    assert minimize(squares, np.full(n, 3.0), bounds=jaxmin.Bounds(below, above)).success
+
+
+# ---- callbacks that expect a result
+
+EXPECTING = {
+    "attribute": lambda res: print(res.nit),
+    "key": lambda res: print(res["fun"]),
+    "traced": jaxmin.traced(lambda res: res.fun < 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTING)
+def test_callback_that_expects_a_result_learns_the_name(name):
+    with pytest.raises((AttributeError, IndexError, TypeError)) as caught:
+        minimize(squares, X0, callback=EXPECTING[name])
+    assert any("callback(intermediate_result)" in note for note in caught.value.__notes__)
+
+
+def test_other_errors_of_a_callback_have_no_note():
+    for broken in (lambda x: x.speed, lambda x: print(x[3]), lambda x: print({}["nit"]), lambda x: print(math.fun)):
+        with pytest.raises((AttributeError, IndexError, KeyError)) as caught:
+            minimize(squares, X0, callback=broken)
+        assert not any("intermediate_result" in note for note in getattr(caught.value, "__notes__", ()))
+
+
+# ---- args and starts
+
+
+@pytest.mark.parametrize(
+    ("fun", "args"),
+    [(lambda x, y: squares(x - y), [np.ones(2)]), (lambda x, a, b: squares(a * x - b), [2.0, np.ones(2)])],
+    ids=("one", "two"),
+)
+def test_list_of_args_is_one_argument(fun, args):
+    with pytest.raises(TypeError) as caught:
+        minimize(fun, X0, args=args)
+    assert any("args is a list, which is one argument of fun, as in SciPy" in note for note in caught.value.__notes__)
+    assert minimize(fun, X0, args=tuple(args)).success
+
+
+def test_one_start_for_many():
+    with pytest.raises((TypeError, IndexError)) as caught:
+        jaxmin.minimize_many(lambda x: x[0] ** 2 + x[1] ** 2, X0)
+    wanted = "x0 of shape [2] is 2 starts of one number each; for starts of n variables give an array [starts, n]"
+    assert any(wanted in note for note in caught.value.__notes__)
+
+
+# ---- methods, searches and keywords
+
+SPELT = {
+    "method": ({"method": "lbgfs"}, "method='lbgfs': unknown; did you mean 'lbfgs'? The choices are 'augmented_"),
+    "method of SciPy": ({"method": "Nelder-Maed"}, "'Nelder-Maed': unknown; did you mean 'nelder_mead'? The"),
+    "alias": ({"method": "L-BGFS-B"}, "method='L-BGFS-B': unknown; did you mean 'lbfgs'? The choices are"),
+    "transformation": ({"method": "adamm"}, "method='adamm': unknown; did you mean 'adam'? The choices are"),
+    "search": ({"linesearch": "wolf"}, "linesearch='wolf': unknown; did you mean 'wolfe'? The choices are"),
+    "nothing near": ({"linesearch": "brent"}, "linesearch='brent': unknown; the choices are 'backtracking'"),
+}
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_unknown_name_has_the_nearest(name):
+    given, message = SPELT[name]
+    refused(ValueError, (message,), **given)
+
+
+KEYWORDS = {
+    "bounds": (minimize, {"bound": [(0, 1)] * 2}, "minimize: unknown keyword 'bound'; did you mean 'bounds'? The choi"),
+    "callback": (
+        minimize,
+        {"callbacks": print},
+        "unknown keyword 'callbacks'; did you mean 'callback'? The choices are",
+    ),
+    "many": (jaxmin.minimize_many, {"lane": 4}, "minimize_many: unknown keyword 'lane'; did you mean 'lanes'? The"),
+    "an option": (minimize, {"maxiter": 9}, "keyword 'maxiter'; it is an option: options={'maxiter': ...}"),
+    "of a method": (minimize, {"maxcor": 9}, "keyword 'maxcor'; it is an option: options={'maxcor': ...}"),
+    "nothing near": (minimize, {"speed": 9}, "minimize: unknown keyword 'speed'; the choices are fun, x0, args"),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_unknown_keyword_has_the_nearest(name):
+    function, given, message = KEYWORDS[name]
+    with pytest.raises(TypeError) as caught:
+        function(squares, [X0] if function is jaxmin.minimize_many else X0, **given)
+    assert message in str(caught.value)
+
+
+def test_unknown_keyword_of_a_builder_or_a_solver_has_the_nearest():
+    with pytest.raises(TypeError, match=r"lbfgs: unknown keyword 'memroy'; did you mean 'memory'\?"):
+        jaxmin.lbfgs(memroy=3)
+    with pytest.raises(TypeError, match=r"Solver: unknown keyword 'bound'; did you mean 'bounds'\?"):
+        jaxmin.Solver(squares, bound=[(0, 1)])
 
 
 @pytest.mark.parametrize("method", ["newton", "", 3, jaxmin.lbfgs, object()])

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import identical
+from helpers import START, identical
 from problems import rosenbrock
 
 import jaxmin
@@ -154,6 +154,44 @@ def test_a_batch_is_saved_whole(tmp_path):
         again = jax.tree.unflatten(jax.tree.structure(init(jnp.zeros((2, 2)))), list(file.values()))
     run = jax.vmap(solver.run)
     assert identical(run(again), run(states))
+
+
+@pytest.mark.parametrize("broken", ["empty", "text", "half"])
+def test_a_broken_file_is_refused_by_its_name(tmp_path, broken):
+    path, solver = tmp_path / "state.npz", Solver(rosenbrock)
+    solver.save(path, solver.init(START))
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"hello", "half": whole[: len(whole) // 2]}[broken])
+    with pytest.raises(ValueError, match=r"state\.npz': broken, or not a file of Solver\.save"):
+        solver.load(path, START)
+    with pytest.raises(FileNotFoundError):
+        solver.load(tmp_path / "none.npz", START)
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path):
+    solver = Solver(rosenbrock)
+    state = solver.run(solver.init(START), max_steps=3)
+    folder, path = tmp_path / "folder", tmp_path / "state.npz"
+    folder.mkdir()
+    with pytest.raises(OSError, match="folder"):
+        solver.save(folder, state)
+    solver.save(path, state)
+    with pytest.raises(TypeError, match="give a SolverState"):
+        solver.save(path, solver.result(state))
+    assert sorted(tmp_path.iterdir()) == [folder, path]
+    assert solver.load(path, START).nfev == 3
+
+
+def test_a_state_outside_of_the_bounds_is_refused():
+    x0 = [-1.2, 0.3]
+    wide, narrow = Solver(rosenbrock, bounds=[(-2, 2)] * 2), Solver(rosenbrock, bounds=[(-2, 0.5)] * 2)
+    state = wide.run(wide.init(x0))
+    for goes_on in (narrow.result, narrow.run, narrow.step):
+        with pytest.raises(ValueError, match=r"state: its x is outside of the bounds .* solver\.init\(state\.x\)"):
+            goes_on(state)
+    assert narrow.run(narrow.init(state.x)).x.max() <= 0.5
+    inside = narrow.run(narrow.init(x0), max_steps=2)  # what other bounds allow too goes on
+    assert wide.run(inside).done
 
 
 @pytest.mark.parametrize(

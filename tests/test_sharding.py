@@ -213,3 +213,21 @@ def test_two_processes_give_the_answer_of_one():
         assert "within gtol" in found["message"]
         assert found["gap"] < 2e-5  # sums are rounded otherwise; gtol is 1e-5
     assert [found["here"] for found in both] == [SIZE // 2, SIZE // 2]
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "adam", "trust_exact", "nelder_mead"])
+@pytest.mark.parametrize("closed_over", [False, True])
+def test_shard_map_with_the_default_says_what_to_write(method, closed_over):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    options = {"learning_rate": 0.1} if method == "adam" else {}
+    spec = jax.sharding.PartitionSpec("d")
+    targets = jnp.array([1.0, 2.0])
+
+    def nearest(v):
+        fun, args = (lambda x: jnp.sum((x - v) ** 2), ()) if closed_over else (lambda x, v: jnp.sum((x - v) ** 2), (v,))
+        return jaxmin.minimize(fun, jnp.zeros(2), args, method=method, options=options).x
+
+    with pytest.raises(ValueError, match=r"write jax\.shard_map\(\.\.\., check_vma=False\)"):
+        jax.shard_map(nearest, mesh=mesh, in_specs=spec, out_specs=spec)(targets)
+    found = jax.shard_map(nearest, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(targets)
+    np.testing.assert_allclose(found, targets, atol=1e-2)

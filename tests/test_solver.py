@@ -225,8 +225,12 @@ def test_callbacks_are_called_in_a_run_too():
 @pytest.mark.parametrize(
     ("error", "words", "call"),
     [
-        (TypeError, "args: not a keyword of Solver; the choices are jac", lambda: Solver(valley, args=(1.0,))),
-        (TypeError, "progress: not a keyword", lambda: Solver(valley, progress=True)),
+        (
+            TypeError,
+            "Solver: unknown keyword 'args'; the choices are fun, method, jac",
+            lambda: Solver(valley, args=(1.0,)),
+        ),
+        (TypeError, "unknown keyword .progress.", lambda: Solver(valley, progress=True)),
         (ValueError, "method='best': unknown", lambda: Solver(valley, "best").init(START, 1.0)),
         (TypeError, "fun=3", lambda: Solver(3).init(START)),
         (TypeError, "state=3: give a SolverState, from solver.init", lambda: Solver(valley).step(3)),

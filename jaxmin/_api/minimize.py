@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 
+from jaxmin._api.keywords import spelled
 from jaxmin._api.prepare import prepare
 from jaxmin._core.protocol import LineSearch, Method
 from jaxmin._core.result import OptimizeResult
@@ -19,6 +20,7 @@ from jaxmin._problem.constraints import ConstraintsLike
 MethodLike: TypeAlias = str | Method | TransformationLike | Triple
 
 
+@spelled
 def minimize(
     fun: Callable[..., Any],
     x0: PyTree,

@@ -1,5 +1,6 @@
 """minimize_many: more problems than a batch can hold, on a few lanes."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmin._api.batched import fed, given
+from jaxmin._api.keywords import spelled
 from jaxmin._api.minimize import MethodLike
 from jaxmin._api.options import history_length, named, resolve_auto
 from jaxmin._api.prepare import prepare, result_of
@@ -40,6 +42,7 @@ _BAR_STEPS = 100
 _NO_DERIVATIVES = "minimize_many is not differentiable. Use vmap(minimize) started at res.x: it needs one evaluation."
 
 
+@spelled
 def minimize_many(
     fun: Callable[..., Any],
     x0: PyTree,
@@ -125,11 +128,12 @@ def minimize_many(
         options |= {"history": history_length(options)["history"]}
     rows = given(x0, args, bounds, tol, options, in_axes, best_of)
     starts, (first_tol, first_options) = rows.starts, rows.settings.first()
-    call = prepare(
-        fun, rows.x0.first(), rows.args.first(), method, jac=jac, hess=hess, hessp=hessp,
-        bounds=rows.bounds.first(), constraints=constraints, tol=first_tol, options=first_options | {"flat": True},
-        linesearch=linesearch, has_aux=has_aux,
-    )  # fmt: skip
+    with _about_starts(rows):
+        call = prepare(
+            fun, rows.x0.first(), rows.args.first(), method, jac=jac, hess=hess, hessp=hessp,
+            bounds=rows.bounds.first(), constraints=constraints, tol=first_tol, options=first_options | {"flat": True},
+            linesearch=linesearch, has_aux=has_aux,
+        )  # fmt: skip
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
     call.warn()
@@ -167,6 +171,22 @@ def minimize_many(
     x, jac, solution, bounded = solved
     status = compiled.examined_rows(call.problem, call.method, plan, feed, x, solution.f, solution.status)
     return _as_result(call, feed.fixed, (x, jac, solution._replace(status=status), bounded), best_of)
+
+
+@contextlib.contextmanager
+def _about_starts(rows):
+    """Say in an error of fun that an array [starts] has starts of one number each."""
+    try:
+        yield
+    except Exception as error:
+        shapes = [np.shape(leaf) for leaf in rows.x0.leaves]
+        if rows.x0.split == [True] and len(shapes[0]) == 1:
+            starts = shapes[0][0]
+            error.add_note(
+                f"x0 of shape [{starts}] is {starts} starts of one number each; for starts of n variables give an "
+                "array [starts, n] (x0[None] for one start)."
+            )
+        raise
 
 
 def _checked_devices(devices):

@@ -1,6 +1,5 @@
 """The arguments method, linesearch, tol and options: checked by name, in the spelling of SciPy or of jaxmin."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache.registry import Entry, find
+from jaxmin._cache.registry import Entry, entries, find
 from jaxmin._core.convex_set import ConvexSet
 from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerDtype, PerVariable, check_method
 from jaxmin._core.pytree import is_count
+from jaxmin._core.spelling import unknown
 from jaxmin._core.variables import Variables
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign, foreign, is_foreign
@@ -28,11 +28,11 @@ class Option(NamedTuple):
     spellings: tuple[str, ...]  # other names
     kind: str  # the values that it takes, in words
     default: Any
-    whose: str  # what it belongs to; LIMIT, FIXED and REFUSED are special
+    whose: str  # what it belongs to; LIMIT, ABSOLUTE, FIXED and REFUSED are special
     text: str
 
 
-LIMIT, FIXED, REFUSED = "the solve", "SciPy, with one value", "SciPy, refused"
+LIMIT, ABSOLUTE, FIXED, REFUSED = "the solve", "'nelder_mead'", "SciPy, with one value", "SciPy, refused"
 
 # The options of every call. The reference shows them in this order.
 TABLE = (
@@ -40,10 +40,14 @@ TABLE = (
            "the infinity norm of the gradient that is small enough, in units of fun over units of x"),
     Option("gtol_relative", (), "a number >= 0", None, LIMIT,
            "so much of the gradient's norm at x0 is small enough too, whatever the units; gtol is then 0 if not given"),
-    Option("ftol", ("fatol",), "a number", -1.0, LIMIT,
+    Option("ftol", (), "a number", -1.0, LIMIT,
            "the decrease of fun in an iteration that is small enough, relative to max(|fun|, 1)"),
-    Option("xtol", ("xrtol", "xatol"), "a number", -1.0, LIMIT,
+    Option("xtol", ("xrtol",), "a number", -1.0, LIMIT,
            "the largest change of x in an iteration that is small enough, relative to max(|x|, 1)"),
+    Option("fatol", (), "a number", 1e-4, ABSOLUTE,
+           "the spread of fun over its points that is small enough, absolute; another name of its ftol"),
+    Option("xatol", (), "a number", 1e-4, ABSOLUTE,
+           "the spread of its points that is small enough, absolute; another name of its xtol"),
     Option("maxiter", (), "a whole number", 15_000, LIMIT, "iterations"),
     Option("maxfun", ("maxfev",), "a whole number", 15_000, LIMIT, "evaluations; at least maxiter, if that is given"),
     Option("ctol", (), "a number", None, LIMIT,
@@ -67,6 +71,21 @@ TABLE = (
     Option("return_all", (), "False", False, FIXED,
            "options={'history': N, 'history_x': True} keeps the last N points"),
     Option("norm", (), "inf", np.inf, FIXED, "gtol is compared with the infinity norm"),
+    Option("hess_inv0", (), "nothing", None, FIXED,
+           "options={'warm_start': res} begins with the hess_inv of an earlier result"),
+    Option("iprint", (), "-1", -1, FIXED, "options={'disp': True} prints a line an iteration"),
+    Option("verbose", (), "0", 0, FIXED, "options={'disp': True} prints a line an iteration"),
+    Option("mesg_num", (), "nothing", None, FIXED, "options={'disp': True} prints a line an iteration"),
+    *(Option(name, (), "nothing", None, FIXED,
+             "no method scales x; minimize fun(offset + scale * z) over z, where z is about 1")
+      for name in ("scale", "offset")),
+    Option("rescale", (), "-1", -1, FIXED, "no method scales f; multiply fun by a number"),
+    Option("stepmx", (), "0", 0, FIXED, "options={'max_step': ...} limits the step of a line search"),
+    Option("accuracy", (), "0", 0, FIXED, "there are no finite differences; gradients are exact"),
+    Option("minfev", (), "0", 0, FIXED, "give ftol, the decrease that is small enough"),
+    Option("initial_tr_radius", (), "1", 1.0, FIXED, "the steps of 'interior_point' begin with no radius"),
+    *(Option(name, (), "nothing", None, FIXED, "derivatives of constraints are dense arrays")
+      for name in ("sparse_jacobian", "factorization_method")),
     *(Option(name, (), "nothing", None, REFUSED, "there are no finite differences; gradients are exact")
       for name in ("eps", "finite_diff_rel_step", "workers")),
 )  # fmt: skip
@@ -74,8 +93,11 @@ TABLE = (
 CLIP = Option("clip", (), "a number", None, "a transformation by name",
               "the largest 2-norm of a gradient that is not scaled down; None: any")  # fmt: skip
 
-_SPELLINGS = {spelling: row.name for row in TABLE for spelling in (row.name, *row.spellings)}
+_SPELLINGS = {spelling: row.name for row in TABLE if row.whose != REFUSED for spelling in (row.name, *row.spellings)}
+# Names that are refused unless a method has them: "adam" has an eps.
+_REFUSALS = {row.name: row.text for row in TABLE if row.whose == REFUSED}
 _LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
+ABSOLUTES = {"fatol": "ftol", "xatol": "xtol"}  # SciPy's names of tolerances that are absolute
 _COUNTS = {"maxiter", "maxfun"}  # the limits that are whole numbers
 
 
@@ -103,7 +125,7 @@ def parse(options: Any) -> CallOptions:
     given, others = _split(options or {}, _SPELLINGS)
     values = {row.name: row.default for row in TABLE} | given
     _check_scipys(given)
-    limits = {name: given[name] for name in _LIMITS if given.get(name) is not None}
+    limits = {name: given[name] for name in (*_LIMITS, *ABSOLUTES) if given.get(name) is not None}
     for name, value in limits.items():
         _check_limit(f"options[{name!r}]", value)
     return CallOptions(
@@ -139,18 +161,26 @@ def named(options: Mapping[Any, Any] | None) -> dict[Any, Any]:
     return given | others
 
 
+def spellings() -> set[str]:
+    """The names of all options, of every call and of the methods by name, in all spellings."""
+    return {*_SPELLINGS, *(name for entry in entries("methods").values() for name in entry.parameters)}
+
+
 def is_limit(name: Any) -> bool:
     """Whether the option is a tolerance or a limit of the solve."""
-    return _SPELLINGS.get(str(name).lower()) in _LIMITS
+    return _SPELLINGS.get(str(name).lower()) in (*_LIMITS, *ABSOLUTES)
 
 
 def _check_scipys(given: Mapping[str, Any]) -> None:
-    """Raise for SciPy's options that jaxmin does not have, or has with one value only."""
+    """Raise for SciPy's options that jaxmin has with one value only."""
     for row in TABLE:
-        if row.name in given and row.whose == REFUSED:
-            raise ValueError(f"options[{row.name!r}]: {row.text}")
-        if row.name in given and row.whose == FIXED and given[row.name] not in (row.default, None):
+        if row.name in given and row.whose == FIXED and not _is(given[row.name], row.default):
             raise NotImplementedError(f"options[{row.name!r}]: {row.text}")
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether the value is None or the default; no array of numbers is."""
+    return value is None or (default is not None and np.ndim(value) == 0 and bool(value == default))
 
 
 def _check_limit(name: str, value: Any) -> None:
@@ -210,7 +240,24 @@ def choose(
     defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
     if "gtol_relative" in options.limits and "grad" not in chosen.wants:
         raise ValueError("options['gtol_relative']: this method uses no gradient; give xtol and ftol")
-    return chosen, _limits(defaults, tol, options.limits)
+    return chosen, _limits(defaults, tol, _relative(options.limits, defaults))
+
+
+def _relative(limits: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """The limits, without SciPy's names for absolute tolerances."""
+    limits = dict(limits)
+    for name, meant in ABSOLUTES.items():
+        if name not in limits:
+            continue
+        if not defaults.absolute:
+            raise ValueError(
+                f"options[{name!r}]: an absolute tolerance, which this method has not; give {meant!r}, relative to "
+                f"{'max(|fun|, 1)' if meant == 'ftol' else 'max(|x|, 1)'}"
+            )
+        if meant in limits:
+            raise ValueError(f"options: {meant!r} is given twice, in two spellings")
+        limits[meant] = limits.pop(name)
+    return limits
 
 
 def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
@@ -279,7 +326,8 @@ def _choose_method(method: Any, linesearch: Any, options: dict[Any, Any], bounde
         return _choose_transformation(entry, linesearch, options)
     if linesearch is not None and not entry.takes_search:
         raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none; omit it")
-    constants, found = _constants(options, entry.parameters, linesearch, entry.converters.get("linesearch"))
+    known = entry.parameters | (ABSOLUTES if entry.absolute else {})
+    constants, found = _constants(options, known, linesearch, entry.converters.get("linesearch"))
     return entry.build(**constants, **found)
 
 
@@ -326,18 +374,18 @@ def _reject(options: Mapping[Any, Any], parameters: Iterable[str], built: bool =
     """Raise for unknown options, with the nearest names and the choices; do nothing if there are none."""
     if not options:
         return
+    for name in options:
+        if str(name).lower() in _REFUSALS:
+            raise ValueError(f"options[{name!r}]: {_REFUSALS[str(name).lower()]}")
     offered = [
-        spelling for row in TABLE if row.whose not in (FIXED, REFUSED) for spelling in (row.name, *row.spellings)
+        spelling
+        for row in TABLE
+        if row.whose not in (ABSOLUTE, FIXED, REFUSED)
+        for spelling in (row.name, *row.spellings)
     ]
-    choices = sorted({*offered, *parameters})
-    near = [difflib.get_close_matches(str(name).lower(), choices, 1, 0.7) for name in options]
-    message = f"options: unknown {', '.join(map(repr, options))}"
-    if any(near):
-        message += f"; did you mean {' and '.join(repr(name) for names in near for name in names)}?"
-    elif built:
-        message += "; this method is already built: give its own parameters to its builder."
-    joint = " The" if any(near) or built else "; the"
-    raise ValueError(f"{message}{joint} choices are {', '.join(choices)}")
+    hint = "this method is already built: give its own parameters to its builder." if built else ""
+    message = unknown(options, sorted({*offered, *parameters}), hint=hint)
+    raise ValueError(f"options: unknown {', '.join(map(repr, options))}{message}")
 
 
 # ---- the solve
@@ -366,7 +414,7 @@ def as_arrays(limits: Limits, variables: Variables) -> Limits:
     def count(value: Any) -> Any:
         whole = jnp.iinfo(jnp.int32).max
         if isinstance(value, PerVariable):
-            value = value.times * variables.size
+            value = value.times * (variables.size if isinstance(variables.size, int) else jnp.asarray(variables.size))
         if isinstance(value, jax.core.Tracer):
             return jnp.minimum(value, whole).astype(jnp.int32)
         return np.int32(min(float(value), whole))

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmin._api.callback import noted
 from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_unrolled
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
 from jaxmin._core.box import Within
+from jaxmin._core.frames import stacklevel
 from jaxmin._core.inverse_hessian import Core, Dense, InverseHessian
 from jaxmin._core.kkt import Multipliers
 from jaxmin._core.loss import LINEAR
@@ -33,7 +35,7 @@ from jaxmin._problem import hessian, objective
 from jaxmin._problem.bounds import BoundsLike, box
 from jaxmin._problem.constraints import NO_CONSTRAINTS, as_returned, checked, multipliers
 from jaxmin._problem.objective import Problem
-from jaxmin._problem.sharding import in_form, placed
+from jaxmin._problem.sharding import check_manual, in_form, placed
 
 
 class Call(NamedTuple):
@@ -53,9 +55,9 @@ class Call(NamedTuple):
     hessian: Callable[[PyTree], jax.Array]  # x -> the exact Hessian of fun
 
     def warn(self) -> None:
-        """Say what is certainly wrong with fun, at the line of the user that called the function that calls this."""
+        """Say what is certainly wrong with fun, at the line of the user that called jaxmin."""
         if self.problem.trace.flaw is not None:
-            warnings.warn(self.problem.trace.flaw, RuntimeWarning, stacklevel=3)
+            warnings.warn(self.problem.trace.flaw, RuntimeWarning, stacklevel=stacklevel())
 
     def result(self, *solved: Any) -> OptimizeResult:
         """The user's result, from the output of ``solve``."""
@@ -76,7 +78,7 @@ def prepare(
     for name, flag in (("has_aux", has_aux), ("progress", progress)):
         if not isinstance(flag, (bool, np.bool_)):
             raise TypeError(f"{name}={flag!r}: True or False")
-    jac = _checked_jac(jac)
+    callback, jac = noted(callback), _checked_jac(jac)
     if hessian.is_learnt(hess) and rows is not None:
         options, hess = {"hessian": "bfgs"} | dict(options or {}), None
     hess, hessp = hessian.checked(hess, hessp)
@@ -100,9 +102,10 @@ def prepare(
         chosen = chosen._replace(loss=None)  # it is a part of the problem
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
     if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
-        problem = objective.with_second(problem)
+        problem = objective.with_second(problem, products="H" not in chosen.wants)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)
+    check_manual((problem.leaves, problem.fixed, problem.arrays, problem.trace.constants, within))
     _check_wants(chosen, problem)
     _check_within(chosen, method, within)
     earlier = None if options.warm_start is None else warm(options.warm_start, chosen, problem)

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._api.minimize import MethodLike
-from jaxmin._api.options import named
+from jaxmin._api.options import named, spellings
 from jaxmin._api.prepare import Call, prepare
 from jaxmin._core.protocol import LineSearch
 from jaxmin._core.pytree import Static, any_traced, is_array, is_count, is_number, partition
 from jaxmin._core.result import OptimizeResult
+from jaxmin._core.spelling import refuse_unknown
 from jaxmin._core.status import Status
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
@@ -169,9 +170,7 @@ class Solver:
         method: MethodLike | None = "lbfgs",
         **settings: Unpack[Settings],
     ) -> None:
-        for name in settings:
-            if name not in _SETTINGS:
-                raise TypeError(f"{name}: not a keyword of Solver; the choices are {', '.join(_SETTINGS)}")
+        refuse_unknown("Solver", settings, ("fun", "method", *_SETTINGS), spellings())
         self._fun = fun
         self._settings: dict[str, Any] = {"method": method, **settings}
         self._slices = Slices()
@@ -221,7 +220,8 @@ class Solver:
 
         Raises:
           TypeError: if state is not a ``SolverState``, or max_steps is not a whole number.
-          ValueError: if state is a batch or belongs to another solver, or max_steps is negative.
+          ValueError: if state is a batch, belongs to another solver or is outside of the bounds of this one, or if
+            max_steps is negative.
           KeyboardInterrupt: after Ctrl-C, between two evaluations. Its ``result`` is the result so far, and its
             ``state`` the state, which can go on.
         """
@@ -265,15 +265,23 @@ class Solver:
           state: a ``SolverState``, or a batch.
 
         Raises:
+          TypeError: if state is not a ``SolverState``, or is traced.
           OSError: if the file cannot be written.
         """
+        _check_state(state)
+        if any_traced(state):
+            raise TypeError("state: traced, as under jit; save it outside")
         path = pathlib.Path(path)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(part, "wb") as file:
-            np.savez(file, *(jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        arrays = (jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state))
+        try:
+            with open(part, "wb") as file:
+                np.savez(file, *arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def load(self, path: str | os.PathLike[str], x0: PyTree, *args: Any) -> SolverState:
         """The state that ``save`` wrote.
@@ -287,12 +295,11 @@ class Solver:
           A :class:`SolverState`.
 
         Raises:
-          ValueError: if the file has no state of this solver with such an x0 and args.
+          ValueError: if the file is broken, or has no state of this solver with such an x0 and args.
           OSError: if the file cannot be read.
         """
         like, structure = jax.tree.flatten(self.init(x0, *args))
-        with np.load(path) as file:
-            found = [file[f"arr_{number}"] for number in range(len(file.files))]
+        found = _read(path)
         if len(found) != len(like):
             raise ValueError(f"{str(path)!r}: a state of {len(found)} arrays, where this solver's has {len(like)}")
         return jax.tree.unflatten(structure, [_restored(str(path), *pair) for pair in zip(found, like)])
@@ -306,8 +313,7 @@ class Solver:
 
     def _resumed(self, state: SolverState) -> Call:
         """The call that the state belongs to."""
-        if not isinstance(state, SolverState):
-            raise TypeError(f"state={state!r}: give a SolverState, from solver.init")
+        _check_state(state)
         if state.status.ndim:
             raise ValueError(f"state: a batch of shape {state.status.shape}; use jax.vmap(solver.step)")
         structure = state.structure
@@ -323,6 +329,7 @@ class Solver:
         problem, arrays = call.problem, iter(state.args)
         if problem.variables != structure.variables:
             raise ValueError("state: of another solver, whose fun has another dtype")
+        _check_inside(call, state)
         fed = [next(arrays) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in problem.arrays]
         call = call._replace(problem=problem._replace(arrays=fed))
         form = state.structure, _form(state.carry)
@@ -335,6 +342,35 @@ class Solver:
                 raise ValueError("state: of another solver, with another method or other options")
             self._known.add(form)
         return call
+
+
+def _check_state(state: Any) -> None:
+    if not isinstance(state, SolverState):
+        raise TypeError(f"state={state!r}: give a SolverState, from solver.init")
+
+
+def _check_inside(call: Call, state: SolverState) -> None:
+    """Raise where the iterate is known to be outside of the bounds, as it may be in a state of other bounds."""
+    x = state.carry.state.iterate.x
+    # Before the first step x is x0 as it was given.
+    if any_traced((x, state.nit, call.box)) or state.nit < 0 or call.box.is_set or not call.box.bounded:
+        return
+    inside = jax.tree.map(lambda u, v: bool(jnp.all((u == v) | jnp.isnan(v))), x, call.box.clip(x))
+    if not all(jax.tree.leaves(inside)):
+        raise ValueError(
+            "state: its x is outside of the bounds of this solver, so its f, gradient and status say nothing here; "
+            "begin there, solver.init(state.x), which moves x inside"
+        )
+
+
+def _read(path: str | os.PathLike[str]) -> list[np.ndarray]:
+    """The arrays of a file of ``Solver.save``."""
+    with open(path, "rb") as file:
+        try:
+            with np.load(file) as arrays:
+                return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+        except Exception as error:  # NumPy has one for each way in which a file can be broken
+            raise ValueError(f"{str(path)!r}: broken, or not a file of Solver.save; solve again from x0") from error
 
 
 def _form(carry: PyTree) -> tuple[Any, ...]:

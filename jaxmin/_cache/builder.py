@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmin._cache import purity
 from jaxmin._core.protocol import Defaults, Limit, Method
+from jaxmin._core.spelling import refuse_unknown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +50,7 @@ def builder(
     spellings: Mapping[str, str] | None = None,
     tol: Iterable[str] | None = None,
     limits: Mapping[str, Limit] | None = None,
+    absolute: bool = False,
     converters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Callable[[Callable[P, R]], Builder[P, R]]: ...
 
@@ -61,6 +63,7 @@ def builder(
     spellings: Mapping[str, str] | None = None,
     tol: Iterable[str] | None = None,
     limits: Mapping[str, Limit] | None = None,
+    absolute: bool = False,
     converters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Any:
     """Wrap a builder: it checks the kind of each constant, and calls with equal constants build once.
@@ -76,6 +79,8 @@ def builder(
       tol: the tolerances that the argument ``tol`` sets; ("gtol",) by default.
       limits: a dictionary of the method's own tolerances and limits, numbers or :class:`PerVariable`; empty by
         default.
+      absolute: whether the method's ftol and xtol are absolute, so that they also have SciPy's names fatol and xatol;
+        False by default.
       converters: a dictionary from a parameter to a function that checks its value and returns the value for
         ``build``, which must be hashable if nothing in it is traced: ``{"linesearch": search(curvature=0.4)}``. Empty
         by default.
@@ -90,8 +95,8 @@ def builder(
     ... def steepest(linesearch: LineSearch | str | None = None) -> Method: ...
     """
     defaults = None
-    if tol is not None or limits is not None:
-        defaults = Defaults(("gtol",) if tol is None else tuple(tol), tuple((limits or {}).items()))
+    if tol is not None or limits is not None or absolute:
+        defaults = Defaults(("gtol",) if tol is None else tuple(tol), tuple((limits or {}).items()), absolute)
     declared = Declaration(tuple(aliases), dict(spellings or {}), dict(converters or {}), defaults)
     if build is None:
         return lambda build: _wrapped(build, declared)
@@ -100,7 +105,7 @@ def builder(
 
 def _check_declared(name: str, signature: inspect.Signature, declared: Declaration) -> None:
     """Raise for a declaration that names a parameter or a limit that does not exist."""
-    tol, limits = declared.defaults or Defaults()
+    tol, limits, _ = declared.defaults or Defaults()
     for what, names, known in (
         ("spellings", declared.spellings.values(), tuple(signature.parameters)),
         ("converters", declared.converters, tuple(signature.parameters)),
@@ -119,6 +124,7 @@ def _wrapped(build: Callable[..., Any], declared: Declaration) -> Any:
 
     @functools.wraps(build)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        refuse_unknown(build.__name__, kwargs, signature.parameters)
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:

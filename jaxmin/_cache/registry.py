@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxmin._cache.builder import Builder
+from jaxmin._core.spelling import unknown
 
 # The names of SciPy and others for the constants that searches share.
 _SEARCH_OPTIONS = {"maxls": "max_trials", "c1": "sufficient", "c2": "curvature"}
@@ -30,6 +31,7 @@ class Entry(NamedTuple):
     parameters: dict[str, str]  # each spelling of a parameter -> the parameter; without ``linesearch``
     required: tuple[str, ...]  # parameters without a default
     converters: Mapping[str, Callable[..., Any]]  # a parameter -> its converter
+    absolute: bool  # whether its ftol and xtol are absolute
 
     @property
     def takes_search(self) -> bool:
@@ -44,7 +46,9 @@ def _entry(package: str, name: str, build: Builder[..., Any]) -> Entry:
     if package == "linesearches":
         spellings |= {spelling: to for spelling, to in _SEARCH_OPTIONS.items() if to in own}
     required = tuple(name for name, parameter in signature.items() if parameter.default is parameter.empty)
-    return Entry(package, name, build, build.declared.aliases, spellings, required, build.declared.converters)
+    aliases, _, converters, defaults = build.declared
+    absolute = defaults is not None and defaults.absolute
+    return Entry(package, name, build, aliases, spellings, required, converters, absolute)
 
 
 @functools.cache
@@ -71,15 +75,12 @@ def find(argument: str, name: Any, *packages: str) -> Entry:
     Raises:
       TypeError, ValueError, NotImplementedError: if nothing matches; the message begins with ``argument``.
     """
-    found = {
-        _plain(spelling): entry
-        for package in packages
-        for entry in entries(package).values()
-        for spelling in (entry.name, *entry.names)
-    }
+    offered = [entry for package in packages for entry in entries(package).values()]
+    found = {_plain(spelling): entry for entry in offered for spelling in (entry.name, *entry.names)}
     if isinstance(name, str) and _plain(name) in found:
         return found[_plain(name)]
-    choices = ", ".join(repr(choice) for package in packages for choice in entries(package))
+    names = [entry.name for entry in offered]
+    choices = ", ".join(map(repr, names))
     if callable(name):
         raise TypeError(f"{argument}={name!r}: a function; call it to build one, or give one of {choices}")
     if argument == "method" and isinstance(name, str) and _plain(name) in _NOT_OFFERED:
@@ -87,4 +88,6 @@ def find(argument: str, name: Any, *packages: str) -> Entry:
             f"method={name!r}: not offered, since derivatives are automatic; use 'interior_point' or 'slsqp'. The "
             f"choices are {choices}"
         )
-    raise ValueError(f"{argument}={name!r}: unknown; the choices are {choices}")
+    aliases = [(alias, entry.name) for entry in offered for alias in entry.names]
+    near = [name] if isinstance(name, str) else []
+    raise ValueError(f"{argument}={name!r}: unknown{unknown(near, names, True, plain=_plain, aliases=aliases)}")

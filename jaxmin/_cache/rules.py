@@ -98,6 +98,21 @@ def inside(eqn):
                 yield inner
 
 
+def lack_derivative(jaxpr, outputs):
+    """Whether some of the outputs, flags, need a derivative that a ``custom_vjp`` function does not have.
+
+    JAX leaves ``custom_lin`` for it, and raises where it compiles that.
+    """
+    needed = {v for v, is_needed in zip(jaxpr.outvars, outputs) if is_needed and not isinstance(v, jex.Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if needed.isdisjoint(eqn.outvars):
+            continue
+        if eqn.primitive.name == "custom_lin":
+            return True
+        needed.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
+    return False
+
+
 def _without(value):
     if isinstance(value, jex.ClosedJaxpr):
         return value.replace(jaxpr=without(value.jaxpr))

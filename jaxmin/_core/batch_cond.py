@@ -24,7 +24,8 @@ def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callabl
       thorough, usual: functions without arguments whose results have the same structure; they close over their inputs.
       n: the number of variables.
     """
-    branches = anywhere if n >= _MANY_VARIABLES else _always_alone
+    few = isinstance(n, int) and n < _MANY_VARIABLES  # it may be symbolic, in jax.export
+    branches = _always_alone if few else anywhere
     return lax.cond(branches(needed), thorough, usual)
 
 

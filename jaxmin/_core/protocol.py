@@ -75,14 +75,17 @@ class Defaults(NamedTuple):
     - ``tol``: the tolerances that the argument ``tol`` sets; ``("gtol",)`` by default.
     - ``limits``: (name, value) pairs, the method's own tolerances and limits; a value is a number or a
       :class:`PerVariable`. Empty by default: the tolerances and limits of ``minimize`` hold.
+    - ``absolute``: whether ftol and xtol are absolute, so that they also have SciPy's names fatol and xatol; False by
+      default.
 
     >>> import jaxmin
     >>> jaxmin.lbfgs().defaults
-    Defaults(tol=('ftol', 'gtol'), limits=())
+    Defaults(tol=('ftol', 'gtol'), limits=(), absolute=False)
     """
 
     tol: tuple[str, ...] = ("gtol",)
     limits: tuple[tuple[str, Limit], ...] = ()
+    absolute: bool = False
 
 
 class Method(NamedTuple):

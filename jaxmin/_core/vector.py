@@ -29,6 +29,11 @@ _LONG, _PARTIAL_SUMS = 32, 4
 _VERY_LONG, _PARTS = 2**16, 16
 
 
+def is_small(size: Any, most: int) -> bool:
+    """Whether an array has at most so many entries; a symbolic size, as of ``jax.export``, may be any."""
+    return isinstance(size, int) and size <= most
+
+
 @standard
 def scalar_dtype(x: Vector) -> np.dtype:
     """The dtype in which inner products of vectors like ``x`` are accumulated."""
@@ -75,7 +80,13 @@ def _products_and_maxima(pairs: Pairs, largest: Sequence[Vector]) -> tuple[list[
 
 
 def _is_flat(u: Vector) -> bool:
-    return isinstance(u, jax.Array) and u.ndim == 1 and not jnp.iscomplexobj(u) and not typed_sharding(u)
+    return (
+        isinstance(u, jax.Array)
+        and u.ndim == 1
+        and isinstance(u.size, int)
+        and not jnp.iscomplexobj(u)
+        and not typed_sharding(u)
+    )
 
 
 def _apart(pairs: Pairs, largest: Sequence[Vector]) -> tuple[list[Scalar], list[Scalar]]:
@@ -156,7 +167,8 @@ def norm(a: Vector) -> Scalar:
 def _norm(square: Scalar, largest: Scalar, n: int) -> Scalar:
     """:func:`norm` of a vector of n numbers, from its square and its infinity norm."""
     usable = (square > 0) & (square < jnp.inf)
-    return jnp.where(usable, jnp.sqrt(square), math.sqrt(n) * largest)
+    root = math.sqrt(n) if isinstance(n, int) else jnp.sqrt(jnp.asarray(n, largest.dtype))  # it may be symbolic
+    return jnp.where(usable, jnp.sqrt(square), root * largest)
 
 
 def axpy(t: Any, d: Vector, x: Vector) -> Vector:
@@ -210,7 +222,7 @@ def write_row(history: Vector, slot: Scalar, row: Vector, when: Scalar) -> Vecto
         return jnp.where(hot.reshape(-1, *[1] * r.ndim) & when, r, h)
 
     def one(h: jax.Array, r: jax.Array) -> jax.Array:
-        return masked(h, r) if h.size <= _MASKED_WRITE_MAX else _write_in_place(h, slot, r, when)
+        return masked(h, r) if is_small(h.size, _MASKED_WRITE_MAX) else _write_in_place(h, slot, r, when)
 
     return jax.tree.map(one, history, row)
 

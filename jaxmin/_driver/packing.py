@@ -84,12 +84,12 @@ def while_loop_of_packed(
 def _groups(leaves: Sequence[jax.Array]) -> list[Group]:
     """The groups of two leaves or more."""
     found: dict[Any, list[int]] = {}
-    all_small = all(leaf.size * leaf.dtype.itemsize <= _SMALL for leaf in leaves)
+    all_small = all(vec.is_small(leaf.size * leaf.dtype.itemsize, _SMALL) for leaf in leaves)
     for i, leaf in enumerate(leaves):
         is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
         if leaf.ndim == 0 and (is_float or leaf.dtype in (jnp.bool_, jnp.int32)):
             found.setdefault(float if is_float else int, []).append(i)
-        elif leaf.ndim == 1 and is_float and leaf.size <= _SHORT and not vec.typed_sharding(leaf):
+        elif leaf.ndim == 1 and is_float and vec.is_small(leaf.size, _SHORT) and not vec.typed_sharding(leaf):
             found.setdefault((leaf.dtype, leaf.size), []).append(i)
     groups = []
     for kind, members in found.items():

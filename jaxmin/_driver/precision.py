@@ -51,7 +51,7 @@ def has_converged(gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g:
     def product(v: Vector) -> Vector:
         return box.only(free, jax.jvp(gradient, (x,), (box.only(free, v),))[1])
 
-    small = vec.size(x) <= DENSE_MAX and not isinstance(x, tuple)
+    small = vec.is_small(vec.size(x), DENSE_MAX) and not isinstance(x, tuple)
     return (_by_factors if small else _by_products)(product, f, x, g)
 
 

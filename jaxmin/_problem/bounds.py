@@ -89,11 +89,12 @@ def _pair(bounds: BoxLike, variables: Variables, x_static: Static) -> Sequence[P
         raise TypeError(f"bounds={bounds!r}: {expected}")
     if not jax.tree_util.treedef_is_leaf(x_static.treedef):
         raise TypeError("bounds: pairs are for an x0 that is an array; for a pytree give Bounds(lower, upper)")
+    shape = variables.shapes[0][0]
+    _check_sides(bounds, int(np.prod(shape)))
     pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
     for pair in pairs:
         if len(pair) != 2 or any(np.ndim(bound) for bound in pair):
             raise ValueError(f"bounds: {pair!r} is not a (low, high) pair of numbers")
-    shape = variables.shapes[0][0]
     if len(pairs) != int(np.prod(shape)):
         raise ValueError(f"bounds: {len(pairs)} pairs for {int(np.prod(shape))} variables")
     none = (-np.inf, np.inf)
@@ -102,6 +103,28 @@ def _pair(bounds: BoxLike, variables: Variables, x_static: Static) -> Sequence[P
         jnp.stack([jnp.asarray(v) for v in side]).reshape(shape) if any_traced(side) else np.reshape(side, shape)
         for side in sides
     ]
+
+
+def _check_sides(bounds: Any, n: int) -> None:
+    """Raise where pairs are wanted, and the bounds are those below and those above."""
+    if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
+        return
+    # NumPy would make arrays of lists, which may be ragged or traced.
+    several = [isinstance(side, (list, tuple)) or (is_array(side) and side.ndim > 0) for side in bounds]
+    if not any(several):
+        raise ValueError(
+            f"bounds={bounds!r}: two numbers, not (low, high) pairs, one a variable; for the same bounds on all "
+            "variables give jaxmin.Bounds(low, high)"
+        )
+    sizes = [len(side) if many else 1 for side, many in zip(bounds, several)]
+    way_out = "give jaxmin.Bounds(lower, upper) for the bounds below and the bounds above"
+    if n != 2 and max(sizes) > 2:
+        raise ValueError(f"bounds: two arrays of sizes {sizes}, not {n} (low, high) pairs, one a variable; {way_out}")
+    if n == 2 and all(is_array(side) and side.shape == (2,) for side in bounds):
+        raise ValueError(
+            f"bounds: two arrays of 2, which may be two (low, high) pairs, or the bounds below and above; {way_out}, "
+            "or jnp.stack(bounds), one array [2, 2], for pairs"
+        )
 
 
 def _like(variables: Variables, x_static: Static) -> PyTree:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxmin._core.frames import stacklevel
 from jaxmin._core.protocol import SECOND_ORDER
 from jaxmin._core.pytree import Static
 from jaxmin._core.typing import PyTree
@@ -43,7 +44,7 @@ def used(
         for name, given in (("hess", hess), ("hessp", hessp)):
             if given is not None:
                 text = f"Method {method} does not use Hessian information ({name})."
-                warnings.warn(text, RuntimeWarning, stacklevel=4)
+                warnings.warn(text, RuntimeWarning, stacklevel=stacklevel())
         return None, None
     if "hv" in wants:
         return (None, hessp) if hessp is not None else (hess, None)

@@ -33,12 +33,15 @@ from jaxmin._problem.constraints import (
     with_pulls,
 )
 from jaxmin._problem.hessian import as_matrix
+from jaxmin._problem.mistakes import check_derivatives, explained, in_words
 from jaxmin._problem.residuals import as_vector, by_hand, jacobian
 
 _ONE_RESIDUAL = (
     "fun returns one number, which counts as one residual: its square is minimised. Return all residuals, or take "
     "another method for a fun that is to be minimised itself."
 )
+_NO_SECOND = 'Take method="lbfgs", or give hessp, the product, or hess, the matrix, by hand.'
+_NO_JACOBIAN = "Take method='levenberg_marquardt', and give jac, the Jacobian, by hand."
 
 
 class Layout(NamedTuple):
@@ -122,17 +125,19 @@ def build(
                 return _build(functions, x0, args, *rest, is_array)
         if isinstance(x0, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in x0):
             error.add_note("x0 is a list of lists, so fun receives it as a pytree. Write jnp.array(x0) for an array.")
-        if isinstance(error, jax.errors.TracerArrayConversionError):
-            raise TypeError(_numpy("fun", "gradient")) from error
-        raise
+        if isinstance(args[0] if len(args) == 1 else None, list):
+            error.add_note(
+                "args is a list, which is one argument of fun, as in SciPy. Write a tuple: args=(a,), (a, b)."
+            )
+        words = explained(error, "fun", _on_the_host("gradient"))
+        if words is None:
+            raise
+        raise words from error
 
 
-def _numpy(name: str, derivative: str) -> str:
-    """What to say of a function that needs NumPy."""
-    return (
-        f"{name}: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with jax.numpy, "
-        f"or call the other library in jax.pure_callback and give the {derivative} as jac."
-    )
+def _on_the_host(derivative: str) -> str:
+    """What to do with a function that needs NumPy."""
+    return f"call the other library in jax.pure_callback and give the {derivative} as jac"
 
 
 @contextlib.contextmanager
@@ -140,9 +145,8 @@ def _of_constraint(i: int) -> Iterator[None]:
     """Names the constraint in the errors of its functions."""
     name = f"constraints[{i}]"
     try:
-        yield
-    except jax.errors.TracerArrayConversionError as error:
-        raise TypeError(_numpy(f"{name}: fun", "Jacobian")) from error
+        with in_words(f"{name}: fun", _on_the_host("Jacobian")):
+            yield
     except Exception as error:
         error.add_note(f"The error is that of {name}.")
         raise
@@ -289,7 +293,9 @@ def _with_jacobian(
         return by_hand(given, jax.eval_shape(residuals, leaves), leaves)
 
     inputs = jax.tree.map(_anywhere, (trace.constants, *inputs))
-    closed = signed(jax.make_jaxpr(of)(*inputs), *jax.tree.leaves(inputs))
+    jaxpr = jax.make_jaxpr(of)(*inputs)
+    check_derivatives(jaxpr.jaxpr, [True], "the Jacobian", _NO_JACOBIAN)
+    closed = signed(jaxpr, *jax.tree.leaves(inputs))
     return trace._replace(jacobian=closed.signature, jacobian_constants=closed.constants)
 
 
@@ -307,7 +313,9 @@ def _with_gauss_newton(trace: Trace, inputs: tuple[Any, ...], at: int) -> Trace:
         return pull(row * row * change)[0]
 
     leaves, *rest = jax.tree.map(_anywhere, inputs)
-    closed = signed(jax.make_jaxpr(product)(leaves, leaves, *rest), *jax.tree.leaves((leaves, leaves, *rest)))
+    jaxpr = jax.make_jaxpr(product)(leaves, leaves, *rest)
+    check_derivatives(jaxpr.jaxpr, [True] * len(leaves), "products with the Jacobian", _NO_JACOBIAN)
+    closed = signed(jaxpr, *jax.tree.leaves((leaves, leaves, *rest)))
     return trace._replace(by_hand="hessp", second=closed.signature, second_constants=closed.constants)
 
 
@@ -365,10 +373,13 @@ def _with_lagrangian(
     return trace._replace(lagrangian=closed.signature, lagrangian_constants=closed.constants)
 
 
-def with_second(problem: Problem) -> Problem:
+def with_second(problem: Problem, products: bool) -> Problem:
     """The problem with the second derivatives that a method asks for: as it is, or fun's own rules applied.
 
     Where rules are part of no signature, fun is differentiated here, and not inside of the loop.
+
+    Args:
+      products: whether the method asks for products with the Hessian, not for the matrix.
     """
     trace = problem.trace
     with_rules = trace.with_rules
@@ -382,7 +393,12 @@ def with_second(problem: Problem) -> Problem:
 
     rest = jax.tree.leaves((problem.fixed, problem.arrays))
     inputs = jax.tree.map(_anywhere, (trace.constants, problem.leaves, problem.leaves, *rest))
-    closed = signed(jax.make_jaxpr(derivative)(*inputs), *jax.tree.leaves(inputs))
+    jaxpr = jax.make_jaxpr(derivative)(*inputs)
+    # The change of the value, the first one, is compiled too where products are wanted, though no method needs it.
+    count = len(with_rules.outputs)
+    asked = [i >= count + (0 if products else 1) for i in range(len(jaxpr.jaxpr.outvars))]
+    check_derivatives(jaxpr.jaxpr, asked, "second derivatives", _NO_SECOND)
+    closed = signed(jaxpr, *jax.tree.leaves(inputs))
     return problem._replace(trace=trace._replace(second=closed.signature, second_constants=closed.constants))
 
 
@@ -416,13 +432,8 @@ def _part_taken_apart(part: Part) -> Part:
 
 def _by_hand(name: str, derivative: Callable[..., Any], *args: Any) -> Any:
     """The value of the user's own derivative."""
-    try:
+    with in_words(name, "omit it: automatic differentiation gives the derivatives"):
         return derivative(*args)
-    except jax.errors.TracerArrayConversionError as error:
-        raise TypeError(
-            f"{name}: it passes a traced array to NumPy, or to a library that needs NumPy arrays. Write it with "
-            "jax.numpy, or omit it: automatic differentiation gives the derivatives."
-        ) from error
 
 
 def _split(out: Any, with_grad: bool, has_aux: bool) -> tuple[Any, Any]:

@@ -6,9 +6,26 @@ from typing import Any
 import jax
 
 from jaxmin._core.box import Box, Within
+from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import ApartVariables
 from jaxmin._core.vector import typed_sharding
 from jaxmin._problem.objective import Problem
+
+
+def check_manual(arrays: PyTree) -> None:
+    """Raise inside ``jax.shard_map`` where JAX keeps record of which arrays vary over the devices: no loop passes."""
+    for leaf in jax.tree.leaves(arrays):
+        if isinstance(leaf, jax.core.Tracer) and _varies(jax.typeof(leaf)):
+            raise ValueError(
+                "minimize inside jax.shard_map: write jax.shard_map(..., check_vma=False). Each device then solves its "
+                "own problem. For one problem over all devices, whose fun would use psum, call minimize without "
+                "shard_map, with sharded arrays in args"
+            )
+
+
+def _varies(of: Any) -> bool:
+    """Whether the type of an array has axes of a mesh over which it varies; JAX has had two names for them."""
+    return bool(getattr(of, "vma", None) or getattr(getattr(of, "manual_axis_type", None), "varying", None))
 
 
 def in_form(flat: Any, problem: Problem, method: Any, choices: Callable[[], str]) -> Problem:

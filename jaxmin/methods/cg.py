@@ -63,7 +63,8 @@ def cg(eta: float = 0.4, linesearch: LineSearch | str | None = None) -> Method:
         d, age = state
         y = vec.sub(g, previous.g)
         dy, yg, yy, dg, dg_last, dd = vec.measure((d, y), (y, g), (y, y), (d, g), (d, previous.g), (d, d))
-        restart = restart | (dy <= 0) | (age >= max(vec.size(x), 2))
+        n = vec.size(x)  # symbolic in jax.export
+        restart = restart | (dy <= 0) | (age >= (max(n, 2) if isinstance(n, int) else n))
         safe = jnp.where(restart, 1, dy)
         beta = yg / safe - 2 * yy / safe * (dg / safe)
         least = eta * dg_last / jnp.where(restart, 1, dd)

@@ -53,7 +53,7 @@ def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None)
         raise ValueError(f"memory={memory!r}: give at least 1, or None")
 
     def init(x):
-        few = getattr(x, "ndim", 0) == 1 and x.size <= _FEW_VARIABLES
+        few = getattr(x, "ndim", 0) == 1 and vec.is_small(x.size, _FEW_VARIABLES)
         few = few and not jnp.iscomplexobj(x) and not vec.typed_sharding(x)
         return Unlimited.empty(x) if memory is None and few else Compact.empty(memory or _PAIRS, x)
 

@@ -55,6 +55,7 @@ def _vertices(vertices):
 @builder(
     tol=("ftol", "xtol"),
     limits={"ftol": 1e-4, "xtol": 1e-4, "maxiter": PerVariable(200), "maxfun": PerVariable(200)},
+    absolute=True,
     converters={"initial_simplex": _vertices},
 )
 def nelder_mead(adaptive: bool = False, initial_simplex: ArrayLike | None = None) -> Method:
