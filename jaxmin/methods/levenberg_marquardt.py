@@ -108,8 +108,8 @@ def levenberg_marquardt(
     evaluates r, and J where f is lower.
 
     The solve ends where the cosine of the angle between r and all that J reaches is at most ``gtol``, or the
-    Gauss-Newton step is at most ``xtol`` of \|D x\|. Both are without units, and 1e-8 in float64, 1e-4 in float32.
-    ``ftol``, relative to f, is off. Where a step promises less than the rounding of f, the slopes at both ends of it
+    Gauss-Newton step is at most ``xtol`` of \|D x\|. Both are without units, and 1e-8 in float64; in float32 they are
+    1e-4 and 1e-5. ``ftol``, relative to f, is off. Where a step promises less than the rounding of f, the slopes at both ends of it
     decide: J is then evaluated whatever f is.
 
     Args:
