@@ -13,7 +13,7 @@ from jaxmin._problem.objective import Problem
 
 
 def check_manual(arrays: PyTree) -> None:
-    """Raise inside ``jax.shard_map`` where JAX keeps record of which arrays vary over the devices: no loop passes."""
+    """Raise inside ``jax.shard_map`` where arrays vary over the devices by their types: no loop passes then."""
     for leaf in jax.tree.leaves(arrays):
         if isinstance(leaf, jax.core.Tracer) and _varies(jax.typeof(leaf)):
             raise ValueError(
