@@ -109,8 +109,8 @@ def levenberg_marquardt(
 
     The solve ends where the cosine of the angle between r and all that J reaches is at most ``gtol``, or the
     Gauss-Newton step is at most ``xtol`` of \|D x\|. Both are without units, and 1e-8 in float64; in float32 they are
-    1e-4 and 1e-5. ``ftol``, relative to f, is off. Where a step promises less than the rounding of f, the slopes at both ends of it
-    decide: J is then evaluated whatever f is.
+    1e-4 and 1e-5. ``ftol``, relative to f, is off. Where a step promises less than the rounding of f, the slopes at its
+    ends decide: J is then evaluated whatever f is.
 
     Args:
       radius: the first :math:`\Delta`, in units of :math:`\|D x_0\|`, > 0; 1 by default.
