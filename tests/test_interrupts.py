@@ -61,14 +61,69 @@ _SCRIPT = """
 """
 
 
-def interrupted(name, times):
+def interrupted(name, times, script=_SCRIPT):
     """The seconds between each signal and the exception."""
     root = str(pathlib.Path(jaxmin.__file__).parent.parent)
-    command = [sys.executable, "-c", textwrap.dedent(_SCRIPT), name, str(times)]
+    command = [sys.executable, "-c", textwrap.dedent(script), name, str(times)]
     environment = os.environ | {"PYTHONPATH": root}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return [float(line.split()[1]) for line in ended.stderr.splitlines() if line.startswith("late ")]
+
+
+_MANY = """
+    import os, random, signal, sys, threading, time
+    import jax, jax.numpy as jnp, numpy as np, jaxmin
+
+    def fun(x, goal):
+        return jnp.sum((x - goal) ** 2)
+
+    # The first hundred have the least value at their start, the others never end.
+    goals = np.where(np.arange(300) < 100, 1.0, 2.0).astype(np.float32)
+    x0 = np.ones((300, 5), np.float32)
+    settings = {"method": "sgd", "args": (goals,), "progress": sys.argv[1] == "bar"}
+    more = {"chunk": 120} if sys.argv[1] == "chunks" else {}
+    forever = {"maxiter": 10**9, "maxfun": 10**9, "gtol": 1e-30, "learning_rate": 1e-12}
+
+    def solve(maxiter):
+        return jaxmin.minimize_many(fun, x0, **settings, **more, options=forever | {"maxiter": maxiter})
+
+    solve(3)
+    rng, sent = random.Random(0), [0.0]
+
+    def interrupt():
+        sent[0] = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for _ in range(int(sys.argv[2])):
+        timer = threading.Timer(rng.uniform(0.5, 1.2), interrupt)
+        timer.start()
+        try:
+            solve(10**9)
+        except KeyboardInterrupt as error:
+            late, result = time.perf_counter() - sent[0], error.result
+        else:
+            sys.exit("the batch was not interrupted")
+        timer.join()
+        assert result.x.shape == x0.shape and np.all(result.status[100:] == -1), result.status
+        assert np.all(result.success[:100]) and np.all(result.x[:100] == 1), result.status
+        assert np.all(np.isnan(result.fun[100:]))
+        print("late", late, file=sys.stderr)
+        assert np.all(solve(3).status[100:] != -1)
+"""
+
+
+@pytest.mark.parametrize("name", ["at once", "chunks", "bar"])
+def test_ctrl_c_ends_a_batch_and_loses_nothing(name):
+    late = interrupted(name, 2, _MANY)
+    assert len(late) == 2 and max(late) < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["at once", "chunks", "bar"])
+def test_no_interrupt_of_a_batch_is_late(name):
+    late = interrupted(name, 20, _MANY)
+    assert len(late) == 20 and max(late) < 1
 
 
 @pytest.mark.parametrize("name", ["plain", "callback", "disp", "bar", "solver"])

@@ -17,16 +17,18 @@ from jaxmin._api.options import history_length, named, resolve_auto
 from jaxmin._api.prepare import prepare, result_of
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import those_with_curvature
+from jaxmin._cache import programs
 from jaxmin._core.protocol import LineSearch
 from jaxmin._core.pytree import any_traced, is_count
 from jaxmin._core.result import OptimizeResult
-from jaxmin._core.status import SUCCESSES
+from jaxmin._core.status import SUCCESSES, Status
 from jaxmin._core.typing import PyTree
 from jaxmin._driver import compiled
 from jaxmin._driver.batch import lanes_in_cache
 from jaxmin._driver.implicit import refused
-from jaxmin._driver.lanes import Plan, worker
+from jaxmin._driver.lanes import Plan, Turn, opener, worker
 from jaxmin._driver.report import Report
+from jaxmin._driver.slices import MOST, Interrupted, Slices
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem.bounds import BoundsLike
 from jaxmin._problem.constraints import ConstraintsLike, checked
@@ -103,6 +105,8 @@ def minimize_many(
     Raises:
       ValueError, TypeError: for an argument that cannot be right, naming it and the choices.
       ImportError: for ``progress=True`` where tqdm is missing.
+      KeyboardInterrupt: after Ctrl-C, within some tenths of a second or one evaluation of all lanes. The attribute
+        ``result`` of the exception has the problems that had ended; the others have NaN and status -1.
 
     >>> import jax.numpy as jnp, numpy as np, jaxmin
     >>> def rosen(x, a):
@@ -161,16 +165,27 @@ def minimize_many(
         everywhere = devices[0] if mesh is None else NamedSharding(mesh, PartitionSpec())
         feed = feed._replace(shared=jax.device_put(feed.shared, everywhere))
     plan = Plan(feed.tree, feed.every, call.problem.variables, int(lanes), bool(hess_inv), in_order, mesh)
-    program = compiled.many(call.problem, call.method, worker, plan, **call.carried)
+    opened, program = (
+        compiled.many(call.problem, call.method, make, plan, **call.carried) for make in (opener, worker)
+    )
+    slices = None if is_traced else programs.program((Slices, program), Slices)
     if is_traced:
         program = refused(program, _NO_DERIVATIVES)
-    work = _Schedule(program, plan, feed, devices, starts, best_of)
-    solved, steps = work.at_once() if in_order else work.in_chunks(chunk, progress)
+    work = _Schedule(opened, program, slices, plan, feed, devices, starts, best_of)
+
+    def result(solved):
+        x, jac, solution, bounded = solved
+        status = compiled.examined_rows(call.problem, call.method, plan, feed, x, solution.f, solution.status)
+        return _as_result(call, feed.fixed, (x, jac, solution._replace(status=status), bounded), best_of)
+
+    try:
+        solved, steps = work.at_once() if in_order else work.in_chunks(chunk, progress)
+    except Interrupted as interrupt:
+        interrupt.result = result(interrupt.found)
+        raise
     if disp:
         _report(solved[2].others, lanes * len(devices), steps)
-    x, jac, solution, bounded = solved
-    status = compiled.examined_rows(call.problem, call.method, plan, feed, x, solution.f, solution.status)
-    return _as_result(call, feed.fixed, (x, jac, solution._replace(status=status), bounded), best_of)
+    return result(solved)
 
 
 @contextlib.contextmanager
@@ -222,7 +237,9 @@ def _chunk(feed, starts, lanes, progress):
 class _Schedule(NamedTuple):
     """The problems and the program that works through them."""
 
+    opened: Any  # (problems, shared) -> the ``Progress`` before the first call
     program: Any
+    slices: Slices | None  # None under jit, where one call does all
     plan: Plan
     feed: Any  # a ``Fed``
     devices: list
@@ -231,34 +248,47 @@ class _Schedule(NamedTuple):
 
     def at_once(self):
         """The results as they come off the devices, in order; and the steps of the device that made the most."""
-        _, _, rows, steps = self._send(None, 0, self.starts, self.starts)
+        try:
+            state = self._sent(None, 0, self.starts, self.starts)
+        except Interrupted as interrupt:
+            out, ended = self._collected(None, np.zeros(self.starts, bool), interrupt.found)
+            raise Interrupted(_unless(ended, out)) from None
+        rows = state.rows
         if jax.tree.leaves(rows)[0].shape[0] > self.starts:  # a slice of all is a copy
             rows = jax.tree.map(lambda leaf: leaf[: self.starts], rows)
-        return rows, steps
+        return rows, state.steps
 
     def in_chunks(self, chunk, progress):
-        """The same, in host memory, from chunks that follow each other without a pause."""
+        """The same, in host memory, from chunks."""
         bar = Bar() if progress else None
-        out, ended, steps, lanes, sent = None, np.zeros(self.starts, bool), 0, None, []
+        out, ended = None, np.zeros(self.starts, bool)
+        state: Any = None
         for begin in range(0, self.starts, chunk):
-            lanes, *found = self._send(lanes, begin, min(begin + chunk, self.starts), chunk)
-            sent.append(found)
-            while len(sent) > (1 if begin + chunk < self.starts else 0):  # the devices are busy meanwhile
-                numbers, rows, more = jax.tree.map(np.asarray, sent.pop(0))
-                if out is None:
-                    out = jax.tree.map(lambda leaf: np.empty((self.starts, *leaf.shape[1:]), leaf.dtype), rows)
-                here = numbers[numbers >= 0]
-                for all_rows, some in zip(jax.tree.leaves(out), jax.tree.leaves(rows)):
-                    all_rows[here] = some[numbers >= 0]
-                ended[here], steps = True, steps + more
-                if bar is not None:
-                    counts = out[2].others
-                    nit, nfev = (np.where(ended, count, 0) for count in (counts.nit, counts.nfev))
-                    bar.show(ended, ended, None, Report(None, None, nit, nfev))
-        return out, steps
+            try:
+                state = self._sent(state, begin, min(begin + chunk, self.starts), chunk)
+            except Interrupted as interrupt:
+                out, ended = self._collected(out, ended, interrupt.found)
+                raise Interrupted(_unless(ended, out)) from None
+            out, ended = self._collected(out, ended, state)
+            if bar is not None:
+                counts = out[2].others
+                nit, nfev = (np.where(ended, count, 0) for count in (counts.nit, counts.nfev))
+                bar.show(ended, ended, None, Report(None, None, nit, nfev))
+        return out, state.steps
 
-    def _send(self, lanes, begin, end, size):
-        """Hand the program the starts from begin to end, in arrays for so many as size."""
+    def _collected(self, out, ended, state):
+        """The rows of all starts with those of a ``Progress``, and which of them have ended, in host memory."""
+        numbers, rows = jax.tree.map(np.asarray, (state.numbers, state.rows))
+        if out is None:
+            out = jax.tree.map(lambda leaf: np.empty((self.starts, *leaf.shape[1:]), leaf.dtype), rows)
+        here = numbers[numbers >= 0]
+        for all_rows, some in zip(jax.tree.leaves(out), jax.tree.leaves(rows)):
+            all_rows[here] = some[numbers >= 0]
+        ended[here] = True
+        return out, ended
+
+    def _sent(self, state, begin, end, size):
+        """The ``Progress`` after the starts from begin to end, in arrays for so many as size."""
         count, first = np.int32(end - begin), np.int32(begin)
         every = [n for n in self.plan.every if n]
         unit = math.ceil(size / len(self.devices) / self.best_of) * self.best_of  # for each device
@@ -270,7 +300,27 @@ class _Schedule(NamedTuple):
             problems = jax.device_put(problems, NamedSharding(self.plan.mesh, PartitionSpec("devices")))
         elif self.devices[0] is not None:
             problems = jax.device_put(problems, self.devices[0])
-        return self.program(lanes, problems, self.feed.shared, first, count, np.bool_(end == self.starts))
+        turn = Turn(first, count, np.bool_(end == self.starts), np.bool_(False), np.int32(MOST))
+        if state is None:
+            state = self.opened(problems, self.feed.shared)
+        if self.slices is None:
+            return self.program(state, problems, self.feed.shared, turn)[0]
+
+        def advance(steps):
+            nonlocal state, turn
+            state, done = self.program(state, problems, self.feed.shared, turn._replace(most=np.int32(steps)))
+            turn = turn._replace(goes_on=np.bool_(True))
+            return state, Status.CONVERGED if np.all(done) else Status.RUNNING
+
+        return self.slices.through(advance, MOST)
+
+
+def _unless(ended, rows):
+    """The rows, with NaN and the status RUNNING for those that have not ended."""
+    for leaf in jax.tree.leaves(rows):
+        leaf[~ended] = np.nan if np.issubdtype(leaf.dtype, np.inexact) else 0
+    rows[2].status[~ended] = Status.RUNNING
+    return rows
 
 
 def _padded(leaf, size):
