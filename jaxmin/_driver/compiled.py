@@ -400,8 +400,7 @@ def _sliced(key):
         nonlocal form
         if form is None:
             form = jax.eval_shape(packed, leaves, inputs)
-            form = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), form)
-        resumed: Any = np.bool_(True), form
+        resumed: Any = np.bool_(True), jax.tree.map(_zeros, form)
 
         def advance(evaluations):
             nonlocal resumed
@@ -413,6 +412,12 @@ def _sliced(key):
         return slices.through(advance, MOST)
 
     return solve
+
+
+def _zeros(leaf):
+    # NumPy's are faster to make; it has no random keys.
+    xp = jnp if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else np
+    return xp.zeros(leaf.shape, leaf.dtype)
 
 
 def _part(key, name):
