@@ -505,6 +505,7 @@ def test_operator_of_no_pairs_is_a_multiple_of_the_identity():
     np.testing.assert_array_equal(H, H[0, 0] * jnp.eye(2))
 
 
+@pytest.mark.rounding
 @each_dtype
 @pytest.mark.parametrize("method", ["bfgs", "lbfgs"])
 def test_hess_inv_is_symmetric_and_positive_definite_all_the_way(method, dtype):

@@ -15,6 +15,9 @@ import jax.numpy as jnp
 
 from jaxmin._core.typing import Scalar
 
+# A sum of squares is known where its rounding is at most this fraction of it.
+KNOWN = 1e-2
+
 
 def _huber(z: jax.Array) -> jax.Array:
     far = z > 1

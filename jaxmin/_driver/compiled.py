@@ -13,6 +13,7 @@ from jaxmin._cache.builder import is_constant
 from jaxmin._cache.computation import Signature, signed
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
+from jaxmin._core.loss import KNOWN
 from jaxmin._core.promotion import standard
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
@@ -90,6 +91,7 @@ class ExaminationKey(NamedTuple):
     signature: Signature  # of fun
     variables: Variables
     has_gradient: bool  # whether it returns its gradient
+    known: float | None  # see ``has_converged``
 
 
 class Functions(NamedTuple):
@@ -131,7 +133,7 @@ def solve(
     key = _key(problem, method, watcher, traced, **carried)
     arguments = problem.leaves, inputs(problem, box, watcher, traced, warm), limits
     with_rules = problem.trace.with_rules
-    if unrolled is None and not _is_new(method) and not any_traced(arguments) and not _is_spread(problem, arguments):
+    if unrolled is None and _may_be_sliced(problem, method, arguments):
         solved, made = _usual_first(lambda key: functools.partial(_in_slices(key), result), key, arguments)
         known = examined(problem, method, box, *solved)
         return made if known[-1] is solved[-1] else result(*known)
@@ -144,12 +146,14 @@ def solve(
     return result(*examined(problem, method, box, *solved))
 
 
-def _is_spread(problem, arguments):
-    """Whether several devices share the work: a carry of another place would be compiled again."""
-    if jax.device_count() == 1:
+def _may_be_sliced(problem, method, arguments):
+    """Whether nothing is traced, and one device does the work: a carry of another place would be compiled again."""
+    if _is_new(method) or not (isinstance(method, Foreign) or is_constant(method)) or any_traced(arguments):
         return False
+    if jax.device_count() == 1:
+        return True
     arrays = (leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array))
-    return not problem.variables.flat or any(len(leaf.sharding.device_set) > 1 for leaf in arrays)
+    return problem.variables.flat and all(len(leaf.sharding.device_set) == 1 for leaf in arrays)
 
 
 def _usual_first(program, key, arguments):
@@ -227,7 +231,8 @@ def _examine(problem, method, build, arguments, *settings):
     Args:
       arguments: (leaves of x, f, status, ...).
     """
-    key = ExaminationKey(problem.trace.signature, problem.variables, "grad" in method.wants)
+    known = KNOWN if "residual" in method.wants else None
+    key = ExaminationKey(problem.trace.signature, problem.variables, "grad" in method.wants, known)
     rules = problem.trace.with_rules
     try:
         if rules is not None:
@@ -481,7 +486,7 @@ def _examination(key, rules):
         in_doubt = jnp.isin(status, jnp.asarray(EXAMINED))
         converged = lax.cond(
             anywhere(in_doubt),
-            lambda: has_converged(gradient, f, x, gradient(x), inputs.box),
+            lambda: has_converged(gradient, f, x, gradient(x), inputs.box, key.known),
             lambda: jnp.zeros((), bool),
         )
         return jnp.where(in_doubt & converged, Status.PRECISION, status).astype(status.dtype)

@@ -29,7 +29,9 @@ def may_be_examined(x: Vector) -> bool:
     return all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(x))
 
 
-def has_converged(gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g: Vector, box: Within) -> Scalar:
+def has_converged(
+    gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g: Vector, box: Within, known: float | None = None
+) -> Scalar:
     r"""Whether Newton's step from x would lower f by less than the rounding of f, [] bool.
 
     The Hessian H at x among the free variables must not be negative in any direction by more than rounding, and
@@ -44,6 +46,7 @@ def has_converged(gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g:
       gradient: x -> the gradient of f.
       f, x, g: the value, the point, and the gradient there.
       box: the box of x.
+      known: the rounding of f must be at most this fraction of it; None for no such test.
     """
     free = box.free(x, g)
     g = box.only(free, g)
@@ -52,7 +55,9 @@ def has_converged(gradient: Callable[[Vector], Vector], f: Scalar, x: Vector, g:
         return box.only(free, jax.jvp(gradient, (x,), (box.only(free, v),))[1])
 
     small = vec.is_small(vec.size(x), DENSE_MAX) and not isinstance(x, tuple)
-    return (_by_factors if small else _by_products)(product, f, x, g)
+    found, rounding = (_by_factors if small else _by_products)(product, f, x, g)
+    is_known = (rounding > 0) & (True if known is None else rounding <= known * f)
+    return found & is_known
 
 
 def _by_factors(product, f, x, g):
@@ -64,7 +69,7 @@ def _by_factors(product, f, x, g):
     L = jnp.linalg.cholesky((H + H.T) / 2 + flat(H.shape[0], H.dtype) * jnp.diag(jnp.diagonal(H)))
     w = jax.scipy.linalg.solve_triangular(L, g, lower=True)
     rounding = _rounding(f, diagonal @ (x * x))
-    return (w @ w / 2 <= rounding) & (rounding > 0)  # not so for NaN, where H has no factor
+    return w @ w / 2 <= rounding, rounding  # not so for NaN, where H has no factor
 
 
 def _rounding(f: Scalar, moves: Scalar) -> Scalar:
@@ -88,4 +93,4 @@ def _by_products(product, f, x, g):
 
     gg = vec.dot(g, g)
     end = conjugate_gradients(product, g, goes_on)
-    return (rounding > 0) & ((gg == 0) | (end.is_positive(tiny) & hidden(end)))
+    return (gg == 0) | (end.is_positive(tiny) & hidden(end)), rounding

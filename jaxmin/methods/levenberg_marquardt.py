@@ -12,7 +12,7 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
 from jaxmin._core.inverse_hessian import Normal, times
-from jaxmin._core.loss import rho_of, scaled
+from jaxmin._core.loss import KNOWN, rho_of, scaled
 from jaxmin._core.protocol import Defaults, Iterate, Method, PerDtype
 from jaxmin._core.status import Status
 from jaxmin.methods._gauss_newton import Factor, factor, holding, linearised, minimizer
@@ -27,8 +27,6 @@ _BENDS = 3
 _NOISE = 10.0
 # Where the promise of a step is below that, the slopes tell whether f falls, unless f moves by so many times as much.
 _DRIFT = 100.0
-# A fit has converged to the precision of f only where that is at most this fraction of f.
-_KNOWN = 1e-2
 # Where no step helps, but the model promises more than so many times the rounding, it is the model that is wrong.
 _DOUBT = 1e4
 
@@ -214,7 +212,7 @@ def _ending(state):
     # A radius of 0, or NaN, allows no step, whatever has been made of it.
     still = jnp.all(state.trial == x) | ~(jnp.minimum(state.length, state.radius) > eps * size)
     lost = jnp.where(left <= _DOUBT * worst, Status.PRECISION_LOSS, Status.SEARCH_FAILED)
-    ended = jnp.where((left <= worst) & (worst <= _KNOWN * f), Status.PRECISION, lost)
+    ended = jnp.where((left <= worst) & (worst <= KNOWN * f), Status.PRECISION, lost)
     return jnp.where(nothing | still, ended, Status.RUNNING)
 
 
