@@ -148,7 +148,10 @@ def solve(
 
 def _may_be_sliced(problem, method, arguments):
     """Whether nothing is traced, and one device does the work: a carry of another place would be compiled again."""
-    if _is_new(method) or not (isinstance(method, Foreign) or is_constant(method)) or any_traced(arguments):
+    if _is_new(method) or any_traced(arguments):
+        return False
+    # Another method may have closed over what is traced; ``usual`` is made of the same constants.
+    if not (isinstance(method, Foreign) or is_constant(method._replace(usual=None))):
         return False
     if jax.device_count() == 1:
         return True
