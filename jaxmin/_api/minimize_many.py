@@ -251,8 +251,7 @@ class _Schedule(NamedTuple):
         try:
             state = self._sent(None, 0, self.starts, self.starts)
         except Interrupted as interrupt:
-            out, ended = self._collected(None, np.zeros(self.starts, bool), interrupt.found)
-            raise Interrupted(_unless(ended, out)) from None
+            raise self._interrupted(None, np.zeros(self.starts, bool), interrupt) from None
         rows = state.rows
         if jax.tree.leaves(rows)[0].shape[0] > self.starts:  # a slice of all is a copy
             rows = jax.tree.map(lambda leaf: leaf[: self.starts], rows)
@@ -267,8 +266,7 @@ class _Schedule(NamedTuple):
             try:
                 state = self._sent(state, begin, min(begin + chunk, self.starts), chunk)
             except Interrupted as interrupt:
-                out, ended = self._collected(out, ended, interrupt.found)
-                raise Interrupted(_unless(ended, out)) from None
+                raise self._interrupted(out, ended, interrupt) from None
             out, ended = self._collected(out, ended, state)
             if bar is not None:
                 counts = out[2].others
@@ -286,6 +284,14 @@ class _Schedule(NamedTuple):
             all_rows[here] = some[numbers >= 0]
         ended[here] = True
         return out, ended
+
+    def _interrupted(self, out, ended, interrupt):
+        """The same exception with the rows of all starts: NaN and RUNNING for those that have not ended."""
+        rows, ended = self._collected(out, ended, interrupt.found)
+        for leaf in jax.tree.leaves(rows):
+            leaf[~ended] = np.nan if np.issubdtype(leaf.dtype, np.inexact) else 0
+        rows[2].status[~ended] = Status.RUNNING
+        return Interrupted(rows)
 
     def _sent(self, state, begin, end, size):
         """The ``Progress`` after the starts from begin to end, in arrays for so many as size."""
@@ -313,14 +319,6 @@ class _Schedule(NamedTuple):
             return state, Status.CONVERGED if np.all(done) else Status.RUNNING
 
         return self.slices.through(advance, MOST)
-
-
-def _unless(ended, rows):
-    """The rows, with NaN and the status RUNNING for those that have not ended."""
-    for leaf in jax.tree.leaves(rows):
-        leaf[~ended] = np.nan if np.issubdtype(leaf.dtype, np.inexact) else 0
-    rows[2].status[~ended] = Status.RUNNING
-    return rows
 
 
 def _padded(leaf, size):
