@@ -9,7 +9,7 @@ import numpy as np
 from jaxmin._api.options import as_arrays, choose, is_limit, parse
 from jaxmin._core.pytree import is_array, is_count, is_number
 from jaxmin._driver import compiled
-from jaxmin._problem.bounds import Bounds, box
+from jaxmin._problem.bounds import Bounds, box, of_scipy
 from jaxmin._problem.objective import as_argument
 
 
@@ -132,8 +132,7 @@ def _rows(name, tree, axes):
 
 def _rows_of_bounds(bounds, x0):
     """Of arrays in ``Bounds`` those with more axes than what they bound have rows."""
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # SciPy's
-        bounds = Bounds(bounds.lb, bounds.ub)
+    bounds = of_scipy(bounds)
     if not isinstance(bounds, Bounds):
         return Rows(jax.tree.structure(0), [bounds], [False])
     plain = jax.tree.structure(x0) == jax.tree.structure(0)

@@ -12,7 +12,7 @@ from jaxmin._core.convex_set import ConvexSet
 from jaxmin._core.promotion import standard
 from jaxmin._core.pytree import any_traced, is_array, is_count, is_number
 from jaxmin._core.typing import PyTree
-from jaxmin._problem.bounds import Bounds, BoundsLike
+from jaxmin._problem.bounds import Bounds, BoundsLike, of_scipy
 
 # By default bounds are so many standard deviations from the mean.
 _DEVIATIONS = 2.0
@@ -105,11 +105,10 @@ def _sides(bounds: BoundsLike | None) -> tuple[PyTree, PyTree]:
         return -np.inf, np.inf
     if isinstance(bounds, ConvexSet):
         raise TypeError("bounds: a set; starts are drawn in a box, and minimize projects them onto the set")
-    if isinstance(bounds, Bounds):
-        return bounds.lower, bounds.upper
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # SciPy's
-        return bounds.lb, bounds.ub
-    pairs = [tuple(pair) if np.ndim(pair) or isinstance(pair, (tuple, list)) else (pair,) for pair in bounds]
+    given: Any = of_scipy(bounds)
+    if isinstance(given, Bounds):
+        return given.lower, given.upper
+    pairs = [tuple(pair) if np.ndim(pair) or isinstance(pair, (tuple, list)) else (pair,) for pair in given]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"bounds={bounds!r}: give (low, high) pairs, one a variable, or Bounds(lower, upper)")
     none = (-np.inf, np.inf)

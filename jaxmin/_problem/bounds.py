@@ -78,12 +78,16 @@ def box(bounds: BoundsLike | None, variables: Variables, x_static: Static) -> Wi
     return Box(*map(variables.ravel, zip(*rounded)))
 
 
+def of_scipy(bounds: Any) -> Any:
+    """SciPy's ``Bounds`` as :class:`Bounds`; anything else as it is."""
+    return Bounds(bounds.lb, bounds.ub) if hasattr(bounds, "lb") and hasattr(bounds, "ub") else bounds
+
+
 def _pair(bounds: BoxLike, variables: Variables, x_static: Static) -> Sequence[PyTree]:
     """(lower, upper), each a pytree."""
-    if isinstance(bounds, Bounds):
-        return bounds
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # SciPy's
-        return bounds.lb, bounds.ub
+    given: Any = of_scipy(bounds)
+    if isinstance(given, Bounds):
+        return given
     expected = "a sequence of (low, high) pairs, one a variable, Bounds(lower, upper), or a set of jaxmin.sets"
     if not isinstance(bounds, (list, tuple)) and not hasattr(bounds, "__array__"):
         raise TypeError(f"bounds={bounds!r}: {expected}")
@@ -91,7 +95,7 @@ def _pair(bounds: BoxLike, variables: Variables, x_static: Static) -> Sequence[P
         raise TypeError("bounds: pairs are for an x0 that is an array; for a pytree give Bounds(lower, upper)")
     shape = variables.shapes[0][0]
     _check_sides(bounds, int(np.prod(shape)))
-    pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in bounds]
+    pairs = [tuple(pair) if isinstance(pair, (list, tuple)) or np.ndim(pair) else (pair,) for pair in given]
     for pair in pairs:
         if len(pair) != 2 or any(np.ndim(bound) for bound in pair):
             raise ValueError(f"bounds: {pair!r} is not a (low, high) pair of numbers")
