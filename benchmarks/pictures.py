@@ -1,5 +1,6 @@
 """Pictures of results for the site: lines, bars and profiles that are legible on a light page and on a dark one."""
 
+import pathlib
 from typing import Any, NamedTuple
 
 import profiles
@@ -17,11 +18,11 @@ LIBRARIES = {
     "scipy": ("#a8842a", "v"),
 }
 OURS = "jaxmin"
+# The colours are those of the site.
+COLOURS = pathlib.Path(__file__).parent.parent / "docs" / "pictures.mplstyle"
 LOOK = {
-    "font.size": 10, "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "axes.titlecolor": GREY,
-    "xtick.color": GREY, "ytick.color": GREY, "grid.color": GREY, "grid.alpha": 0.25, "axes.grid": True,
-    "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "figure.facecolor": "none", "axes.facecolor": "none", "svg.fonttype": "none", "svg.hashsalt": "jaxmin",
+    "font.size": 10, "axes.grid": True, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "jaxmin",
 }  # fmt: skip
 
 
@@ -60,8 +61,9 @@ def _figure(panels, height=4.3):
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update(LOOK)
     from matplotlib import pyplot
+
+    pyplot.style.use([COLOURS, LOOK])
 
     figure, axes = pyplot.subplots(1, panels, figsize=(9, height), squeeze=False, layout="constrained")
     return figure, axes[0]

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import os
 import pathlib
 import re
 import tomllib
@@ -12,11 +11,12 @@ import jax
 import sphinx_gallery.sorting
 from docutils import nodes
 from docutils.statemachine import StringList
+from matplotlib import pyplot
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import jaxmin
-from jaxmin._api import options
+from jaxmin._api import options, show_options
 from jaxmin._cache.registry import entries
 
 settings = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
@@ -29,7 +29,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
@@ -45,12 +45,13 @@ LATER = ("choosing", "sets", "watching", "batches", "sharding")
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 
-autodoc_typehints = "none"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 napoleon_custom_sections = ["Reference"]
 napoleon_use_rtype = False
 
 html_theme = "furo"
-html_title = "jaxmin"
+html_title = f"jaxmin {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
@@ -61,15 +62,13 @@ if repository := settings["tool"]["jaxmin"]["repository"]:
 # Examples are copied without their prompts and results.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
-# A copy of MathJax for a site that is read without a network.
-if "MATHJAX" in os.environ:
-    mathjax_path = os.environ["MATHJAX"]
 
 
 def fresh(gallery_conf, fname):
-    """Each script of the gallery begins with JAX's own settings."""
+    """Each script of the gallery begins with JAX's own settings, and draws for light pages and dark ones."""
     del gallery_conf, fname
     jax.config.update("jax_enable_x64", False)
+    pyplot.style.use(["default", pathlib.Path(__file__).parent / "pictures.mplstyle"])
 
 
 sphinx_gallery_conf = {
@@ -81,6 +80,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "show_memory": False,
     "min_reported_time": 10**9,
+    "write_computation_times": False,
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,
@@ -128,7 +128,8 @@ def table(head, rows):
     """The lines of a table."""
     yield from (".. list-table::", "   :header-rows: 1", "")
     for row in (head, *rows):
-        yield from (f"   {'* -' if i == 0 else '  -'} {cell}".rstrip() for i, cell in enumerate(row))
+        cells = (str(cell).replace("|", r"\|") for cell in row)
+        yield from (f"   {'* -' if i == 0 else '  -'} {cell}".rstrip() for i, cell in enumerate(cells))
     yield ""
 
 
@@ -138,7 +139,7 @@ class Statuses(Generated):
     def lines(self):
         rows = []
         for status in jaxmin.Status:
-            text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", status.sentence).replace("|", r"\|")
+            text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", status.sentence)
             rows.append((f"{status:d}", status.name, status.success, text))
         return table(("code", "name", "success", "message"), rows)
 
@@ -161,7 +162,7 @@ class Promises(Generated):
 def first_sentence(docstring):
     """The first sentence of a docstring, as reStructuredText."""
     text = re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join((docstring or "").split()))[0]
-    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text).replace("|", r"\|")
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
 
 
 # What a method may promise: the head of a column, and whether a method does.
@@ -194,25 +195,44 @@ def mark(able):
 
 
 class Options(Generated):
-    """``.. options:: call``: the options of every call, as a table; ``.. options:: methods``: those of its builders."""
+    """``.. options::``: the options of every call, as a table."""
+
+    def lines(self):
+        rows = [*options.TABLE, options.CLIP]
+        yield from index(row.name for row in rows if row.whose not in (options.FIXED, options.REFUSED))
+        rows = [(code(row.name, *row.spellings), row.kind, default(row), row.whose, row.text) for row in rows]
+        yield from table(("option", "what", "default", "belongs to", "meaning"), rows)
+
+
+class OptionsOf(SphinxDirective):
+    """``.. options-of:: methods``: a section for each builder of a folder, with the options that its name takes."""
 
     required_arguments = 1
 
-    def lines(self):
-        (whose,) = self.arguments
-        if whose == "call":
-            rows = [*options.TABLE, options.CLIP]
-            rows = [(code(row.name, *row.spellings), row.kind, default(row), row.whose, row.text) for row in rows]
-            head = ("option", "what", "default", "belongs to", "meaning")
-            return table(head, [(*row, text.replace("|", r"\|")) for *row, text in rows])
-        rows = []
-        for name, entry in entries(whose).items():
-            for own in dict.fromkeys(entry.parameters.values()):
-                others = [spelling for spelling, to in entry.parameters.items() if to == own and spelling != own]
-                value = inspect.signature(entry.build).parameters[own].default
-                shown = "required" if value is inspect.Parameter.empty else f"{value!r}"
-                rows.append((code(name), code(own), code(*others), shown))
-        return table(("built by", "option", "other spellings", "default"), rows)
+    def run(self):
+        (folder,) = self.arguments
+        return [self.section(entry) for entry in entries(folder).values()]
+
+    def section(self, entry):
+        section = nodes.section(ids=[f"options-of-{entry.name.replace('_', '-')}"], names=[entry.name])
+        section += nodes.title("", "", nodes.literal("", entry.name))
+        self.state.nested_parse(StringList(list(self.lines(entry)), self.name), self.content_offset, section)
+        return section
+
+    def lines(self, entry):
+        own, *others = show_options.tables(entry)
+        yield from index(row.name for row in own[1])
+        # Those of every call stand above; a method has its own defaults of them.
+        for title, rows in (own, *others) if entry.package == "methods" else (own,):
+            yield from (re.sub("'(.*)'", r"``\1``", title) + ("." if rows else ": none."), "")
+            cells = [(code(row.name), code(*row.spellings), code(row.default), row.meaning) for row in rows]
+            yield from table(("option", "or", "default", "meaning"), cells) if rows else ()
+
+
+def index(names):
+    """The lines of an entry in the index for each name: a search shows it first."""
+    lines = [f"   ! single: {name}" for name in names]
+    return [".. index::", *lines, ""] if lines else []
 
 
 def default(option):
@@ -300,6 +320,7 @@ def setup(app):
     app.add_directive("builders", Builders)
     app.add_directive("names", Names)
     app.add_directive("options", Options)
+    app.add_directive("options-of", OptionsOf)
     app.add_directive("statuses", Statuses)
     app.add_directive("promises", Promises)
     app.add_directive("matrix", Matrix)

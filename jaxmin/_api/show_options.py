@@ -4,7 +4,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxmin._api import options as table
 from jaxmin._cache.registry import Entry, find
@@ -37,29 +37,36 @@ def show_options(method: str = "lbfgs", linesearch: str | None = None, disp: boo
       eta = 0.4
           the truncation, > 0; 0.4 by default [2].
     """
-    text = "\n".join(_lines(find("method", method, "methods", "transforms"), linesearch))
+    entry = find("method", method, "methods", "transforms")
+    text = "\n".join(line for title, rows in tables(entry, linesearch) for line in _lines(title, rows))
     if not disp:
         return text
     print(text)
     return None
 
 
-def _lines(entry: Entry, linesearch: str | None) -> Iterator[str]:
-    """The lines of the text."""
-    yield f"The options of {entry.name!r}:"
-    yield from _of_builder(entry, {})
+class Row(NamedTuple):
+    """An option of a method."""
+
+    name: str
+    spellings: tuple[str, ...]  # its other names
+    default: str  # in words
+    meaning: str
+
+
+def tables(entry: Entry, linesearch: str | None = None) -> Iterator[tuple[str, list[Row]]]:
+    """The options of a method: those of its builder, of its line search and of every call, each with a title."""
+    yield f"The options of {entry.name!r}", list(_of_builder(entry, {}))
     converter: Any = entry.converters.get("linesearch")
     if converter is None and linesearch is not None:
         raise ValueError(f"linesearch={linesearch!r}: method {entry.name!r} takes none; omit it")
     if converter is not None:
         search = converter.entry(linesearch)
-        yield f"The options of its line search, {search.name!r}:"
-        yield from _of_builder(search, converter.defaults)
-    yield "The options of every call:"
-    yield from _of_calls(entry)
+        yield f"The options of its line search, {search.name!r}", list(_of_builder(search, converter.defaults))
+    yield "The options of every call", list(_of_calls(entry))
 
 
-def _of_builder(entry: Entry, defaults: Any) -> Iterator[str]:
+def _of_builder(entry: Entry, defaults: Any) -> Iterator[Row]:
     """Those of a builder; ``defaults`` are a method's own for its search."""
     meanings = _meanings(entry)
     for name, parameter in inspect.signature(entry.build).parameters.items():
@@ -67,16 +74,14 @@ def _of_builder(entry: Entry, defaults: Any) -> Iterator[str]:
             continue
         value = defaults.get(name, parameter.default)
         shown = "required" if value is parameter.empty else repr(value)
-        spellings = [spelling for spelling, to in entry.parameters.items() if to == name and spelling != name]
+        spellings = tuple(spelling for spelling, to in entry.parameters.items() if to == name and spelling != name)
         own = f" This method has {value!r}." if value != parameter.default else ""
-        yield from _option(name, spellings, shown, meanings.get(name, "") + own)
+        yield Row(name, spellings, shown, meanings.get(name, "") + own)
     if entry.package == "transforms":
-        yield from _option(table.CLIP.name, (), repr(table.CLIP.default), table.CLIP.text)
-    if not entry.parameters and entry.package != "transforms":
-        yield "  none"
+        yield Row(table.CLIP.name, (), repr(table.CLIP.default), table.CLIP.text)
 
 
-def _of_calls(entry: Entry) -> Iterator[str]:
+def _of_calls(entry: Entry) -> Iterator[Row]:
     """Those of every call, with the method's own defaults."""
     method = entry.build() if entry.package == "methods" else None
     defaults = Defaults() if method is None else method.defaults
@@ -91,7 +96,7 @@ def _of_calls(entry: Entry) -> Iterator[str]:
         off = row.whose == table.LIMIT and (value is None or (isinstance(value, float) and value < 0))
         meant = table.ABSOLUTES.get(row.name, row.name)
         sets = "; the argument tol sets it" if meant in defaults.tol else ""
-        yield from _option(row.name, row.spellings, "off" if off else _shown(value), row.text + sets)
+        yield Row(row.name, row.spellings, "off" if off else _shown(value), row.text + sets)
 
 
 def _shown(value: Any) -> str:
@@ -103,11 +108,15 @@ def _shown(value: Any) -> str:
     return repr(value)
 
 
-def _option(name: str, spellings: Any, default: str, meaning: str) -> Iterator[str]:
-    """The lines of one option."""
-    others = f" (or {', '.join(spellings)})" if spellings else ""
-    yield f"  {name} = {default}{others}"
-    yield from textwrap.wrap(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+def _lines(title: str, rows: list[Row]) -> Iterator[str]:
+    """The lines of a table as text."""
+    yield f"{title}:"
+    for row in rows:
+        others = f" (or {', '.join(row.spellings)})" if row.spellings else ""
+        yield f"  {row.name} = {row.default}{others}"
+        yield from textwrap.wrap(row.meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    if not rows:
+        yield "  none"
 
 
 def _meanings(entry: Entry) -> dict[str, str]:
