@@ -1,11 +1,11 @@
-"""The page of the documentation about benchmarks, made from the files that ``everything.py`` wrote.
+"""The page of the documentation about benchmarks, and three numbers of the front page, made from the files that ``everything.py`` wrote.
 
     python benchmarks/page.py benchmarks/results --docs docs
     python benchmarks/page.py benchmarks/results --docs docs --check
 
 It draws the pictures in ``docs/_static/benchmarks``, and writes what is between ``<!-- made: NAME -->`` and
-``<!-- end -->`` in ``docs/benchmarks.md``; the rest of the page is written by hand. ``--check`` writes nothing, and
-exits with 1 if the page is not what the results give.
+``<!-- end -->`` in ``docs/benchmarks.md`` and ``docs/index.md``; the rest is written by hand. ``--check`` writes nothing, and
+exits with 1 if a page is not what the results give.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import profiles
 import records
 from pictures import Panel
 
-PAGE = "benchmarks.md"
+PAGE, FRONT = "benchmarks.md", "index.md"
 FOLDER = "_static/benchmarks"
 REGION = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PARTS = ("speed", "compile", "batch", "large", "kernels", "cutest")
@@ -28,7 +28,7 @@ CALLED, FLOORS = "jaxmin, called from Python", ("value_and_grad alone", "value a
 ITERATIONS = 10  # a solve of fewer takes the time of the call
 MOST = 0.9  # of the starts of a batch: a solver that reaches the tolerance from fewer has no time
 RUN = ("unconstrained", "float64")  # of CUTEst
-REFERENCE = "jaxmin-lbfgs"
+REFERENCE, SCIPY = "jaxmin-lbfgs", "scipy-l-bfgs-b"
 ONCE = "Each problem was solved once: times of a few ms are mostly what the first run of a program costs."
 WARM = "A solve of less than a second was made again, for a tenth of a second: the mean of these counts."
 
@@ -228,6 +228,20 @@ def common(rows):
     return {solver: {name: own[name] for name in sorted(shared)} for solver, own in solvers.items()}
 
 
+def slower(reference, own):
+    """The problems that both solve, with 1 ms or more for one of them."""
+    return [
+        name
+        for name in profiles.both(reference, own)
+        if max(reference[name]["run"], own[name]["run"]) >= profiles.COSTS[1].least
+    ]
+
+
+def relative(reference, own, names, cost):
+    """The geometric mean of the reference's cost relative to another solver's."""
+    return profiles.mean(profiles.costs(reference, names, cost) / profiles.costs(own, names, cost))
+
+
 def cutest(rows):
     solvers, (evaluations, seconds) = common(rows), profiles.COSTS
     counted = []
@@ -239,18 +253,34 @@ def cutest(rows):
     compared = []
     for solver, own in solvers.items():
         reference = solvers.get(REFERENCE, {})
-        names = profiles.both(reference, own)
-        slow = [name for name in names if max(reference[name]["run"], own[name]["run"]) >= seconds.least]
+        names, slow = profiles.both(reference, own), slower(reference, own)
         if solver != REFERENCE and slow:
-            of = lambda cost, names, own=own, ref=reference: profiles.mean(
-                profiles.costs(ref, names, cost) / profiles.costs(own, names, cost)
-            )
-            both = str(len(names)), f"{of(evaluations, names):.2f}", str(len(slow)), f"{of(seconds, slow):.2f}"
-            compared.append([solver, *both])
+            of = lambda cost, names, own=own, ref=reference: f"{relative(ref, own, names, cost):.2f}"
+            compared.append([solver, str(len(names)), of(evaluations, names), str(len(slow)), of(seconds, slow)])
     again = all("first" in row for own in solvers.values() for row in own.values() if "run" in row)
     lines += [WARM if again else ONCE, ""]
     head = [f"{REFERENCE} against", "both solve", "evaluations", "of these, 1 ms or more", "time"]
     return lines + table(head, compared)
+
+
+def front(results):
+    """Three numbers, each with what it counts."""
+    solvers = common(results["cutest"].rows)
+    count = {solver: sum(row["solved"] for row in own.values()) for solver, own in solvers.items()}
+    mine, scipy = solvers[REFERENCE], solvers[SCIPY]
+    faster = 1 / relative(mine, scipy, slower(mine, scipy), profiles.COSTS[1])
+    panel = batch(results["batch"].rows)[0]
+    _, row = next(against(panel, ["lbfgs, peers' L-BFGS"], columns_of([panel])))
+    times = [1 / ratio for ratio, _ in row.values()]
+    peers = sorted(((n, name) for name, n in count.items() if not name.startswith(pictures.OURS)), reverse=True)
+    beside = ", ".join(f"{name} {n}" for n, name in peers)
+    cells = [
+        (f"{count[REFERENCE]} of {len(mine)}", f"CUTEst problems solved by the default method; {beside}"),
+        (f"{faster:.0f} times", "as fast as SciPy's L-BFGS-B with a compiled gradient, in the geometric mean over them"),
+        (f"{min(times):.1f} to {max(times):.1f} times", f"as fast as the best peer, {panel.title} at once"),
+    ]
+    head, said = ([cell[i] for cell in cells] for i in (0, 1))
+    return table(head, [said])
 
 
 def kernels(rows):
@@ -333,7 +363,9 @@ SECTIONS = {
 
 def region(name, results):
     """The lines of a region of the page."""
-    if name in (whole := {"setting": setting, "behind": behind}):
+    if name == "front" and not {"cutest", "batch"} <= results.keys():
+        return ["Not measured.", ""]
+    if name in (whole := {"setting": setting, "behind": behind, "front": front}):
         return whole[name](results)
     section = SECTIONS[name]
     if section.part not in results:
@@ -362,17 +394,19 @@ def draw(results, folder, suffix="svg"):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=pathlib.Path, help="the folder of the files")
-    parser.add_argument("--docs", type=pathlib.Path, default=pathlib.Path("docs"), help=f"the folder of {PAGE}")
+    parser.add_argument("--docs", type=pathlib.Path, default=pathlib.Path("docs"), help=f"the folder of {PAGE} and {FRONT}")
     parser.add_argument("--check", action="store_true", help="only compare the page with the results")
     options = parser.parse_args()
-    results, path = load(options.results), options.docs / PAGE
-    before = path.read_text("utf-8")
-    after = filled(before, results)
+    results, paths = load(options.results), [options.docs / PAGE, options.docs / FRONT]
+    before = {path: path.read_text("utf-8") for path in paths}
+    after = {path: filled(text, results) for path, text in before.items()}
     if options.check:
-        if after != before:
+        changed = [path for path in paths if after[path] != before[path]]
+        for path in changed:
             print(f"{path} is not what the results give: run page.py without --check")
-        return after != before
-    path.write_text(after, "utf-8")
+        return bool(changed)
+    for path, text in after.items():
+        path.write_text(text, "utf-8")
     draw(results, options.docs / FOLDER)
     return 0
 

@@ -104,6 +104,7 @@ def the_page_has_everything(folder, docs):
     """With the committed results of CUTEst, which a small run leaves out."""
     shutil.copy(BENCHMARKS / "results" / "cutest.jsonl", folder)
     shutil.copy(PAGE, docs)
+    shutil.copy(PAGE.with_name("index.md"), docs)
     script("page.py", folder, "--docs", docs)
     text, before = (path.read_text("utf-8") for path in (docs / PAGE.name, PAGE))
     assert "Not measured" not in text
