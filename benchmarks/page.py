@@ -1,11 +1,11 @@
-"""The page of the documentation about benchmarks, and three numbers of the front page, made from the files that ``everything.py`` wrote.
+"""The page about benchmarks and three numbers of the front page, made from the files that ``everything.py`` wrote.
 
     python benchmarks/page.py benchmarks/results --docs docs
     python benchmarks/page.py benchmarks/results --docs docs --check
 
 It draws the pictures in ``docs/_static/benchmarks``, and writes what is between ``<!-- made: NAME -->`` and
-``<!-- end -->`` in ``docs/benchmarks.md`` and ``docs/index.md``; the rest is written by hand. ``--check`` writes nothing, and
-exits with 1 if a page is not what the results give.
+``<!-- end -->`` in ``docs/benchmarks.md`` and ``docs/index.md``; the rest is written by hand. ``--check`` writes
+nothing, and exits with 1 if a page is not what the results give.
 """
 
 import argparse
@@ -276,7 +276,7 @@ def front(results):
     beside = ", ".join(f"{name} {n}" for n, name in peers)
     cells = [
         (f"{count[REFERENCE]} of {len(mine)}", f"CUTEst problems solved by the default method; {beside}"),
-        (f"{faster:.0f} times", "as fast as SciPy's L-BFGS-B with a compiled gradient, in the geometric mean over them"),
+        (f"{faster:.0f} times", "as fast on them as SciPy's L-BFGS-B with a compiled gradient, geometric mean"),
         (f"{min(times):.1f} to {max(times):.1f} times", f"as fast as the best peer, {panel.title} at once"),
     ]
     head, said = ([cell[i] for cell in cells] for i in (0, 1))
@@ -394,7 +394,7 @@ def draw(results, folder, suffix="svg"):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=pathlib.Path, help="the folder of the files")
-    parser.add_argument("--docs", type=pathlib.Path, default=pathlib.Path("docs"), help=f"the folder of {PAGE} and {FRONT}")
+    parser.add_argument("--docs", type=pathlib.Path, default=pathlib.Path("docs"), help="the folder of the pages")
     parser.add_argument("--check", action="store_true", help="only compare the page with the results")
     options = parser.parse_args()
     results, paths = load(options.results), [options.docs / PAGE, options.docs / FRONT]
