@@ -59,6 +59,11 @@ html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 if repository := settings["tool"]["jaxmin"]["repository"]:
     html_theme_options |= {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
+# Beside the sites of other versions, as .ci/site --out builds it, each page links to the list of them.
+if tags.has("versions"):  # noqa: F821 - Sphinx defines it
+    templates_path = ["_templates"]
+    parts = ("brand", "search", "scroll-start", "navigation", "scroll-end")
+    html_sidebars = {"**": [*(f"sidebar/{part}.html" for part in parts), "versions.html"]}
 # Examples are copied without their prompts and results.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True

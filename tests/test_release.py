@@ -159,3 +159,21 @@ def test_the_address_is_set_in_one_place():
     # A citation may name an address under these keys, which would be a second place.
     keys = re.findall(r"^(url|repository[a-z-]*):", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
     assert not keys
+
+
+def test_the_conda_recipe_is_the_package():
+    """The name, the version, what it needs and the licence."""
+    jinja2, yaml = pytest.importorskip("jinja2"), pytest.importorskip("yaml")
+    folder = ROOT / "conda.recipe"
+
+    def load_file_regex(load_file, regex_pattern, from_recipe_dir):
+        assert from_recipe_dir
+        return re.search(regex_pattern, (folder / load_file).read_text("utf-8"))
+
+    text = jinja2.Template((folder / "meta.yaml").read_text("utf-8")).render(load_file_regex=load_file_regex)
+    recipe, project = yaml.safe_load(text), SETTINGS["project"]
+    assert recipe["package"] == {"name": project["name"], "version": jaxmin.__version__}
+    needed = {line.replace(" ", "") for line in recipe["requirements"]["run"]}
+    assert needed == {f"python{project['requires-python']}", *project["dependencies"]}
+    assert (recipe["about"]["license"], recipe["about"]["summary"]) == (project["license"], project["description"])
+    assert (folder / recipe["source"]["path"]).resolve() == ROOT
