@@ -27,11 +27,17 @@ sys.path.append(str(ROOT / "docs" / "examples"))
 collect_ignore = ["docs/conf.py", "docs/_build", "docs/_gallery", "docs/gallery"]
 # Releases of some libraries need a newer jax than the lowest that jaxmin supports.
 for library, needed_by in {
-    "flax": ["docs/ecosystem.md"],
+    "flax": ["docs/ecosystem.md", "docs/with_flax.md"],
+    "equinox": ["docs/with_equinox.md"],
+    "diffrax": ["docs/with_diffrax.md"],
+    "numpyro": ["docs/with_numpyro.md"],
+    "tinygp": ["docs/with_tinygp.md"],
+    "blackjax": ["docs/with_blackjax.md"],
+    "sklearn": ["docs/with_equinox.md", "docs/with_flax.md", "docs/with_blackjax.md"],
     "scipy": ["docs/from_scipy.md", "docs/scipy_functions.md", "docs/multistart.md", "docs/from_curve_fit.md"],
     "lmfit": ["docs/from_curve_fit.md"],
     "jaxopt": ["docs/from_jaxopt.md", "docs/from_curve_fit.md"],
-    "optax": ["docs/from_jaxopt.md", "docs/from_optax.md"],
+    "optax": ["docs/from_jaxopt.md", "docs/from_optax.md", "docs/with_equinox.md"],
     "optimistix": ["docs/from_optimistix.md", "docs/from_curve_fit.md"],
 }.items():
     if importlib.util.find_spec(library) is None:
