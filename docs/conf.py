@@ -66,17 +66,28 @@ if "MATHJAX" in os.environ:
     mathjax_path = os.environ["MATHJAX"]
 
 
+# A page shows the first and the last line of a progress bar.
+os.environ["TQDM_MININTERVAL"] = "3600"
+
+
 def fresh(gallery_conf, fname):
     """Each script of the gallery begins with JAX's own settings."""
     del gallery_conf, fname
     jax.config.update("jax_enable_x64", False)
 
 
+class Numbered(sphinx_gallery.sorting.FileNameSortKey):
+    """The scripts by their numbers: 10 comes after 9."""
+
+    def __call__(self, filename):
+        return int(filename.split("_")[1])
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "_gallery",
     "filename_pattern": r"\.py$",
-    "within_subsection_order": sphinx_gallery.sorting.FileNameSortKey,
+    "within_subsection_order": Numbered,
     "reset_modules": (fresh,),
     "abort_on_example_error": True,
     "show_memory": False,
@@ -84,7 +95,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,
-    "copyfile_regex": r".*\.csv",
 }
 suppress_warnings = ["config.cache"]
 

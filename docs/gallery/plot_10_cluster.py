@@ -2,10 +2,10 @@
 A cluster of thirteen atoms
 ===========================
 
-Atoms of a noble gas attract each other from afar, and repel each other where they touch: the potential of Lennard-Jones.
-How do thirteen of them arrange themselves? The energy has more than a thousand minima. The lowest known is an
-icosahedron with an atom in its centre, at -44.326801 (M. R. Hoare and P. Pal, Advances in Physics 20 (1971), 161-196).
-Here a thousand solves start from random places, in one call.
+Atoms of a noble gas attract each other from afar, and repel each other where they touch: the potential of
+Lennard-Jones. How do thirteen of them arrange themselves? The energy has more than a thousand minima. The lowest known
+is an icosahedron with an atom in its centre, at -44.326801 (M. R. Hoare and P. Pal, Advances in Physics 20 (1971),
+161-196). Here a thousand solves start from random places, in one call.
 """
 
 import jax
@@ -64,7 +64,7 @@ for column, k in enumerate((0, 1, energies.size // 2)):
     distance = np.linalg.norm(cluster, axis=1)
     axis.scatter(*cluster.T, s=160, c=distance, cmap="viridis_r", vmin=0, vmax=2, edgecolor="0.5", depthshade=False)
     axis.set(title=f"{energies[k]:.4f}: {counts[k]} of {solves}", aspect="equal")
-    axis.set_box_aspect(None, zoom=1.4)
+    axis.set_box_aspect(None, zoom=1.2)
     axis.set_axis_off()
 axis = figure.add_subplot(grid[1, :])
 axis.hist(res.fun, bins=np.arange(-44.4, energies.max() + 0.1, 0.1), color="tab:blue")

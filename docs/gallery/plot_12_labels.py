@@ -35,7 +35,7 @@ print(f"{wrong.sum()} of 800 labels are wrong")
 
 
 def log_odds(p, images):
-    return images @ p["w"] + p["b"]
+    return images @ p["w"] + p["b"][None, :]
 
 
 def losses(p, images, labels):
@@ -86,7 +86,8 @@ for name, one in fits.items():
 figure = plt.figure(figsize=(11, 4.4), layout="constrained")
 left, right = figure.subfigures(1, 2)
 axis = left.add_subplot()
-axis.hist([weights[~wrong], weights[wrong]], bins=20, color=["tab:green", "tab:red"], label=["right label", "wrong label"])
+colours, names = ["tab:green", "tab:red"], ["right label", "wrong label"]
+axis.hist([weights[~wrong], weights[wrong]], bins=20, color=colours, label=names)
 axis.set(xlabel="weight", ylabel="digits")
 axis.legend()
 for i, axis in enumerate(right.subplots(4, 7).flat):

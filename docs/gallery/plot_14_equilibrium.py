@@ -54,14 +54,15 @@ for name, moles in zip(species, res.x, strict=True):
     print(f"{name:4} {float(moles):.6f} moles")
 
 # %%
-# The multipliers are the potentials of the elements: the energy that one more mole of atoms takes away. A species costs
-# as much as the atoms in it, so three numbers give the chemical potentials of all ten species.
+# The multipliers are, but for the sign, the potentials of the elements: how much the least energy changes with one more
+# mole of atoms. A species has the potentials of its atoms together, so three numbers give those of all ten species.
 
 potentials = -res.v[0]
 for name, potential in zip(("hydrogen", "nitrogen", "oxygen"), potentials, strict=True):
     print(f"potential of {name:8} {float(potential):9.4f} RT")
 chemical = jax.grad(gibbs)(res.x, 1.0)
-print(f"largest difference from the ten chemical potentials: {float(jnp.max(abs(atoms.T @ potentials - chemical))):.0e}")
+difference = float(jnp.max(abs(atoms.T @ potentials - chemical)))
+print(f"largest difference from the ten chemical potentials: {difference:.0e}")
 
 # %%
 # How much oxygen, and what pressure? Each question is a batch of 60 equilibria under ``vmap``, and both run the same

@@ -4,8 +4,8 @@ Hares and lynxes
 
 The pelts of hares and lynxes that the Hudson's Bay Company bought from 1900 to 1920, in thousands (after E. P. Odum,
 Fundamentals of Ecology, 1953). Where hares are many, lynxes multiply; then the hares become few, and the lynxes starve.
-The equations of Lotka and Volterra say this with four rates. They are fitted, with the two sizes in 1900, and with error
-bars and bands. A fit of a differential equation is a fit like any other if the integrator is written in JAX.
+The equations of Lotka and Volterra say this with four rates. They are fitted, with the two sizes in 1900, and with
+error bars and bands. A fit of a differential equation is a fit like any other if the integrator is written in JAX.
 """
 
 import jax
@@ -65,8 +65,9 @@ for name, value, error in zip(names, np.exp(res.x), res.standard_errors(), stric
     print(f"{name:16} {value:8.4f} ± {error:.1%}")
 
 # %%
-# The band of a curve follows from the covariance of the parameters and the derivative of the curve with respect to them.
-# Dark: two standard errors of the curve. Light: where a measurement is expected. Both go on for ten years after the data.
+# The band of a curve follows from the covariance of the parameters and the derivative of the curve with respect to
+# them. Dark: two standard errors of the curve. Light: where a measurement is expected. Both go on for ten years after
+# the data.
 
 middle, slopes = curves(res.x, 31), jax.jacfwd(curves)(res.x, 31)
 spread = jnp.sqrt(jnp.einsum("tki,ij,tkj->tk", slopes, res.covariance(), slopes))

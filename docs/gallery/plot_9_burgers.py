@@ -7,7 +7,7 @@ Burgers' equation :math:`u_t + u u_x = \\nu u_{xx}` steepens a wave until viscos
 time and place, and what is minimized is how much it violates the equation. Automatic differentiation gives the terms of
 the equation, and then the gradient. There are no data: the equation, the initial wave and the walls determine u.
 
-Such losses are badly conditioned. So the choice of the method matters more than that of the network.
+Such losses are badly conditioned, so the choice of the method matters.
 """
 
 import jax
@@ -87,12 +87,11 @@ for method, res in runs.items():
 # %%
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 6), layout="constrained")
-picture = axes[0, 0].imshow(truth.T + errors["bfgs"].T, origin="lower", extent=(0, 1, -1, 1), aspect="auto", cmap="RdBu")
-figure.colorbar(picture, ax=axes[0, 0])
-axes[0, 0].set(xlabel="time", ylabel="place", title="u, by bfgs")
-picture = axes[0, 1].imshow(abs(errors["bfgs"].T), origin="lower", extent=(0, 1, -1, 1), aspect="auto", cmap="viridis")
-figure.colorbar(picture, ax=axes[0, 1])
-axes[0, 1].set(xlabel="time", ylabel="place", title="its error")
+maps = {"u, by bfgs": (truth + errors["bfgs"], "RdBu"), "its error": (abs(errors["bfgs"]), "viridis")}
+for axis, (title, (values, colours)) in zip(axes[0], maps.items(), strict=True):
+    picture = axis.imshow(values.T, origin="lower", extent=(0, 1, -1, 1), aspect="auto", cmap=colours)
+    figure.colorbar(picture, ax=axis)
+    axis.set(xlabel="time", ylabel="place", title=title)
 place = np.linspace(-1, 1, 201)
 for k, colour in ((0, "tab:blue"), (33, "tab:green"), (66, "tab:orange"), (100, "tab:red")):
     axes[1, 0].plot(place, truth[k] + errors["bfgs"][k], color=colour, label=f"time {k / 100:.2f}")
