@@ -4,10 +4,10 @@ Four of five pixels are missing
 
 One pixel in five of a colour photograph is left, with noise. What was the image? There are 205,440 unknowns, all
 between 0 and 1. The penalty is the total variation, with all three colours in one root, so that edges are at the same
-place in each (P. Blomgren and T. F. Chan, IEEE Transactions on Image Processing 7 (1998), 304-309). A bar shows the
-solve while it runs. Everything is in float32.
+place in each (X. Bresson and T. F. Chan, Inverse Problems and Imaging 2 (2008), 455-484), made smooth at 0. A bar shows
+the solve while it runs. Everything is in float32.
 
-The photograph ships with scikit-learn: a dahlia, by Flickr user dany13 (CC BY 2.0).
+The photograph ships with scikit-learn: a dahlia, by Flickr user vultilion (CC BY 2.0).
 """
 
 import jax
