@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import pathlib
 import re
 import tomllib
@@ -69,6 +70,10 @@ copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
 
+# A page shows the first and the last line of a progress bar.
+os.environ["TQDM_MININTERVAL"] = "3600"
+
+
 def fresh(gallery_conf, fname):
     """Each script of the gallery begins with JAX's own settings, and draws for light pages and dark ones."""
     del gallery_conf, fname
@@ -76,11 +81,18 @@ def fresh(gallery_conf, fname):
     pyplot.style.use(["default", pathlib.Path(__file__).parent / "pictures.mplstyle"])
 
 
+class Numbered(sphinx_gallery.sorting.FileNameSortKey):
+    """The scripts by their numbers: 10 comes after 9."""
+
+    def __call__(self, filename):
+        return int(filename.split("_")[1])
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "_gallery",
     "filename_pattern": r"\.py$",
-    "within_subsection_order": sphinx_gallery.sorting.FileNameSortKey,
+    "within_subsection_order": Numbered,
     "reset_modules": (fresh,),
     "abort_on_example_error": True,
     "show_memory": False,
@@ -89,7 +101,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,
-    "copyfile_regex": r".*\.csv",
 }
 suppress_warnings = ["config.cache"]
 

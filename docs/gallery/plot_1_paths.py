@@ -6,11 +6,14 @@ Rosenbrock's valley, and how four methods walk through it from the same start. A
 compiled solve runs.
 """
 
+import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxmin
+
+jax.config.update("jax_enable_x64", True)
 
 
 def rosen(x):
@@ -38,7 +41,7 @@ for method, (res, _) in walks.items():
 x, y = np.meshgrid(np.linspace(-1.6, 1.4, 300), np.linspace(-0.6, 1.8, 300))
 figure, axes = plt.subplots(2, 2, figsize=(9, 7), sharex=True, sharey=True, layout="constrained")
 for axis, (method, (res, points)) in zip(axes.flat, walks.items(), strict=True):
-    axis.contour(x, y, rosen(np.stack([x, y])), levels=np.logspace(-1, 3, 12), colors="0.75", linewidths=0.8)
+    axis.contour(x, y, rosen(np.stack([x, y])), levels=np.logspace(-1, 3, 12), colors="0.5", alpha=0.6, linewidths=0.8)
     axis.plot(*points.T, "o-", ms=3, lw=1, color="tab:blue")
     axis.plot(1, 1, "*", ms=14, color="tab:orange")
     axis.set_title(f"{method}: {int(res.nit)} iterations", fontsize=11)
@@ -51,8 +54,6 @@ plt.show()
 #
 # Himmelblau's function has four minima, all with f = 0. A batch of 16,384 solves, one from each pixel of the plane, is
 # one call under ``vmap``. Colour: the minimum that was found. Shade: the number of evaluations.
-
-import jax
 
 
 def himmelblau(x):
@@ -78,6 +79,3 @@ axis.imshow(picture, origin="lower", extent=(-5, 5, -5, 5))
 axis.plot(*minima.T, "*", ms=14, color="white", markeredgecolor="black")
 axis.set_title("BFGS on Himmelblau's function, from every pixel")
 plt.show()
-
-solved = all(bool(res.success) for method, (res, _) in walks.items() if method != "gradient_descent")
-solved = solved and bool((batch.success).mean() > 0.99)

@@ -66,14 +66,12 @@ curves = np.asarray(jax.vmap(lambda u: curve(scale * u, t))(batch.x))
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(3, 2))
 left.fill_between(t, *np.quantile(curves, [0.005, 0.995], axis=0), alpha=0.4, label="99 % of the fits")
 left.plot(t, curve(b, t), lw=1, label="fit")
-left.plot(x, y, "k.", ms=5, label="measured")
+left.plot(x, y, ".", ms=5, color="tab:orange", label="measured")
 left.set(xlabel="logarithm of the density", ylabel="electron mobility")
 left.legend()
 right.hist(np.asarray(scale[0] * batch.x[:, 0]), bins=40, density=True, alpha=0.5)
 axis = np.linspace(*right.get_xlim(), 200)
 mean, deviation = data.certified[0], data.deviation[0]
-right.plot(axis, np.exp(-0.5 * ((axis - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi)), "k", lw=1)
+right.plot(axis, np.exp(-0.5 * ((axis - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi)), color="tab:red")
 right.set(xlabel="$b_1$: bootstrap, and NIST's certificate (line)", yticks=[])
 plt.show()
-
-solved = bool(one.success) and float(batch.success.mean()) > 0.98

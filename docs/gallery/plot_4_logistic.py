@@ -94,5 +94,3 @@ right.barh(np.arange(30), np.asarray(each.x)[rank] - float(common.x), color="tab
 right.set_yticks(np.arange(30), data.feature_names[rank], fontsize=7)
 right.set(xlabel="logarithm of the weight, against the common one")
 plt.show()
-
-solved = bool(common.success) and bool(each.success)

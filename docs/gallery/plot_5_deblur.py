@@ -75,5 +75,3 @@ for axis, image, title in zip(axes, (blurred, res.x, truth), ("blurred, with noi
     axis.set_title(title, fontsize=11)
     axis.set_axis_off()
 plt.show()
-
-solved = bool(res.success) and signal_to_noise(res.x) > signal_to_noise(blurred) + 1

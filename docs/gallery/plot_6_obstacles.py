@@ -100,9 +100,9 @@ plan, cost, pace = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1]
 colour = plt.get_cmap("viridis")
 
 for points in starts:
-    plan.plot(*np.asarray(flight(points)).T, color="0.85", lw=0.6, zorder=0)
+    plan.plot(*np.asarray(flight(points)).T, color="0.5", alpha=0.4, lw=0.6, zorder=0)
 for centre, radius in zip(np.asarray(towers), radii, strict=True):
-    plan.add_patch(plt.Circle(centre, radius, facecolor="0.45", edgecolor="0.25"))
+    plan.add_patch(plt.Circle(centre, radius, facecolor="0.5", edgecolor="0.5"))
 for i in np.flatnonzero(~np.asarray(res.success)):
     plan.plot(*np.asarray(flight(res.x[i])).T, ":", color="tab:red", lw=1, label="no success")
 for rank, i in reversed(list(enumerate(best_of))):
@@ -127,6 +127,3 @@ for i in np.flatnonzero(good)[[0, 5, -1]]:
 pace.set(xlabel="seconds", ylabel="speed")
 pace.legend(fontsize=8)
 plt.show()
-
-gaps = np.linalg.norm(flights[res.success][:, :, None, :] - np.asarray(towers), axis=3) - np.asarray(radii)
-solved = bool(res.success.mean() > 0.5) and bool(by_limit.success.mean() > 0.9) and gaps.min() > 0.09
