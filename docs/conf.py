@@ -256,7 +256,7 @@ def default(option):
     if option.whose == options.REFUSED:
         return ""
     off = option.whose == options.LIMIT and (option.default is None or option.default < 0)
-    return "off" if off else code(str(option.default))
+    return "off" if off else code(repr(option.default))
 
 
 def code(*names):
