@@ -2,7 +2,7 @@
 Wrong labels, found by a gradient
 =================================
 
-Of 800 handwritten digits a third have a wrong label. Which ones? Every digit gets a weight between 0 and 1 in the loss
+Of 800 handwritten digits, 300 have a wrong label. Which ones? Every digit gets a weight between 0 and 1 in the loss
 of a logistic regression. The weights are good if the regression fits another 100 digits well, which were labelled with
 care. The solution of a fit has derivatives with respect to its data. So the gradient for all 800 weights costs one
 fit and one linear solve (L. Franceschi, M. Donini, P. Frasconi and M. Pontil, ICML 2017).
