@@ -69,7 +69,7 @@ below = weights < 0.5
 print(f"weight below 0.5: {np.mean(below[wrong]):.0%} of the wrong labels, {np.mean(below[~wrong]):.0%} of the others")
 
 # %%
-# The digits held back show what the weights are worth. Better than these weights would be to know the wrong labels.
+# The digits held back show what the weights are worth. The last fit knows the wrong labels.
 
 fits = {
     "800 digits, equal weights": fit(images[seen], labels[seen], np.ones(800)),

@@ -5,8 +5,8 @@ The composition of a flame
 Half a mole of hydrazine burns with half a mole of oxygen, at 3500 K and 51 atmospheres. The mixture has ten species.
 In equilibrium its Gibbs energy is least, and the number of atoms of each element is what it was. The data are those of
 W. B. White, S. M. Johnson and G. B. Dantzig, Journal of Chemical Physics 28 (1958), 751-755, who proposed to compute
-equilibria so. This is problem 112 in the collection of W. Hock and K. Schittkowski (1981). The energy that is printed
-there, -47.7076, is not the least.
+equilibria in this way. This is problem 112 in the collection of W. Hock and K. Schittkowski (1981). The energy that
+is printed there, -47.7076, is not the least.
 """
 
 import jax
