@@ -215,7 +215,7 @@ class Options(Generated):
 
     def lines(self):
         rows = [*options.TABLE, options.CLIP]
-        yield from index(row.name for row in rows if row.whose not in (options.FIXED, options.REFUSED))
+        yield from index(row for row in rows if row.whose not in (options.FIXED, options.REFUSED))
         rows = [(code(row.name, *row.spellings), row.kind, default(row), row.whose, row.text) for row in rows]
         yield from table(("option", "what", "default", "belongs to", "meaning"), rows)
 
@@ -237,7 +237,7 @@ class OptionsOf(SphinxDirective):
 
     def lines(self, entry):
         own, *others = show_options.tables(entry)
-        yield from index(row.name for row in own[1])
+        yield from index(own[1])
         # Those of every call stand above; a method has its own defaults of them.
         for title, rows in (own, *others) if entry.package == "methods" else (own,):
             yield from (re.sub("'(.*)'", r"``\1``", title) + ("." if rows else ": none."), "")
@@ -245,9 +245,9 @@ class OptionsOf(SphinxDirective):
             yield from table(("option", "or", "default", "meaning"), cells) if rows else ()
 
 
-def index(names):
-    """The lines of an entry in the index for each name: a search shows it first."""
-    lines = [f"   ! single: {name}" for name in names]
+def index(rows):
+    """The lines of an entry in the index for each spelling of an option: a search shows it first."""
+    lines = [f"   ! single: {name}" for row in rows for name in (row.name, *row.spellings)]
     return [".. index::", *lines, ""] if lines else []
 
 
