@@ -31,7 +31,8 @@ for library, needed_by in {
     "equinox": ["docs/with_equinox.md"],
     "diffrax": ["docs/with_diffrax.md"],
     "numpyro": ["docs/with_numpyro.md"],
-    "tinygp": ["docs/with_tinygp.md"],
+    # Those of the extra `pages` alone. Without it the pages of other libraries are left to .ci/pages.
+    "tinygp": [f"docs/with_{name}.md" for name in ("blackjax", "diffrax", "equinox", "flax", "numpyro", "tinygp")],
     "blackjax": ["docs/with_blackjax.md"],
     "sklearn": ["docs/with_equinox.md", "docs/with_flax.md", "docs/with_blackjax.md"],
     "scipy": ["docs/from_scipy.md", "docs/scipy_functions.md", "docs/multistart.md", "docs/from_curve_fit.md"],
