@@ -88,5 +88,5 @@ def pytest_runtest_teardown():
     Not after each file, since the next one would compile the operations that all tests use again.
     """
     tests = next(_tests)
-    if tests % 10 == 0 and _MAPS.read_bytes().count(b"\n") > 6000 if _MAPS.exists() else tests % 100 == 0:
+    if tests % 10 == 0 and _MAPS.read_bytes().count(b"\n") > 4000 if _MAPS.exists() else tests % 100 == 0:
         jax.clear_caches()

@@ -388,7 +388,7 @@ def test_losses_are_scipys_on_spoiled_data(name):
         np.testing.assert_allclose(ours.fun, theirs.cost, rtol=1e-9, err_msg=loss)
 
 
-@pytest.mark.parametrize("loss", ["huber", "cauchy"])
+@pytest.mark.parametrize("loss", mostly(("huber", "cauchy"), "huber"))
 def test_a_step_that_rounding_hides_is_no_failure(loss):
     """Where the model promises several times what there is to gain, and rounding hides both."""
     data, model = nist.load("Thurber"), nist.model("Thurber")
