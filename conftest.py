@@ -31,7 +31,8 @@ for library, needed_by in {
     "equinox": ["docs/with_equinox.md"],
     "diffrax": ["docs/with_diffrax.md"],
     "numpyro": ["docs/with_numpyro.md"],
-    "tinygp": ["docs/with_tinygp.md"],
+    # Those of the extra `pages` alone. Without it the pages of other libraries are left to .ci/pages.
+    "tinygp": [f"docs/with_{name}.md" for name in ("blackjax", "diffrax", "equinox", "flax", "numpyro", "tinygp")],
     "blackjax": ["docs/with_blackjax.md"],
     "sklearn": ["docs/with_equinox.md", "docs/with_flax.md", "docs/with_blackjax.md"],
     "scipy": ["docs/from_scipy.md", "docs/scipy_functions.md", "docs/multistart.md", "docs/from_curve_fit.md"],
@@ -78,9 +79,14 @@ def pytest_collection_modifyitems(items):
 
 
 _tests = itertools.count(1)
+_MAPS = pathlib.Path("/proc/self/maps")
 
 
-def pytest_runtest_teardown(item, nextitem):
-    """Drop compiled programs now and then: Linux allows a process 65,530 mappings, and a solve takes up to 200."""
-    if next(_tests) % 100 == 0 or (nextitem is not None and nextitem.path != item.path):
+def pytest_runtest_teardown():
+    """Drop compiled programs where they are many: Linux allows a process 65,530 mappings, and a solve takes up to 200.
+
+    Not after each file, since the next one would compile the operations that all tests use again.
+    """
+    tests = next(_tests)
+    if tests % 10 == 0 and _MAPS.read_bytes().count(b"\n") > 4000 if _MAPS.exists() else tests % 100 == 0:
         jax.clear_caches()

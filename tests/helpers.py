@@ -20,6 +20,14 @@ DTYPES = ("float32", "float64")
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 # float64 by default; float32 with `pytest -m slow`.
 mostly_float64 = pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
+# The other way round, where the promise is about rounding or about what float32 is.
+mostly_float32 = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+
+
+def mostly(names, *always):
+    """The names as parameters: by default those of ``always``; the others with `pytest -m slow`."""
+    return [pytest.param(name, marks=() if name in always else pytest.mark.slow) for name in names]
+
 
 # One step of it solves squares: the least that a solve can be, for the tests that are about the call alone.
 ONE_STEP = jaxmin.gradient_descent(linesearch=jaxmin.fixed(0.5))

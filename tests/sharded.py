@@ -1,7 +1,8 @@
 """Solves on several devices, run as a script by ``test_sharding.py``: what is found is printed as JSON.
 
 python tests/sharded.py data                  data spread over the devices that there are
-python tests/sharded.py devices               x0 spread over them
+python tests/sharded.py spread METHOD ...     x0 spread over them, solved by each method
+python tests/sharded.py devices METHOD ...    the same; in a box and with derivatives too
 python tests/sharded.py process PORT RANK     as one of two processes
 """
 
@@ -83,16 +84,19 @@ def data():
     }
 
 
-def on_devices():
+def alone(u, spec):
+    return jnp.asarray(u)
+
+
+def spread(*methods):
     """x0 spread over the devices."""
     mesh = Mesh(np.array(jax.devices()), ("d",))
     put = lambda u, spec: jax.device_put(u, NamedSharding(mesh, spec))
     whole = lambda u, spec: put(u, P())
-    alone = lambda u, spec: jnp.asarray(u)
     target = np.linspace(-1, 1, SIZE)
     found = {}
 
-    for method in ("lbfgs", "cg", "trust_ncg"):
+    for method in methods:
         one = jaxmin.minimize(apart, start(alone), args=(target,), method=method)
         solve = jax.jit(lambda x, t, m=method: jaxmin.minimize(apart, x, args=(t,), method=m, options={"flat": False}))
         x0 = start(put)
@@ -113,8 +117,16 @@ def on_devices():
                 for row in jax.tree.leaves(res.hess_inv.core().S)
                 if row.size > 10
             ]
+    return found
 
-    # Without being asked to, in a box, and derivatives.
+
+def on_devices(*methods):
+    """That, and without being asked to, in a box, and derivatives."""
+    found = spread(*methods)
+    mesh = Mesh(np.array(jax.devices()), ("d",))
+    put = lambda u, spec: jax.device_put(u, NamedSharding(mesh, spec))
+    target = np.linspace(-1, 1, SIZE)
+
     def total(target, put, upper=0.25):
         res = jaxmin.minimize(
             apart, start(put), args=(target,), bounds=jaxmin.Bounds(-2, upper), options={"gtol": 1e-9}
@@ -122,7 +134,7 @@ def on_devices():
         return jnp.sum(res.x["w"] ** 2) + jnp.sum(res.x["W"]), res
 
     (_, res), slope = jax.value_and_grad(total, has_aux=True)(put(target, P("d")), put)
-    (_, one), slope_one = jax.value_and_grad(total, has_aux=True)(target, alone)
+    (_, one), slope_one = jax.jit(lambda t: jax.value_and_grad(total, has_aux=True)(t, alone))(target)
     found["box"] = {
         "gap": gap(res.x, one.x),
         "slope_gap": gap(slope, slope_one),
@@ -162,5 +174,5 @@ def as_process(port, rank):
 
 
 if __name__ == "__main__":
-    what = {"data": data, "devices": on_devices, "process": as_process}[sys.argv[1]]
+    what = {"data": data, "spread": spread, "devices": on_devices, "process": as_process}[sys.argv[1]]
     print(json.dumps(what(*sys.argv[2:])))

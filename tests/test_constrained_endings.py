@@ -149,11 +149,10 @@ def test_slsqp_goes_on_with_the_interior_method(monkeypatch):
     assert res.success and abs(res.fun - HS71.f) <= 1e-6 * abs(HS71.f)
     alone = minimize(HS71.fun, jnp.asarray(HS71.x0), bounds=HS71.bounds, constraints=ROWS, method=method.usual)
     assert alone.status == Status.SEARCH_FAILED and alone.nfev < res.nfev and alone.nit < res.nit
-    inside = jax.jit(call)(jnp.asarray(HS71.x0))
-    assert (inside.status, inside.nfev, inside.nit) == (res.status, res.nfev, res.nit)
     starts = jnp.stack([jnp.asarray(HS71.x0), jnp.array([2.0, 3.0, 4.0, 2.0])])
-    batch = jax.vmap(call)(starts)
+    batch = jax.jit(jax.vmap(call))(starts)
     assert batch.success.all()
+    assert (batch.status[0], batch.nfev[0], batch.nit[0]) == (res.status, res.nfev, res.nit)
     np.testing.assert_allclose(batch.x, jnp.stack([res.x, res.x]), atol=1e-5)
 
 

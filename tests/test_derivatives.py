@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import asks_for, assert_close, each_dtype
+from helpers import asks_for, assert_close, each_dtype, mostly
 from problems import FEATURES, LABELS, rosenbrock
 
 from jaxmin import Bounds, minimize
@@ -57,7 +57,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly(METHODS, "lbfgs", "cg", "trust_exact", "trust_ncg", "optax.adam"))
 def test_every_method_has_the_same_derivatives(name):
     """min of exp(x) - t x is at log t."""
     fun = lambda x, t: jnp.sum(jnp.exp(x) - t * x)
@@ -350,8 +350,10 @@ class Given(NamedTuple):
     rows: Any = None
 
 
-@pytest.mark.parametrize("bounded", (False, True))
-@pytest.mark.parametrize("n", (3, 150))
+@pytest.mark.parametrize(
+    ("n", "bounded"),
+    [(3, False), (150, True), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((3, True), (150, False)))],
+)
 def test_what_rounding_stopped_has_a_derivative_near_a_minimum_and_none_far_away(n, bounded):
     """The solve is made up: none is known that rounding stops so far away."""
     f = lambda x, t: 1 + jnp.sum(jnp.log(jnp.cosh(x - t)))

@@ -14,6 +14,8 @@ import scipy.optimize
 SCRIPTS = sorted((pathlib.Path(__file__).parent.parent / "docs" / "gallery").glob("*.py"))
 # With a bar. It runs as a notebook, and where notebooks cannot run, as a script.
 WATCHED = "plot_13_inpaint"
+# They take longest. `.ci/site --gallery` runs these too, and they are judged with `pytest -m slow`.
+LONG = ("plot_3_co2", "plot_7_spectra", "plot_9_burgers")
 NOTEBOOKS = all(importlib.util.find_spec(name) for name in ("ipykernel", "ipywidgets", "nbclient", "sphinx_gallery"))
 
 
@@ -127,7 +129,12 @@ def test_every_script_is_judged():
 
 
 @pytest.mark.parametrize(
-    "script", [path for path in SCRIPTS if not (NOTEBOOKS and path.stem == WATCHED)], ids=lambda path: path.stem
+    "script",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LONG else ())
+        for path in SCRIPTS
+        if not (NOTEBOOKS and path.stem == WATCHED)
+    ],
 )
 def test_a_script_runs_alone(script, alone):
     from matplotlib import pyplot

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import mostly
 
 import jaxmin
 from jaxmin import Bounds, minimize
@@ -43,7 +44,10 @@ def test_the_fit_is_that_of_levenberg_marquardt():
     np.testing.assert_allclose(jax.tree.leaves(res.jac), 0, atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["soft_l1", "huber", "cauchy", "arctan", lambda z: jnp.log1p(z)])
+@pytest.mark.parametrize(
+    "loss",
+    [*mostly(("soft_l1", "huber", "cauchy", "arctan"), "soft_l1"), pytest.param(lambda z: jnp.log1p(z), id="own")],
+)
 def test_losses_are_those_of_levenberg_marquardt(loss):
     options = {"loss": loss, "f_scale": 0.1}
     res = solve(args=(OUTLIERS,), options=options | {"gtol": 1e-9})

@@ -12,6 +12,7 @@ from helpers import (
     compilations,
     figures,
     identical,
+    mostly,
     mostly_float64,
     unlike,
     valley,
@@ -26,8 +27,7 @@ METHODS = [name for name in UNCONSTRAINED if "grad" in asks_for(name)]
 
 
 def _of(names):
-    """By default two of them; the others with `pytest -m slow`."""
-    return [pytest.param(name, marks=() if name in ("lbfgs", "newton_cg") else pytest.mark.slow) for name in names]
+    return mostly(names, "lbfgs", "newton_cg")
 
 
 _KINDS = "lbfgs", "newton_cg", "adam"
@@ -68,7 +68,7 @@ def test_the_larger_tolerance_holds_and_gtol_is_0_where_it_is_not_given():
 
 
 @mostly_float64
-@pytest.mark.parametrize("method", ("lbfgs", "cg", "newton_cg", "trust_ncg", "trust_exact"))
+@pytest.mark.parametrize("method", _of(("lbfgs", "cg", "newton_cg", "trust_ncg", "trust_exact")))
 def test_units_of_fun_do_not_matter(method, dtype):
     for unit in UNITS:
         res = solved(unit, method, dtype, 1e-5 if dtype == "float32" else 1e-8)
@@ -122,7 +122,7 @@ def test_x0_is_moved_inside_the_bounds_first():
 # ---- jit, vmap, many problems, step by step
 
 
-@pytest.mark.parametrize("method", _KINDS)
+@pytest.mark.parametrize("method", mostly(_KINDS, "lbfgs", "adam"))
 def test_lanes_of_different_units_are_single_solves(method):
     lanes = jax.vmap(lambda unit: solved(unit, method))(jnp.asarray(UNITS))
     for i, unit in enumerate(UNITS):
@@ -139,7 +139,9 @@ def test_each_lane_may_have_its_own():
     assert lanes.nit[0] < lanes.nit[1] < lanes.nit[2]
 
 
-@pytest.mark.parametrize("relative", (1e-6, np.array([1e-2, 1e-4, 1e-6])))
+@pytest.mark.parametrize(
+    "relative", (pytest.param(1e-6, marks=pytest.mark.slow), np.array([1e-2, 1e-4, 1e-6])), ids=["one", "each its own"]
+)
 def test_many_problems_are_those_of_vmap(relative):
     starts, units = np.stack([START, START + 0.5, START - 0.3]), np.array(UNITS)
     many = minimize_many(in_units, starts, (units,), options={"gtol_relative": relative}, lanes=2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import UNCONSTRAINED, asks_for, mostly_float64
+from helpers import UNCONSTRAINED, asks_for, mostly, mostly_float64
 from problems import recorded, rosenbrock
 
 import jaxmin
@@ -22,6 +22,18 @@ each_method = pytest.mark.parametrize(
     "method", [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.slow) for name in METHODS]
 )
 each_kind = pytest.mark.parametrize("method", ["trust_ncg", "trust_exact"])  # products, Hessians
+# What is ahead of the methods: by default with one of the two.
+one_kind = pytest.mark.parametrize("method", mostly(("trust_ncg", "trust_exact"), "trust_exact"))
+
+
+def each_form(methods, forms=("hess", "hessp")):
+    """By default the two methods with what they ask for; the rest with `pytest -m slow`."""
+    asked = [(name, "hess" if "H" in asks_for(name) else "hessp") for name in _ALWAYS]
+    pairs = [(method, given) for method in methods for given in forms]
+    return pytest.mark.parametrize(
+        ("method", "given"), [pytest.param(*pair, marks=() if pair in asked else pytest.mark.slow) for pair in pairs]
+    )
+
 
 hessian = jax.hessian(rosenbrock)
 
@@ -53,8 +65,7 @@ def test_by_hand_it_is_the_same_solve(method, given):
     same_path(minimize(rosenbrock, START, method=method, **BY_HAND[given]), minimize(rosenbrock, START, method=method))
 
 
-@each_kind
-@pytest.mark.parametrize("given", BY_HAND)
+@each_form(_ALWAYS, BY_HAND)
 def test_a_wrong_factor_is_seen(method, given):
     """What the user gives is what is used, and not automatic differentiation."""
     wrong = {name: lambda *at, f=f: 1e3 * f(*at) for name, f in BY_HAND[given].items()}
@@ -84,7 +95,7 @@ def test_args_go_to_both(method, dtype):
         np.testing.assert_allclose(res.x, by_ad.x, rtol=1e-3 if dtype == "float32" else 1e-6)
 
 
-@each_kind
+@one_kind
 def test_lists_of_numbers_and_scipys_own_functions_in_jax_are_welcome(method):
     fun = lambda x: x[0] ** 2 + 3 * (x[1] - 1) ** 2
     for given in ({"hess": lambda x: [[2, 0], [0, 6.0]]}, {"hessp": lambda x, p: [2 * p[0], 6 * p[1]]}):
@@ -95,10 +106,8 @@ def test_lists_of_numbers_and_scipys_own_functions_in_jax_are_welcome(method):
 SHAPES = {"scalar": (), "one": (1,), "square of one": (1, 1), "matrix": (2, 3)}
 
 
-@each_kind
-@pytest.mark.parametrize(
-    "name", ["scalar", "matrix", *(pytest.param(name, marks=pytest.mark.slow) for name in ("one", "square of one"))]
-)
+@one_kind
+@pytest.mark.parametrize("name", mostly(SHAPES, "scalar", "matrix"))
 def test_arrays_of_any_shape(method, name):
     shape = SHAPES[name]
     fun = lambda x: jnp.sum(jnp.cosh(x - 0.5)) + 0.1 * jnp.sum(x) ** 2
@@ -109,7 +118,7 @@ def test_arrays_of_any_shape(method, name):
     same_path(minimize(fun, x0, method=method, hessp=lambda x, p: jax.jvp(jax.grad(fun), (x,), (p,))[1]), by_ad)
 
 
-@each_kind
+@one_kind
 def test_pytrees_as_jax_hessian_has_them(method):
     def fun(x):
         return rosenbrock(jnp.append(x["a"].ravel(), x["b"][0])) + jnp.sum(x["a"]) * x["b"][0] * 0.1
@@ -122,7 +131,7 @@ def test_pytrees_as_jax_hessian_has_them(method):
     same_path(minimize(fun, x0, method=method, hessp=hessp), by_ad)
 
 
-@each_kind
+@one_kind
 def test_parts_of_two_dtypes(method):
     fun = lambda x: jnp.sum((x[0] - 1) ** 4) + jnp.sum((x[1] + x[0].astype("float64") - 2) ** 2)
     x0 = (jnp.zeros(2, "float32"), jnp.ones(2, "float64"))
@@ -143,7 +152,7 @@ def loss(model):
     return rosenbrock(model.weight) ** (model.power // 2)
 
 
-@each_kind
+@one_kind
 def test_leaves_that_do_not_vary_are_none(method):
     model = Model(jnp.array(START), 2, "valley")
     by_ad = minimize(loss, model, method=method)
@@ -187,7 +196,7 @@ def test_a_jac_by_hand_without_derivatives_is_enough_beside_a_hessian_by_hand():
         np.testing.assert_allclose(res.x, 1, atol=1e-4)
 
 
-@each_kind
+@one_kind
 def test_solutions_with_hessians_by_hand_have_derivatives(method):
     fun = lambda x, t: jnp.sum(jnp.exp(x) - t * x)
     hess = lambda x, t: jnp.diag(jnp.exp(x))
@@ -197,8 +206,7 @@ def test_solutions_with_hessians_by_hand_have_derivatives(method):
     np.testing.assert_allclose(jax.jacfwd(solve)(t), np.diag(1 / t), atol=1e-7)
 
 
-@each_kind
-@pytest.mark.parametrize("given", ["hess", "hessp"])
+@each_form(_ALWAYS)
 def test_lanes_are_what_they_are_alone(method, given):
     starts = jnp.array([START, 2 - START, [jnp.nan, 0, 0]])
     solve = lambda x0: minimize(rosenbrock, x0, method=method, **BY_HAND[given])
@@ -261,8 +269,7 @@ class Traced:
         return self.function(*at)
 
 
-@each_method
-@pytest.mark.parametrize("given", ["hess", "hessp"])
+@each_form(METHODS)
 def test_everything_is_traced_once(method, given):
     fun, second = Traced(rosenbrock), Traced(BY_HAND[given][given])
     minimize(fun, START, method=method, **{given: second})

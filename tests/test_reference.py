@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import each_dtype
+from helpers import DTYPES
 from problems import ALL, one_in, recorded
 
 import jaxmin
@@ -16,7 +16,15 @@ GTOL = 1e-5  # the default
 # Evaluations: two rows of six iterates that gain nothing, before and after the one retry, and trials that fail.
 HANDFUL = 32
 
-each_problem = pytest.mark.parametrize("name", ALL)
+# By default each problem in one dtype, by turns; in the other with `pytest -m slow`.
+each_solve = pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=() if i % 2 == k else pytest.mark.slow)
+        for k, dtype in enumerate(DTYPES)
+        for i, name in enumerate(ALL)
+    ],
+)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -38,8 +46,7 @@ def solved(name, dtype):
     return jaxmin.minimize(problem.fun, jnp.asarray(problem.x0, dtype))
 
 
-@each_dtype
-@each_problem
+@each_solve
 def test_the_default_method_finds_a_minimum(name, dtype):
     problem, res = ALL[name], solved(name, dtype)
     f, gnorm, moved = exact(problem.fun, res.x, dtype)
@@ -56,15 +63,14 @@ def test_the_default_method_finds_a_minimum(name, dtype):
         assert GTOL * max(1, abs(f)) < gnorm <= moved
 
 
-@each_problem
+@pytest.mark.parametrize("name", one_in(2, 1))
 def test_in_float64_every_problem_is_a_success(name):
     res = solved(name, "float64")
     assert res.success
     assert res.status == Status.CONVERGED
 
 
-@each_dtype
-@each_problem
+@each_solve
 def test_no_solve_needs_many_evaluations(name, dtype):
     res = solved(name, dtype)
     assert res.nit < res.nfev <= ALL[name].nfev

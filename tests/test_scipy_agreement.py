@@ -8,6 +8,7 @@ import jaxopt
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import mostly
 from problems import (
     beale,
     broyden_tridiagonal,
@@ -89,7 +90,7 @@ LBFGS = {
 }
 
 
-@pytest.mark.parametrize("name", BFGS)
+@pytest.mark.parametrize("name", mostly(BFGS, "quadratic", "coupled"))
 def test_bfgs_makes_the_steps_of_scipy(name):
     steps, fun, x0 = BFGS[name]
     reference, path = scipy_minimize(fun, x0, "BFGS", gtol=TIGHT)
@@ -97,7 +98,7 @@ def test_bfgs_makes_the_steps_of_scipy(name):
     agree_for(steps, fun, x0, jaxmin.bfgs(initial_scale=False), path)
 
 
-@pytest.mark.parametrize("name", LBFGS)
+@pytest.mark.parametrize("name", mostly(LBFGS, "quadratic", "rosenbrock", "helical"))
 def test_lbfgs_makes_the_steps_of_scipy(name):
     steps, fun, x0 = LBFGS[name]
     _, path = scipy_minimize(fun, x0, "L-BFGS-B", maxcor=10, gtol=TIGHT, ftol=0)
@@ -145,6 +146,8 @@ SOLVED = {
     "logreg": (logistic_regression, [0.0] * 5),
     "broyden": (broyden_tridiagonal, [-1.0] * 10),
 }
+# By default these; the others with `pytest -m slow`.
+_ALWAYS = {*((name, "lbfgs") for name in ("rosenbrock", "wood", "logreg")), ("helical", "bfgs")}
 
 
 @functools.cache
@@ -155,8 +158,14 @@ def solved_by_others(name):
     return reference, jaxopt.LBFGS(fun, tol=1e-8, maxiter=500).run(jnp.asarray(x0))
 
 
-@pytest.mark.parametrize("method", ("lbfgs", "bfgs", pytest.param("cg", marks=pytest.mark.slow)))
-@pytest.mark.parametrize("name", SOLVED)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        pytest.param(name, method, marks=() if (name, method) in _ALWAYS else pytest.mark.slow)
+        for name in SOLVED
+        for method in ("lbfgs", "bfgs", "cg")
+    ],
+)
 def test_the_minimum_is_that_of_scipy_and_jaxopt(name, method):
     fun, x0 = SOLVED[name]
     reference, other = solved_by_others(name)

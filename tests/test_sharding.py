@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_close
+from helpers import assert_trees_close, mostly
 from sharded import SIZE
 
 import jaxmin
@@ -160,7 +160,7 @@ def run(devices, *argument_lists):
 
 @functools.cache
 def on_eight():
-    return run(8, ["devices"])[0]
+    return run(8, ["devices", "lbfgs"])[0]
 
 
 @pytest.mark.slow
@@ -170,9 +170,9 @@ def test_data_spread_over_devices_is_not_gathered():
     assert max(found["moved"].values()) <= 5  # a gradient
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "cg", "trust_ncg"])
+@pytest.mark.parametrize("method", mostly(("lbfgs", "cg", "trust_ncg"), "lbfgs"))
 def test_an_x0_spread_over_devices_stays_there(method):
-    found = on_eight()[method]
+    found = (on_eight() if method == "lbfgs" else run(8, ["spread", method])[0])[method]
     assert found["success"] and found["kept"]
     assert found["gap"] < 2e-5  # both are within gtol, 1e-5, of the minimum: the curvature is 1 and more
     moved = found["moved"]
@@ -215,8 +215,15 @@ def test_two_processes_give_the_answer_of_one():
     assert [found["here"] for found in both] == [SIZE // 2, SIZE // 2]
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "adam", "trust_exact", "nelder_mead"])
-@pytest.mark.parametrize("closed_over", [False, True])
+@pytest.mark.parametrize(
+    ("method", "closed_over"),
+    [
+        # By default both ways for one of them; the others with `pytest -m slow`.
+        pytest.param(method, closed_over, marks=() if method == "lbfgs" or closed_over else pytest.mark.slow)
+        for method in ("lbfgs", "adam", "trust_exact", "nelder_mead")
+        for closed_over in (False, True)
+    ],
+)
 def test_shard_map_with_the_default_says_what_to_write(method, closed_over):
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     options = {"learning_rate": 0.1} if method == "adam" else {}

@@ -298,8 +298,17 @@ def test_steps_may_be_counted_by_an_array():
     assert identical(jax.jit(solver.run)(state, np.int32(3)), expected)
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "nelder_mead", "adam"])
-@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize(
+    ("method", "derivative"),
+    [
+        # By default both for one of them; the others with `pytest -m slow`.
+        pytest.param(
+            method, derivative, marks=() if method == "lbfgs" or derivative is jax.jacrev else pytest.mark.slow
+        )
+        for method in ("lbfgs", "nelder_mead", "adam")
+        for derivative in (jax.jacfwd, jax.jacrev)
+    ],
+)
 def test_steps_have_no_derivatives(method, derivative):
     """Those of the numbers on the way are not those of a solution."""
     solver = Solver(valley, method, options={"learning_rate": 0.1} if method == "adam" else {})
