@@ -31,6 +31,7 @@ import jaxmin
 LIMITS = peers.Limits(gtol=1e-5, maxiter=5_000, maxfun=15_000)
 STEPS = 50_000  # evaluations and Hessian-vector products together
 SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relative to max(1, |f|)
+PRECONDITIONERS = ("diagonal",)
 LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")
@@ -61,12 +62,17 @@ class Answer(NamedTuple):
 # the Answer.
 
 
-def jaxmin_solver(method, search=None):
+def jaxmin_solver(method, how=None):
+    """A method, with its line search or its preconditioner."""
+
     def build(task):
-        given = {} if search is None else {"linesearch": search}
+        options = LIMITS._asdict()
+        given = {} if how is None or how in PRECONDITIONERS else {"linesearch": how}
+        if how in PRECONDITIONERS:
+            options["preconditioner"] = how
         if task.bounds is not None:
             given["bounds"] = scipy.optimize.Bounds(*task.bounds)
-        solve = lambda x0: jaxmin.minimize(task.fun, x0, method=method, options=LIMITS._asdict(), **given)
+        solve = lambda x0: jaxmin.minimize(task.fun, x0, method=method, options=options, **given)
         program = jax.jit(solve).lower(task.x0).compile()
 
         def tell(res):
@@ -176,12 +182,12 @@ PEERS = {
 
 
 def solver_of(name):
-    """A peer by its name, or jaxmin-METHOD and jaxmin-METHOD-SEARCH."""
+    """A peer by its name, or jaxmin-METHOD, jaxmin-METHOD-SEARCH and jaxmin-METHOD-PRECONDITIONER."""
     library, *parts = name.split("-")
     if library == "jaxmin" and len(parts) in (1, 2):
         return jaxmin_solver(*parts)
     if name not in PEERS:
-        raise argparse.ArgumentTypeError(f"{name!r}: jaxmin-METHOD, jaxmin-METHOD-SEARCH, {', '.join(PEERS)}")
+        raise argparse.ArgumentTypeError(f"{name!r}: jaxmin-METHOD, jaxmin-METHOD-SEARCH, jaxmin-METHOD-PRECONDITIONER, {', '.join(PEERS)}")
     return PEERS[name]
 
 

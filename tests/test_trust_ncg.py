@@ -9,6 +9,7 @@ from helpers import START, mostly_float64
 from problems import ALL, one_in, recorded
 
 from jaxmin import Status, minimize, trust_ncg
+from jaxmin.methods._scale import ROUND, Scale
 
 
 @pytest.mark.parametrize("name", one_in(3))
@@ -101,3 +102,84 @@ def test_no_hessian_is_formed():
 def test_searches_are_refused_by_name():
     with pytest.raises(ValueError, match="linesearch='wolfe'"):
         minimize(ALL["rosen2"].fun, START, method="trust-ncg", linesearch="wolfe")
+
+
+def springs(z):
+    """Strictly convex: a chain of springs that grow stiffer."""
+    return jnp.sum(jnp.diff(z) ** 2) + jnp.sum(z**4 / 4 + z**2 / 20 - jnp.sin(jnp.arange(z.size)) * z)
+
+
+def in_units(unit):
+    """The chain in variables of very different units: x = unit * z."""
+    return lambda x: springs(x / unit)
+
+
+N = 200
+UNITS = 10 ** np.random.default_rng(0).uniform(-3, 3, N)
+DIAGONAL = trust_ncg(preconditioner="diagonal")
+
+
+def test_variables_in_very_different_units():
+    options = {"maxiter": 500, "gtol": 1e-5 / UNITS.max()}
+    plain = minimize(in_units(UNITS), 3 * UNITS, method="trust_ncg", options=options)
+    scaled = minimize(in_units(UNITS), 3 * UNITS, method=DIAGONAL, options=options)
+    assert not plain.success and plain.nhev > 10_000
+    assert scaled.success and scaled.nhev < 1000
+    known = minimize(springs, np.full(N, 3.0), method="trust_ncg", options={"gtol": 1e-9})
+    np.testing.assert_allclose(scaled.x / UNITS, known.x, rtol=1e-4, atol=1e-6)
+
+
+def test_variables_in_very_different_units_in_float32():
+    unit = jnp.asarray(UNITS, "float32")
+    solve = lambda method: minimize(in_units(unit), 3 * unit, method=method, options={"maxiter": 500})
+    scaled = solve(DIAGONAL)
+    assert scaled.success and scaled.nhev < 1000
+    known = minimize(springs, np.full(N, 3.0), method="trust_ncg")
+    np.testing.assert_allclose(springs(jnp.asarray(scaled.x / UNITS, "float64")), known.fun, rtol=1e-5)
+
+
+def test_units_that_differ_little_change_no_step():
+    solve = lambda method: minimize(ALL["rosen10"].fun, np.tile([-1.2, 1.0], 50), method=method)
+    plain, scaled = solve("trust_ncg"), solve(DIAGONAL)
+    assert plain.nit == scaled.nit and plain.nfev == scaled.nfev
+    np.testing.assert_array_equal(plain.x, scaled.x)
+    assert plain.nhev < scaled.nhev <= 1.11 * plain.nhev  # ten products to learn after each hundred
+
+
+def test_lanes_with_units_of_their_own_are_what_they_are_alone():
+    exponents = jnp.array([0.0, 1.0])  # one lane uses its scale, the other does not
+    solve = lambda e: minimize(in_units(UNITS**e), 3 * UNITS**e, method=DIAGONAL)
+    batch = jax.vmap(solve)(exponents)
+    assert batch.success.all()
+    for i, e in enumerate(exponents):
+        alone = solve(e)
+        assert abs(batch.nit[i] - alone.nit) <= 1 and abs(batch.nhev[i] - alone.nhev) <= 0.05 * alone.nhev
+        np.testing.assert_allclose(batch.fun[i], alone.fun, rtol=1e-12)
+
+
+def test_units_with_bounds():
+    upper = np.where(np.arange(N) % 10 == 0, 0.1, np.inf)
+    within = lambda unit: scipy.optimize.Bounds(-np.inf, upper * unit)
+    start = np.minimum(3, upper)
+    options = {"gtol": 1e-5 / UNITS.max()}
+    res = minimize(in_units(UNITS), start * UNITS, method=DIAGONAL, bounds=within(UNITS), options=options)
+    known = minimize(springs, start, method="trust_ncg", bounds=within(1.0))
+    assert res.success and (res.x <= upper * UNITS).all() and (res.x == upper * UNITS).any()
+    np.testing.assert_allclose(res.fun, known.fun, rtol=1e-9)
+
+
+def test_a_preconditioner_that_there_is_not():
+    with pytest.raises(ValueError, match="preconditioner='lbfgs': give None or 'diagonal'"):
+        trust_ncg(preconditioner="lbfgs")
+
+
+def test_a_round_finds_the_units_of_a_diagonal_hessian():
+    """In one product, since each row has one number; the others change nothing."""
+    h = jnp.asarray(UNITS)
+    scale = Scale.unknown(h).begun()
+    for _ in range(ROUND):
+        assert scale.is_learnt
+        scale = scale.learnt(h * scale.probe(h))
+    assert not scale.is_learnt and scale.used
+    product = scale.S**2 * h
+    np.testing.assert_allclose(product, product[0], rtol=1e-10)

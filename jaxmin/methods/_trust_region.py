@@ -82,7 +82,7 @@ class Agreement(NamedTuple):
     seen: Any  # [] the largest change of f by rounding that was observed
 
 
-def judge(region, state, trial, at_edge=None, box=Unbounded()):
+def judge(region, state, trial, at_edge=None, box=Unbounded(), reach=None):
     r"""Accept or reject a trial, and change the region, by
     :math:`\rho = (f(x) - f(x + s)) / (m(0) - m(s))` [1, Algorithm 4.1].
 
@@ -92,6 +92,7 @@ def judge(region, state, trial, at_edge=None, box=Unbounded()):
       trial: a ``Trial``.
       at_edge: [] bool: whether the region limited the step; by default, whether its length is the radius.
       box: the ``Box``, or ``Unbounded``.
+      reach: [] the length of the step in the norm of the region; by default its 2-norm.
 
     Returns:
       The state with those fields updated. ``accepted`` says whether the trial is the new iterate.
@@ -113,7 +114,7 @@ def judge(region, state, trial, at_edge=None, box=Unbounded()):
         iterate=iterate,
         accepted=accepted,
         nit=state.nit + accepted.astype(jnp.int32),
-        radius=_next_radius(region, state, agreement, at_edge),
+        radius=_next_radius(region, state, agreement, at_edge, reach),
         noise=noise._replace(seen=agreement.seen),
         status=_status(state, agreement, accepted, noise, ulp, kinked),
     )
@@ -144,9 +145,10 @@ def _agreement(state, trial, f, ulp):
     return Agreement(rho, predicted, length, finite, hidden, seen)
 
 
-def _next_radius(region, state, agreement, at_edge):
+def _next_radius(region, state, agreement, at_edge, reach):
     """The radius after a step: a quarter of its length if it was poor, twice the radius if it was good."""
     rho, _, length, finite, *_ = agreement
+    length = length if reach is None else reach
     longest = min(region.max_radius, 0.1 * math.sqrt(jnp.finfo(state.radius.dtype).max))  # its square must not overflow
     at_edge = length >= 0.99 * state.radius if at_edge is None else at_edge
     radius = jnp.where(finite & (rho >= _POOR), state.radius, length / 4)

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
@@ -12,6 +13,7 @@ from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
 from jaxmin.methods._noise_floor import Noise
 from jaxmin.methods._probe import PROBED, steepest
+from jaxmin.methods._scale import Scale
 from jaxmin.methods._trust_region import Trial
 
 # The model must predict at least this fraction of the decrease that the slope gives along a bent step [3].
@@ -37,6 +39,7 @@ class TrustNCGState(NamedTuple):
     radius: Any  # []
     noise: Noise
     status: Any  # [] int32
+    scale: Scale | None  # the units of the variables, where they are learnt
 
     @property
     def saddle(self):
@@ -46,7 +49,11 @@ class TrustNCGState(NamedTuple):
 
 @builder(aliases=("trust-ncg", "steihaug", "newton-tr"), spellings=_trust_region.SPELLINGS)
 def trust_ncg(
-    radius: float = 1.0, max_radius: float = math.inf, eta: float = 0.15, max_inner: int | None = None
+    radius: float = 1.0,
+    max_radius: float = math.inf,
+    eta: float = 0.15,
+    max_inner: int | None = None,
+    preconditioner: str | None = None,
 ) -> Method:
     r"""Newton's method in a trust region, by conjugate gradients that stop at its edge or at negative curvature.
 
@@ -60,11 +67,17 @@ def trust_ncg(
     bounds. One more product gives the model's decrease along the bent step, so that :math:`\rho` compares the same step
     [3]. If that decrease is too small, the method begins a shorter step.
 
+    ``preconditioner="diagonal"`` is for variables in very different units. After each 100 products, ten more with
+    vectors of random signs show how long the rows of H are, and from them the method learns a diagonal S for which
+    those of S H S are about equally long [4]. If S spans some orders of magnitude, the conjugate gradients are
+    preconditioned by :math:`S^2`, and the region is :math:`\|S^{-1} z\| \le \Delta`; if not, nothing changes.
+
     Args:
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
       max_radius: the largest :math:`\Delta`, in units of x, >= radius; infinite by default (SciPy has 1000).
       eta: the agreement of model and function that an accepted step needs, in [0, 1/4); 0.15 by default.
       max_inner: the largest number of products for one step, >= 1; None (default) is 20 n.
+      preconditioner: None (default), or "diagonal".
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials.
@@ -82,10 +95,14 @@ def trust_ncg(
       [1] T. Steihaug, SIAM J. Numer. Anal. 20 (1983), 626-637.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006.
       [3] C.-J. Lin and J. J. Moré, SIAM J. Optim. 9 (1999), 1100-1127.
+      [4] A. M. Bradley and W. Murray, Matrix-free approximate equilibration, arXiv:1110.2805, 2011.
     """
     region = _trust_region.region(radius, max_radius, eta)
     if max_inner is not None and not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: give at least 1, or None")
+    if preconditioner not in (None, "diagonal"):
+        raise ValueError(f"preconditioner={preconditioner!r}: give None or 'diagonal'")
+    learns = preconditioner is not None
 
     def init(x):
         zeros = vec.zeros(x)
@@ -99,12 +116,15 @@ def trust_ncg(
             r=zeros,
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
+            scale=Scale.unknown(x) if learns else None,
             **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, hv, box=Unbounded(), **_):
         evaluated = _judge(grad, state, params, jnp.asarray(value), box)
         searched = _conjugate_gradient(state, hv, box)
+        if learns:
+            searched = vec.where(state.scale.is_learnt, _learn(state, hv, box), searched)
         new = vec.where(state.stays, searched, evaluated)
         if box.bounded:
             new = vec.where(state.bent, _bend(state, hv, box), new)
@@ -113,19 +133,54 @@ def trust_ncg(
 
     def _judge(g, state, x, value, box):
         """Accept or reject the trial just evaluated, and begin a new step from the iterate."""
-        edge_met = vec.norm(state.z) >= 0.99 * state.radius  # by the step before it was bent
-        state = _trust_region.judge(region, state, Trial(x, value, g, state.Hz), edge_met, box)
-        return _begin(state, box)
+        edge_met = _length(state, state.z) >= 0.99 * state.radius  # by the step before it was bent
+        reach = _length(state, vec.sub(x, state.iterate.x)) if learns else None
+        state = _trust_region.judge(region, state, Trial(x, value, g, state.Hz), edge_met, box, reach)
+        begun = _begin(state, box)
+        if not learns:
+            return begun
+        # The last step stays in z: the radius is converted by its length in the new units.
+        scale = state.scale.begun()
+        learning = begun._replace(scale=scale, z=state.z, along=scale.probe(state.z))
+        return vec.where(state.scale.is_due, learning, begun)
+
+    def _learn(state, Hd, box):
+        """Learn the units of the variables from a product with a probe; after the last one, begin a step."""
+        new = state._replace(scale=state.scale.learnt(Hd))
+        before, after = _length(state, state.z), _length(new, state.z)
+        new = new._replace(radius=jnp.where(before > 0, state.radius * (after / before), state.radius))
+        return vec.where(new.scale.is_learnt, new._replace(along=new.scale.probe(state.z)), _begin(new, box))
+
+    def _length(state, z):
+        """The norm of the region."""
+        return vec.norm(_in_units(state, z))
+
+    def _in_units(state, z):
+        """S^-1 z."""
+        if not learns:
+            return z
+        return jax.tree.map(lambda u, s: (u / s).astype(u.dtype), z, state.scale.unit())
+
+    def _preconditioned(state, r):
+        """S^2 r."""
+        if not learns:
+            return r
+        return jax.tree.map(lambda u, s: (s**2 * u).astype(u.dtype), r, state.scale.unit())
+
+    def _residual(state, box):
+        """The residual at z = 0, over |g|."""
+        x, _, g = state.iterate
+        free = box.free(x, g)
+        g = box.only(free, g)
+        return steepest(g, vec.norm(g), box.only(free, vec.probe(x)))
 
     def _begin(state, box):
         """Begin a step from the iterate, with z = 0."""
-        x, _, g = state.iterate
-        free = box.free(x, g)
-        g, zeros = box.only(free, g), vec.zeros(x)
-        r = steepest(g, vec.norm(g), box.only(free, vec.probe(x)))
+        x, r = state.iterate.x, _residual(state, box)
+        zeros = vec.zeros(x)
         return state._replace(
             trial=x,
-            along=vec.scale(-1, r),
+            along=vec.scale(-1, _preconditioned(state, r)),
             stays=jnp.ones((), bool),
             bent=jnp.zeros((), bool),
             z=zeros,
@@ -141,19 +196,21 @@ def trust_ncg(
         x, _, g = state.iterate
         free = box.free(x, g)
         g, Hd_free = box.only(free, g), box.only(free, Hd)
-        rr, dHd, gnorm = vec.measure((r, r), (d, Hd), norms=(g,))
+        y = _preconditioned(state, r)
+        ry, dHd, gnorm = vec.measure((r, y), (d, Hd), norms=(g,))
         # A product that is not finite counts as 0: the step then follows d.
         Hd, Hd_free, dHd = (vec.where(jnp.isfinite(dHd), u, vec.zeros(u)) for u in (Hd, Hd_free, dHd))
-        alpha = gnorm * rr / dHd
+        alpha = gnorm * ry / dHd
         inside = vec.axpy(alpha, d, z)
-        leaves = ~(dHd > 0) | ~(vec.norm(inside) < state.radius)
-        tau = _trust_region.to_edge(z, d, state.radius)
+        leaves = ~(dHd > 0) | ~(_length(state, inside) < state.radius)
+        tau = _trust_region.to_edge(_in_units(state, z), _in_units(state, d), state.radius)
         t = jnp.where(leaves, tau, alpha)
         z, Hz = vec.axpy(t, d, z), vec.axpy(t, Hd, state.Hz)
-        r = vec.axpy(jnp.where(gnorm > 0, t / gnorm, rr / dHd), Hd_free, r)
-        (rr_new,) = vec.measure((r, r))
+        r = vec.axpy(jnp.where(gnorm > 0, t / gnorm, ry / dHd), Hd_free, r)
+        y = _preconditioned(state, r)
+        (ry_new,) = vec.measure((r, y))
         inner = state.inner + 1
-        small = jnp.sqrt(rr_new) <= jnp.where(gnorm > 0, jnp.minimum(0.5, jnp.sqrt(gnorm)), PROBED)
+        small = jnp.sqrt(ry_new) <= _target(state, gnorm, box)
         limit = 20 * vec.size(d) if max_inner is None else max_inner
         ends = leaves | small | (inner >= limit)
         straight = vec.add(x, z)
@@ -161,7 +218,7 @@ def trust_ncg(
         bent = ends & box.differ(trial, straight)
         return state._replace(
             trial=vec.where(ends & ~bent, trial, x),
-            along=vec.where(bent, vec.sub(trial, x), vec.axpy(rr_new / rr, d, vec.scale(-1, r))),
+            along=vec.where(bent, vec.sub(trial, x), vec.axpy(ry_new / ry, d, vec.scale(-1, y))),
             stays=~ends | bent,
             bent=bent,
             z=z,
@@ -169,11 +226,20 @@ def trust_ncg(
             r=r,
             inner=inner,
             concave=dHd < 0,
+            scale=state.scale._replace(spent=state.scale.spent + 1) if learns else None,
         )
+
+    def _target(state, gnorm, box):
+        """A residual that is small enough, in the norm of the preconditioner."""
+        target = jnp.where(gnorm > 0, jnp.minimum(0.5, jnp.sqrt(gnorm)), PROBED)
+        if not learns:
+            return target
+        r = _residual(state, box)
+        return target * jnp.sqrt(vec.measure((r, _preconditioned(state, r)))[0])
 
     def _bend(state, Hs, box):
         """Make the bent step the next trial if the model falls along it; else begin a shorter step."""
-        s, length = state.along, vec.norm(state.z)
+        s, length = state.along, _length(state, state.z)
         slope, s_Hs, longest = vec.measure((state.iterate.g, s), (s, Hs), largest=(s,))
         falls = (slope < 0) & (slope + s_Hs / 2 <= _FALLS * slope)
         nowhere = ~(longest > 0)  # judge ends the solve then
