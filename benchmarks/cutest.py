@@ -187,7 +187,9 @@ def solver_of(name):
     if library == "jaxmin" and len(parts) in (1, 2):
         return jaxmin_solver(*parts)
     if name not in PEERS:
-        raise argparse.ArgumentTypeError(f"{name!r}: jaxmin-METHOD, jaxmin-METHOD-SEARCH, jaxmin-METHOD-PRECONDITIONER, {', '.join(PEERS)}")
+        raise argparse.ArgumentTypeError(
+            f"{name!r}: jaxmin-METHOD, jaxmin-METHOD-SEARCH, jaxmin-METHOD-PRECONDITIONER, {', '.join(PEERS)}"
+        )
     return PEERS[name]
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jaxmin import bfgs, lbfgs, minimize
+from jaxmin._core import vector as vec
 from jaxmin._core.inverse_hessian import Compact, Pair, Unlimited
 
 
-def two_loops(pairs, v):
-    """H v (Nocedal & Wright, 2nd ed., Algorithm 7.4); of no pairs 0."""
+def two_loops(pairs, v, diagonal=None):
+    """H v (Nocedal & Wright, 2nd ed., Algorithm 7.4), with H_0 = s.y / y.y I or a diagonal; of no pairs 0."""
     if not pairs:
         return np.zeros_like(v)
     q, alphas = v, []
@@ -18,7 +19,7 @@ def two_loops(pairs, v):
         alphas.append(s @ q / (s @ y))
         q = q - alphas[-1] * y
     s, y = pairs[-1]
-    r = (s @ y) / (y @ y) * q
+    r = (s @ y) / (y @ y) * q if diagonal is None else diagonal * q
     for (s, y), alpha in zip(pairs, reversed(alphas)):
         r = r + (alpha - y @ r / (s @ y)) * s
     return r
@@ -48,6 +49,41 @@ def test_as_the_recursion_with_pairs_stored_left_out_and_forgotten(form):
     assert {(True, True), (True, False), (False, True), (False, False)} == {both[:2] for both in happened}
 
 
+def test_a_diagonal_that_is_that_of_the_updated_matrix():
+    """H_0^-1 is the diagonal of the BFGS matrix that a pair makes of the last one, times y.H_0 y / s.y."""
+    n, m = 6, 4
+    H = Compact.empty(m, jnp.zeros(n), weighted=True)
+    rng = np.random.default_rng(0)
+    A = np.diag(10.0 ** np.arange(n)) + np.ones((n, n))
+    pairs, h = [], None
+    for k in range(60):
+        s, v = rng.normal(size=(2, n))
+        y, forget = A @ s, k % 17 == 16
+        H = H.update(Pair(s, y, s @ y, y @ y, np.True_), np.True_, np.bool_(forget))
+        if h is None or forget:
+            pairs, h = [], np.full(n, s @ y / (y @ y))
+        else:
+            B = y @ (h * y) / (s @ y) * np.diag(1 / h)
+            h = 1 / np.diag(B - np.outer(B @ s, B @ s) / (s @ B @ s) + np.outer(y, y) / (s @ y))
+        pairs = [*pairs, (s, y)][-m:]
+        np.testing.assert_allclose(H.times(v), two_loops(pairs, v, h), rtol=1e-6, atol=1e-9)
+    assert H.weights[0] > 10 * H.weights[-1]  # it has seen that the curvatures differ
+
+
+def test_a_diagonal_of_pytrees_and_complex_numbers():
+    x = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2, complex)}
+    drawn = lambda u, k: jax.random.normal(jax.random.key(k), u.shape, u.dtype)
+    s, v = (jax.tree.map(lambda u, k=k: drawn(u, k), x) for k in (1, 2))
+    y = jax.tree.map(lambda u: 3 * u, s)
+    sy, yy = vec.dot(s, y), vec.dot(y, y)
+    H = Compact.empty(3, x, weighted=True).update(Pair(s, y, sy, yy, True), jnp.array(True), jnp.array(False))
+    again = H.update(Pair(s, y, sy, yy, True), jnp.array(True), jnp.array(False))
+    assert jax.tree.structure(again.times(v)) == jax.tree.structure(x)
+    for core in (H, again):
+        for got, expected in zip(jax.tree.leaves(core.times(y)), jax.tree.leaves(s)):
+            np.testing.assert_allclose(got, expected, rtol=1e-12)  # the secant equation
+
+
 def test_all_pairs_of_few_variables_and_ten_of_more():
     def core(n, **parameters):
         return minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(n), method=lbfgs(**parameters)).hess_inv.core()
@@ -55,6 +91,20 @@ def test_all_pairs_of_few_variables_and_ten_of_more():
     assert isinstance(core(16), Unlimited)
     assert isinstance(core(17), Compact) and core(17).D.size == 10
     assert isinstance(core(16, memory=3), Compact) and core(16, memory=3).D.size == 3
+
+
+def test_a_diagonal_by_name_solves_what_a_multiple_of_the_identity_does_not():
+    """A chain whose springs differ by six orders of magnitude."""
+    stiff = jnp.logspace(0, 6, 100)
+    fun = lambda x: jnp.sum(stiff * (jnp.cosh(x) - 1)) + jnp.sum(jnp.diff(x) ** 4)
+    solve = lambda **given: minimize(fun, jnp.ones(100), options={"maxiter": 300, **given})
+    plain, weighted = solve(), solve(preconditioner="diagonal")
+    assert weighted.success and not plain.success
+    assert jnp.max(jnp.abs(weighted.x)) < 1e-4
+    diagonal = weighted.hess_inv.diagonal()
+    assert diagonal[0] / diagonal[-1] > 1e4
+    with pytest.raises(ValueError, match="preconditioner='full': give None or 'diagonal'"):
+        lbfgs(preconditioner="full")
 
 
 def test_no_limit_is_a_limit_that_is_not_reached():

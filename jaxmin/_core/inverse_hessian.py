@@ -1,5 +1,6 @@
 """Approximations of the inverse Hessian: quasi-Newton methods multiply by them, and results return them."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -90,6 +91,8 @@ class Compact(NamedTuple):
 
     (Byrd, Nocedal and Schnabel, Math. Programming 63 (1994), 129-156: their eq. (3.1) before its brackets are
     multiplied out). The pairs may be in any order. An empty slot has zeros in R_inv, so it adds nothing to a product.
+
+    With ``weights`` W, a diagonal, :math:`H_0 = \gamma W` takes the place of :math:`\gamma I`.
     """
 
     S: Vector  # [m] rows like x
@@ -98,13 +101,15 @@ class Compact(NamedTuple):
     D: jax.Array  # [m] s_i . y_i
     gamma: jax.Array  # []
     slot: jax.Array  # [] int32: the slot of the next pair, which holds the oldest one
+    weights: Vector | None = None  # like x, real and > 0
 
     @classmethod
-    def empty(cls, m: int, x: Vector) -> "Compact":
+    def empty(cls, m: int, x: Vector, weighted: bool = False) -> "Compact":
         """No pairs: H = 0."""
         square = jnp.zeros((m, m), vec.scalar_dtype(x))
         pairs = vec.history(m, x)
-        return cls(pairs, pairs, square, square[0], square[0, 0], jnp.zeros((), jnp.int32))
+        weights = jax.tree.map(lambda u: jnp.ones_like(u.real), x) if weighted else None
+        return cls(pairs, pairs, square, square[0], square[0, 0], jnp.zeros((), jnp.int32), weights)
 
     @property
     def size(self) -> int:
@@ -138,15 +143,49 @@ class Compact(NamedTuple):
             D=jnp.where(store & here, sy, self.D),
             gamma=jnp.where(store, sy / yy, jnp.where(forget, 0, self.gamma)),
             slot=jnp.where(store, (self.slot + 1) % m, self.slot),
+            weights=None if self.weights is None else self._weights(pair, store, forget),
         )
+
+    def _weights(self, pair: Pair, store: Scalar, forget: Scalar) -> Vector:
+        r"""W after a pair: :math:`1 / H_0` is the diagonal of the BFGS update of the last one, times y.H_0 y / s.y.
+
+        The first pair gives gamma alone.
+
+        Reference:
+          J. C. Gilbert and C. Lemaréchal, Math. Programming 45 (1989), 407-435, Section 4.
+        """
+        s, y, sy, yy, _ = pair
+        first, gamma = (self.gamma == 0) | forget, sy / yy
+        H0 = jax.tree.map(lambda w: self.gamma.astype(w.dtype) * w, self.weights)
+        Bs, Hy = _each(jnp.divide, s, H0), _each(jnp.multiply, y, H0)
+        yHy, sBs = vec.measure((y, Hy), (s, Bs))
+
+        def one(h: jax.Array, yi: jax.Array, bs: jax.Array, w: jax.Array) -> jax.Array:
+            ratio = yHy / sy
+            inverse = ratio / h + jnp.abs(yi) ** 2 / sy - ratio * jnp.abs(bs) ** 2 / sBs
+            new = 1 / (gamma * inverse)
+            # Rounding, or numbers out of range, may leave nothing of it.
+            return jnp.where((new > 0) & (new < jnp.inf) & ~first, new, jnp.where(first, 1, w)).astype(w.dtype)
+
+        new = jax.tree.map(one, H0, y, Bs, self.weights)
+        ones = jax.tree.map(jnp.ones_like, self.weights)
+        return vec.where(store, new, vec.where(forget, ones, self.weights))
 
     def times(self, v: Vector) -> Vector:
         """H v."""
-        S, Y, R_inv, D, gamma, _ = self
+        S, Y, R_inv, D, gamma, _, weights = self
         p = times(R_inv, vec.rows_dot(S, v))
         q = vec.sub(v, vec.rows_sum(p, Y))
+        if weights is not None:
+            q = vec.scale(gamma, _each(jnp.multiply, q, weights))
+            return vec.add(q, vec.rows_sum(times(R_inv.T, D * p - vec.rows_dot(Y, q)), S))
         a = times(R_inv.T, D * p - gamma * vec.rows_dot(Y, q))
         return vec.axpy(gamma, q, vec.rows_sum(a, S))
+
+
+def _each(function: Callable[..., jax.Array], u: Vector, w: Vector) -> Vector:
+    """A function of each two numbers of u and w, in the dtype of u."""
+    return jax.tree.map(lambda a, b: function(a, b).astype(a.dtype), u, w)
 
 
 class Dense(NamedTuple):

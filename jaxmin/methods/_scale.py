@@ -60,7 +60,7 @@ class Scale(NamedTuple):
         return self._replace(left=jnp.full((), ROUND, jnp.int32))
 
     def probe(self, x):
-        """Like x: S v, of which the method gives the product H S v to ``learnt``."""
+        """Like x: S v. The method gives its product with H to ``learnt``."""
         return jax.tree.map(lambda u, s: (s * _signs(u, self.seen)).astype(u.dtype), x, self.S)
 
     def learnt(self, Hd):

@@ -22,22 +22,29 @@ _PAIRS = 10
     tol=("ftol", "gtol"),
     converters={"linesearch": search()},
 )
-def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None) -> Method:
+def lbfgs(
+    memory: int | None = None, linesearch: LineSearch | str | None = None, preconditioner: str | None = None
+) -> Method:
     r"""Limited-memory BFGS: a quasi-Newton method with the last few pairs of steps and gradient changes.
 
     The direction is :math:`d = -H g`, computed from the compact form of H [1, eq. (3.1)] by a few matrix-vector
     products. For up to 16 variables H is stored as matrices that represent all pairs [2, eq. (7.19)]. A pair is stored
     only if s.y > eps \|s.g\|, since any other pair would make H indefinite.
 
+    With ``preconditioner="diagonal"`` the matrix :math:`H_0` that the pairs change is a diagonal, which is learnt from
+    all pairs [3]. It pays where the variables have different curvatures, and costs a few passes over x.
+
     Args:
       memory: the number of pairs, >= 1; None (default) is all pairs for up to 16 variables, and 10 for more.
       linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default.
+      preconditioner: None (default): :math:`H_0` is a multiple of I; or "diagonal". With "diagonal" and few variables,
+        ``memory=None`` is 10 pairs.
 
     Returns:
       A ``Method``. Its natural step is 1. The first step of a solve has length min(1, \|g\|).
 
     Raises:
-      ValueError: if memory is below 1, and for an unknown search.
+      ValueError: if memory is below 1, and for an unknown search or preconditioner.
       TypeError: for an argument of another type.
 
     >>> import jax.numpy as jnp, jaxmin
@@ -48,14 +55,19 @@ def lbfgs(memory: int | None = None, linesearch: LineSearch | str | None = None)
     References:
       [1] R. H. Byrd, J. Nocedal and R. B. Schnabel, Math. Programming 63 (1994), 129-156.
       [2] J. Nocedal and S. J. Wright, Numerical Optimization, 2nd ed., 2006, Section 7.2.
+      [3] J. C. Gilbert and C. Lemaréchal, Math. Programming 45 (1989), 407-435.
     """
     if memory is not None and not memory >= 1:
         raise ValueError(f"memory={memory!r}: give at least 1, or None")
+    if preconditioner not in (None, "diagonal"):
+        raise ValueError(f"preconditioner={preconditioner!r}: give None or 'diagonal'")
+    weighted = preconditioner is not None
 
     def init(x):
         few = getattr(x, "ndim", 0) == 1 and vec.is_small(x.size, _FEW_VARIABLES)
         few = few and not jnp.iscomplexobj(x) and not vec.typed_sharding(x)
-        return Unlimited.empty(x) if memory is None and few else Compact.empty(memory or _PAIRS, x)
+        unlimited = memory is None and few and not weighted
+        return Unlimited.empty(x) if unlimited else Compact.empty(memory or _PAIRS, x, weighted)
 
     def update(g, H, x, *, previous, accepted, restart):
         pair = pair_between(previous, x, g)
