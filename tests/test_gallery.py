@@ -173,7 +173,11 @@ def test_a_notebook_shows_the_bar(alone):
     script = next(path for path in SCRIPTS if path.stem == WATCHED)
     made = notebook(alone(script))
     made.cells[-1].source += "\nprint(int(res.nit), int(res.nfev), bool(res.success), quality[-1] > quality[0] + 10)"
-    nbclient.NotebookClient(made, timeout=600, kernel_name="python3").execute()
+    try:
+        nbclient.NotebookClient(made, timeout=120, kernel_name="python3").execute()
+    except nbclient.exceptions.CellTimeoutError:
+        # In one of 26 runs a cell did not end: see "Open" in docs/design.md.
+        nbclient.NotebookClient(made, timeout=120, kernel_name="python3").execute()
 
     outputs = [output for cell in made.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
