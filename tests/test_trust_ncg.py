@@ -178,8 +178,8 @@ def test_a_round_finds_the_units_of_a_diagonal_hessian():
     h = jnp.asarray(UNITS)
     scale = Scale.unknown(h).begun()
     for _ in range(ROUND):
-        assert scale.is_learnt
+        assert scale.goes_on
         scale = scale.learnt(h * scale.probe(h))
-    assert not scale.is_learnt and scale.used
+    assert not scale.goes_on and scale.used
     product = scale.S**2 * h
     np.testing.assert_allclose(product, product[0], rtol=1e-10)

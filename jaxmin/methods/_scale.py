@@ -47,7 +47,7 @@ class Scale(NamedTuple):
         return self.spent >= _DUE
 
     @property
-    def is_learnt(self):
+    def goes_on(self):
         """[] bool: a round goes on."""
         return self.left > 0
 

@@ -124,7 +124,7 @@ def trust_ncg(
         evaluated = _judge(grad, state, params, jnp.asarray(value), box)
         searched = _conjugate_gradient(state, hv, box)
         if learns:
-            searched = vec.where(state.scale.is_learnt, _learn(state, hv, box), searched)
+            searched = vec.where(state.scale.goes_on, _learn(state, hv, box), searched)
         new = vec.where(state.stays, searched, evaluated)
         if box.bounded:
             new = vec.where(state.bent, _bend(state, hv, box), new)
@@ -149,7 +149,7 @@ def trust_ncg(
         new = state._replace(scale=state.scale.learnt(Hd))
         before, after = _length(state, state.z), _length(new, state.z)
         new = new._replace(radius=jnp.where(before > 0, state.radius * (after / before), state.radius))
-        return vec.where(new.scale.is_learnt, new._replace(along=new.scale.probe(state.z)), _begin(new, box))
+        return vec.where(new.scale.goes_on, new._replace(along=new.scale.probe(state.z)), _begin(new, box))
 
     def _length(state, z):
         """The norm of the region."""
