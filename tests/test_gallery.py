@@ -165,6 +165,7 @@ def test_a_script_is_a_notebook(script, tmp_path):
     assert made.cells[0].source.startswith("\n# ") or made.cells[0].source.startswith("# ")
 
 
+@pytest.mark.slow  # .ci/run runs it alone: see "Open" in docs/design.md
 def test_a_notebook_shows_the_bar(alone):
     """As a widget, whose last state has the figures of the result."""
     nbclient = pytest.importorskip("nbclient")
@@ -173,11 +174,7 @@ def test_a_notebook_shows_the_bar(alone):
     script = next(path for path in SCRIPTS if path.stem == WATCHED)
     made = notebook(alone(script))
     made.cells[-1].source += "\nprint(int(res.nit), int(res.nfev), bool(res.success), quality[-1] > quality[0] + 10)"
-    try:
-        nbclient.NotebookClient(made, timeout=120, kernel_name="python3").execute()
-    except nbclient.exceptions.CellTimeoutError:
-        # In one of 26 runs a cell did not end: see "Open" in docs/design.md.
-        nbclient.NotebookClient(made, timeout=120, kernel_name="python3").execute()
+    nbclient.NotebookClient(made, timeout=300, kernel_name="python3").execute()
 
     outputs = [output for cell in made.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
