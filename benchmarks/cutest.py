@@ -66,10 +66,11 @@ def jaxmin_solver(method, how=None):
     """A method, with its line search or its preconditioner."""
 
     def build(task):
-        options = LIMITS._asdict()
-        given = {} if how is None or how in PRECONDITIONERS else {"linesearch": how}
+        options, given = LIMITS._asdict(), {}
         if how in PRECONDITIONERS:
             options["preconditioner"] = how
+        elif how is not None:
+            given["linesearch"] = how
         if task.bounds is not None:
             given["bounds"] = scipy.optimize.Bounds(*task.bounds)
         solve = lambda x0: jaxmin.minimize(task.fun, x0, method=method, options=options, **given)

@@ -166,11 +166,11 @@ def test_a_script_is_a_notebook(script, tmp_path):
 
 
 @pytest.mark.slow  # .ci/run runs it alone: see "Open" in docs/design.md
+@pytest.mark.skipif(not NOTEBOOKS, reason="it needs ipykernel, ipywidgets, nbclient and Sphinx-Gallery")
 def test_a_notebook_shows_the_bar(alone):
     """As a widget, whose last state has the figures of the result."""
-    nbclient = pytest.importorskip("nbclient")
-    for needed in ("ipykernel", "ipywidgets"):
-        pytest.importorskip(needed)
+    import nbclient
+
     script = next(path for path in SCRIPTS if path.stem == WATCHED)
     made = notebook(alone(script))
     made.cells[-1].source += "\nprint(int(res.nit), int(res.nfev), bool(res.success), quality[-1] > quality[0] + 10)"

@@ -1,6 +1,5 @@
 """Approximations of the inverse Hessian: quasi-Newton methods multiply by them, and results return them."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -157,7 +156,7 @@ class Compact(NamedTuple):
         s, y, sy, yy, _ = pair
         first, gamma = (self.gamma == 0) | forget, sy / yy
         H0 = jax.tree.map(lambda w: self.gamma.astype(w.dtype) * w, self.weights)
-        Bs, Hy = _each(jnp.divide, s, H0), _each(jnp.multiply, y, H0)
+        Bs, Hy = vec.over(s, H0), vec.times(H0, y)
         yHy, sBs = vec.measure((y, Hy), (s, Bs))
 
         def one(h: jax.Array, yi: jax.Array, bs: jax.Array, w: jax.Array) -> jax.Array:
@@ -177,15 +176,10 @@ class Compact(NamedTuple):
         p = times(R_inv, vec.rows_dot(S, v))
         q = vec.sub(v, vec.rows_sum(p, Y))
         if weights is not None:
-            q = vec.scale(gamma, _each(jnp.multiply, q, weights))
+            q = vec.scale(gamma, vec.times(weights, q))
             return vec.add(q, vec.rows_sum(times(R_inv.T, D * p - vec.rows_dot(Y, q)), S))
         a = times(R_inv.T, D * p - gamma * vec.rows_dot(Y, q))
         return vec.axpy(gamma, q, vec.rows_sum(a, S))
-
-
-def _each(function: Callable[..., jax.Array], u: Vector, w: Vector) -> Vector:
-    """A function of each two numbers of u and w, in the dtype of u."""
-    return jax.tree.map(lambda a, b: function(a, b).astype(a.dtype), u, w)
 
 
 class Dense(NamedTuple):

@@ -191,6 +191,16 @@ def sub(a: Vector, b: Vector) -> Vector:
     return jax.tree.map(jnp.subtract, a, b)
 
 
+def times(w: Vector, u: Vector) -> Vector:
+    """Each number of u times that of w, in the dtype of u."""
+    return jax.tree.map(lambda wi, ui: (wi * ui).astype(ui.dtype), w, u)
+
+
+def over(u: Vector, w: Vector) -> Vector:
+    """Each number of u over that of w, in the dtype of u."""
+    return jax.tree.map(lambda ui, wi: (ui / wi).astype(ui.dtype), u, w)
+
+
 def where(condition: Any, a: PyTree, b: PyTree) -> PyTree:
     """a where the scalar condition holds, else b: any two pytrees of one structure."""
     return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)

@@ -61,7 +61,7 @@ class Scale(NamedTuple):
 
     def probe(self, x):
         """Like x: S v. The method gives its product with H to ``learnt``."""
-        return jax.tree.map(lambda u, s: (s * _signs(u, self.seen)).astype(u.dtype), x, self.S)
+        return vec.times(self.S, jax.tree.map(lambda u: _signs(u, self.seen).astype(u.dtype), x))
 
     def learnt(self, Hd):
         """The scale after a product with the probe."""

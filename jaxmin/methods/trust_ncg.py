@@ -3,7 +3,6 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
@@ -39,7 +38,9 @@ class TrustNCGState(NamedTuple):
     radius: Any  # []
     noise: Noise
     status: Any  # [] int32
-    scale: Scale | None  # the units of the variables, where they are learnt
+    # where the units of the variables are learnt, else None
+    scale: Scale | None
+    first: Any  # [] the norm of S r at z = 0
 
     @property
     def saddle(self):
@@ -117,6 +118,7 @@ def trust_ncg(
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
             scale=Scale.unknown(x) if learns else None,
+            first=jnp.ones((), vec.scalar_dtype(x)) if learns else None,
             **_trust_region.start(x, radius),
         )
 
@@ -157,30 +159,26 @@ def trust_ncg(
 
     def _in_units(state, z):
         """S^-1 z."""
-        if not learns:
-            return z
-        return jax.tree.map(lambda u, s: (u / s).astype(u.dtype), z, state.scale.unit())
+        return vec.over(z, state.scale.unit()) if learns else z
 
     def _preconditioned(state, r):
         """S^2 r."""
         if not learns:
             return r
-        return jax.tree.map(lambda u, s: (s**2 * u).astype(u.dtype), r, state.scale.unit())
-
-    def _residual(state, box):
-        """The residual at z = 0, over |g|."""
-        x, _, g = state.iterate
-        free = box.free(x, g)
-        g = box.only(free, g)
-        return steepest(g, vec.norm(g), box.only(free, vec.probe(x)))
+        S = state.scale.unit()
+        return vec.times(vec.times(S, S), r)
 
     def _begin(state, box):
         """Begin a step from the iterate, with z = 0."""
-        x, r = state.iterate.x, _residual(state, box)
-        zeros = vec.zeros(x)
+        x, _, g = state.iterate
+        free = box.free(x, g)
+        g, zeros = box.only(free, g), vec.zeros(x)
+        r = steepest(g, vec.norm(g), box.only(free, vec.probe(x)))
+        y = _preconditioned(state, r)
         return state._replace(
             trial=x,
-            along=vec.scale(-1, _preconditioned(state, r)),
+            first=jnp.sqrt(vec.dot(r, y)) if learns else None,
+            along=vec.scale(-1, y),
             stays=jnp.ones((), bool),
             bent=jnp.zeros((), bool),
             z=zeros,
@@ -210,7 +208,8 @@ def trust_ncg(
         y = _preconditioned(state, r)
         (ry_new,) = vec.measure((r, y))
         inner = state.inner + 1
-        small = jnp.sqrt(ry_new) <= _target(state, gnorm, box)
+        target = jnp.where(gnorm > 0, jnp.minimum(0.5, jnp.sqrt(gnorm)), PROBED)
+        small = jnp.sqrt(ry_new) <= (target * state.first if learns else target)
         limit = 20 * vec.size(d) if max_inner is None else max_inner
         ends = leaves | small | (inner >= limit)
         straight = vec.add(x, z)
@@ -228,14 +227,6 @@ def trust_ncg(
             concave=dHd < 0,
             scale=state.scale._replace(spent=state.scale.spent + 1) if learns else None,
         )
-
-    def _target(state, gnorm, box):
-        """A residual that is small enough, in the norm of the preconditioner."""
-        target = jnp.where(gnorm > 0, jnp.minimum(0.5, jnp.sqrt(gnorm)), PROBED)
-        if not learns:
-            return target
-        r = _residual(state, box)
-        return target * jnp.sqrt(vec.measure((r, _preconditioned(state, r)))[0])
 
     def _bend(state, Hs, box):
         """Make the bent step the next trial if the model falls along it; else begin a shorter step."""
