@@ -134,6 +134,35 @@ def test_maxfun_is_respected(method, linesearch, dtype):
         assert res.nit < maxfun
 
 
+@pytest.mark.parametrize("method", [method for method in METHODS if asks_for(method) & {"hv", "H"}])
+def test_maxhev_is_respected(method):
+    for maxhev in (1, 2, 3):
+        res = solve(method, None, "float64", FAR, maxhev=maxhev)
+        assert (int(res.nhev), int(res.status)) == (maxhev, Status.MAXHEV)
+        assert f"{np.abs(res.jac).max():.3g}" in res.message
+        np.testing.assert_allclose(res.fun, quadratic(res.x, TARGET), rtol=1e-12)
+    assert solve(method, None, "float64", FAR, maxhev=10_000).success
+
+
+def test_maxhev_is_a_value_and_needs_second_derivatives():
+    lanes = jax.vmap(lambda most: solve("trust_ncg", None, "float64", FAR, maxhev=most))(jnp.asarray([2, 3]))
+    assert lanes.nhev.tolist() == [2, 3]
+    several = jaxmin.minimize_many(
+        quadratic,
+        jnp.asarray([FAR, FAR], float),
+        jnp.asarray(TARGET),
+        in_axes=(0, None),
+        method="trust_ncg",
+        options={"maxhev": jnp.asarray([2, 3])},
+    )
+    assert several.nhev.tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"options\['maxhev'\]: .* no second derivatives; give maxfun"):
+        solve("lbfgs", None, "float64", maxhev=3)
+    for wrong in (0, 2.5, jnp.nan):
+        with pytest.raises(ValueError, match="whole number, at least 1"):
+            solve("trust_ncg", None, "float64", maxhev=wrong)
+
+
 @each_solver
 def test_maxiter_is_respected(method, linesearch, dtype):
     for maxiter in (0, 1, 3):

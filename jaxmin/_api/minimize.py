@@ -99,7 +99,8 @@ def minimize(
         - ``gtol_relative`` (off): so much of that norm at x0 is small enough too. gtol is then 0, unless given;
         - ``ftol`` (off): the decrease of fun in an iteration, relative to max(\|fun\|, 1);
         - ``xtol`` (off): the largest change of x in an iteration, relative to max(\|x\|, 1);
-        - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations.
+        - ``maxiter`` (15000), ``maxfun`` (15000, or a larger maxiter): iterations, evaluations;
+        - ``maxhev`` (off): Hessians, or products with them, for methods that use them.
 
         "nelder_mead" has SciPy's own: ``xatol`` and ``fatol`` (1e-4, absolute, both needed), and 200 n as limits.
         "powell" too: ``xtol`` and ``ftol`` (1e-4, relative; line searches use 100 xtol), and 1000 n as limits.

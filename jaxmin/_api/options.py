@@ -13,6 +13,7 @@ from jaxmin._core.protocol import Defaults, Direction, LineSearch, Method, PerDt
 from jaxmin._core.pytree import is_count
 from jaxmin._core.spelling import unknown
 from jaxmin._core.variables import Variables
+from jaxmin._driver.evaluation import counters
 from jaxmin._driver.stopping import Limits
 from jaxmin._interop.foreign import Foreign, foreign, is_foreign
 from jaxmin.linesearches import search
@@ -50,6 +51,8 @@ TABLE = (
            "the spread of its points that is small enough, absolute; another name of its xtol"),
     Option("maxiter", (), "a whole number", 15_000, LIMIT, "iterations"),
     Option("maxfun", ("maxfev",), "a whole number", 15_000, LIMIT, "evaluations; at least maxiter, if that is given"),
+    Option("maxhev", (), "a whole number", None, LIMIT,
+           "Hessians, or products with them, for methods that use them; None: any number"),
     Option("ctol", (), "a number", None, LIMIT,
            "with constraints: the violation of a row that is small enough, over its largest derivative"),
     Option("barrier_tol", (), "a number", None, LIMIT,
@@ -98,7 +101,8 @@ _SPELLINGS = {spelling: row.name for row in TABLE if row.whose != REFUSED for sp
 _REFUSALS = {row.name: row.text for row in TABLE if row.whose == REFUSED}
 _LIMITS = {row.name: row.default for row in TABLE if row.whose == LIMIT}
 ABSOLUTES = {"fatol": "ftol", "xatol": "xtol"}  # SciPy's names of tolerances that are absolute
-_COUNTS = {"maxiter", "maxfun"}  # the limits that are whole numbers
+_STEPS = {"maxiter", "maxfun"}
+_COUNTS = _STEPS | {"maxhev"}  # the limits that are whole numbers
 
 
 class CallOptions(NamedTuple):
@@ -191,7 +195,7 @@ def _check_limit(name: str, value: Any) -> None:
         raise TypeError(f"{name}={value!r}: give one real number")
     if isinstance(value, jax.core.Tracer):
         return
-    value, least = float(value), {"options['maxiter']": 0, "options['maxfun']": 1}.get(name)
+    value, least = float(value), {"options['maxiter']": 0, "options['maxfun']": 1, "options['maxhev']": 1}.get(name)
     if name == "options['gtol_relative']":
         if not 0 <= value < np.inf:
             raise ValueError(f"{name}={value!r}: give a finite number >= 0")
@@ -240,6 +244,8 @@ def choose(
     defaults = chosen.defaults if isinstance(chosen, Method) else Defaults()
     if "gtol_relative" in options.limits and "grad" not in chosen.wants:
         raise ValueError("options['gtol_relative']: this method uses no gradient; give xtol and ftol")
+    if "maxhev" in options.limits and "nhev" not in counters(chosen.wants):
+        raise ValueError("options['maxhev']: this method uses no second derivatives; give maxfun")
     return chosen, _limits(defaults, tol, _relative(options.limits, defaults))
 
 
@@ -269,9 +275,9 @@ def _limits(defaults: Defaults, tol: Any, given: dict[str, Any]) -> Limits:
     if "gtol_relative" in given:  # else the units of f would matter all the same
         own["gtol"] = 0.0
     # SciPy's rule: if one limit is given, the other is infinite. An infinite one leaves the other as it is by default.
-    if own.keys() & _COUNTS:
-        if any(_is_finite(given[name]) for name in given.keys() & _COUNTS):
-            own |= dict.fromkeys(_COUNTS, np.inf)
+    if own.keys() & _STEPS:
+        if any(_is_finite(given[name]) for name in given.keys() & _STEPS):
+            own |= dict.fromkeys(_STEPS, np.inf)
     elif "maxiter" in given and "maxfun" not in given:  # more iterations need more evaluations
         own["maxfun"] = _no_less(_LIMITS["maxfun"], given["maxiter"])
     return Limits(**(_LIMITS | own | given))

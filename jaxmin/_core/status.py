@@ -31,6 +31,7 @@ class Status(enum.IntEnum):
     INFEASIBLE = 12
     MULTIPLIERS = 13
     BOUNDS = 14
+    MAXHEV = 15
     CALLBACK = 99
 
     @property
@@ -63,6 +64,7 @@ _SENTENCES = {
     Status.FTOL: "Converged: the relative decrease of fun is within ftol.",
     Status.XTOL: "Converged: the relative change of x is within xtol.",
     Status.MAXFUN: "Stopped: maxfun evaluations were made; the gradient norm is {gnorm:.3g}.",
+    Status.MAXHEV: "Stopped: maxhev Hessians, or products with them, were evaluated; the gradient norm is {gnorm:.3g}.",
     Status.PRECISION_FLOOR: "Converged to rounding: the gradient norm {gnorm:.3g} is within gtol * max(1, |fun|), and "
     "the decrease still to be expected is below the rounding of fun = {fun:.8g}, about {ulp:.1g}.",
     Status.SEARCH_FAILED: "Stopped: the line search found no lower point, along steepest descent neither; the gradient "
@@ -89,6 +91,7 @@ CONSTRAINED = _SENTENCES | {
     Status.CONVERGED: "Converged: within gtol, ctol and barrier_tol, " + _AT,
     Status.MAXITER: "Stopped: maxiter iterations were made; " + _AT,
     Status.MAXFUN: "Stopped: maxfun evaluations were made; " + _AT,
+    Status.MAXHEV: "Stopped: maxhev Hessians, or products with them, were evaluated; " + _AT,
     Status.NAN: "Stopped: fun, a constraint or a derivative is NaN or infinite at the returned point.",
     Status.INFEASIBLE: "Locally infeasible: the violation {violation:.3g} of the constraints cannot be lowered near x. "
     "Look at the rows that res.constr shows outside of their limits, or start elsewhere.",

@@ -218,7 +218,7 @@ def advance(loop: Loop, carry: Carry, ended: Scalar | None = None) -> Carry:
     wanted |= {name: setting for name, setting in settings.items() if name in method.wants}
     _, state = method.update(found.grad, carry.state, x, value=found.value, **wanted)
     counts = _counts(carry, counters(method.wants), found.value)
-    after = tested(carry.state, state, counts["nfev"], loop.limits, loop.box, carry.gnorm0)
+    after = tested(carry.state, state, counts, loop.limits, loop.box, carry.gnorm0)
     status, aux = loop.stopping.status(after), vec.where(state.accepted, found.aux, carry.aux)
     best = None if carry.best is None else _better(carry.best, after, aux)
     return carry._replace(
@@ -260,7 +260,7 @@ def _advance_observed(loop: Loop, carry: Carry, x: Vector) -> Carry:
         aux, nfev = carry.aux, carry.nfev + missing.astype(jnp.int32)
 
     state = method.observe(grad, carry.state, x, value=value)
-    at_end = tested(carry.state, state, nfev, loop.limits, loop.box, carry.gnorm0)
+    at_end = tested(carry.state, state, {"nfev": nfev}, loop.limits, loop.box, carry.gnorm0)
     status = loop.stopping.status(at_end)
     value_fn, asked = _value_fn(evaluation)
     going = functools.partial(method.update, grad, state, x, value=value, value_fn=value_fn)

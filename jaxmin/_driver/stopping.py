@@ -1,6 +1,6 @@
 """When a solve ends: the limits, the input of the tests, and the tests in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,7 @@ class Limits(NamedTuple):
     ctol: Any = None  # violation of a row over its largest derivative
     barrier_tol: Any = None  # product of a multiplier and the distance from its limit, relative to max(|f|, 1)
     gtol_relative: Any = None  # gtol is at least so much of the norm of the (projected) gradient at x0; None: off
+    maxhev: Any = None  # Hessians, or products with them; None: off
 
 
 class Tested(NamedTuple):
@@ -33,7 +34,7 @@ class Tested(NamedTuple):
 
     before: Any  # the method's state before the step
     after: Any  # the method's state after the step
-    nfev: Scalar  # [] int32, evaluations so far
+    counts: Mapping[str, Scalar]  # [] int32 each, so far: "nfev", and "njev", "nhev" where the method wants them
     limits: Limits
     sizes: Sizes | MaybeNone  # after the step; None for a method without a gradient
     residuals: Residuals | MaybeNone = None  # after the step, of a constrained solve
@@ -88,7 +89,12 @@ class Stopping(NamedTuple):
 
 
 def tested(
-    before: Any, after: Any, nfev: Scalar, limits: Limits, box: Within, gnorm0: Scalar | MaybeNone = None
+    before: Any,
+    after: Any,
+    counts: Mapping[str, Scalar],
+    limits: Limits,
+    box: Within,
+    gnorm0: Scalar | MaybeNone = None,
 ) -> Tested:
     """The ``Tested`` of a step; ``gnorm0`` is that of the step before."""
     x, _, g = after.iterate
@@ -97,7 +103,7 @@ def tested(
         gnorm0 = jnp.where(before.nit < 0, size.projected, gnorm0).astype(gnorm0.dtype)
     kkt = getattr(after, "kkt", None)
     of_rows = None if kkt is None else residuals(kkt, x, box)
-    return Tested(before, after, nfev, limits, size, of_rows, gnorm0)
+    return Tested(before, after, counts, limits, size, of_rows, gnorm0)
 
 
 def of_method(wants: frozenset[str]) -> Stopping:
@@ -195,6 +201,11 @@ def _is_narrow(t: Tested) -> Scalar:
     return given & ((df <= ftol) | (ftol < 0)) & ((dx <= xtol) | (xtol < 0))
 
 
+def _is_spent(t: Tested) -> Scalar:
+    """The limit of the second derivatives is reached."""
+    return jnp.zeros((), bool) if t.limits.maxhev is None else t.counts["nhev"] >= t.limits.maxhev
+
+
 _TROUBLE = (
     Test(Status.UNBOUNDED, lambda t: t.after.iterate.f == -jnp.inf),
     Test(Status.NAN, lambda t: ~_is_finite(t)),
@@ -202,7 +213,8 @@ _TROUBLE = (
 _LAST = (
     Test(lambda t: t.after.status, lambda t: t.after.status != Status.RUNNING),
     Test(Status.MAXITER, lambda t: t.after.nit >= t.limits.maxiter),
-    Test(Status.MAXFUN, lambda t: t.nfev >= t.limits.maxfun),
+    Test(Status.MAXFUN, lambda t: t.counts["nfev"] >= t.limits.maxfun),
+    Test(Status.MAXHEV, _is_spent),
 )
 WITH_GRADIENT = Stopping(
     conditions=(stationary,),
