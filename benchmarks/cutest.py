@@ -67,6 +67,8 @@ def jaxmin_solver(method, how=None):
 
     def build(task):
         options, given = LIMITS._asdict(), {}
+        if method == "auto" or getattr(jaxmin, method)().wants & {"hv", "H"}:
+            options["maxhev"] = STEPS - LIMITS.maxfun
         if how in PRECONDITIONERS:
             options["preconditioner"] = how
         elif how is not None:

@@ -32,6 +32,7 @@ from jaxmin.methods.gauss_newton_krylov import gauss_newton_krylov
 from jaxmin.methods.gradient_descent import gradient_descent
 from jaxmin.methods.interior_point import interior_point
 from jaxmin.methods.lbfgs import lbfgs
+from jaxmin.methods.lbfgs_newton import lbfgs_newton
 from jaxmin.methods.levenberg_marquardt import levenberg_marquardt
 from jaxmin.methods.nelder_mead import nelder_mead
 from jaxmin.methods.newton_cg import newton_cg
@@ -48,8 +49,8 @@ __all__ = [  # noqa: RUF022  # by what they are
     "as_optax", "check_derivatives", "curve_fit", "descend", "iterate", "minimize", "minimize_many", "plot",
     "show_options", "starts", "sum_of_squares", "traced", "value_and_grad_from_state",
     "augmented_lagrangian", "bfgs", "cg", "dogleg", "gauss_newton_krylov", "gradient_descent", "interior_point",
-    "lbfgs", "levenberg_marquardt", "nelder_mead", "newton_cg", "powell", "slsqp", "trust_exact", "trust_krylov",
-    "trust_ncg",
+    "lbfgs", "lbfgs_newton", "levenberg_marquardt", "nelder_mead", "newton_cg", "powell", "slsqp", "trust_exact",
+    "trust_krylov", "trust_ncg",
     "backtracking", "fixed", "hager_zhang", "wolfe",
     "datasets", "extend", "linesearches", "methods", "sets", "transforms",
 ]  # fmt: skip

@@ -122,7 +122,7 @@ def test_a_row_that_is_active_without_a_multiplier_is_no_trouble():
     fun, c, upper, x0, *_ = PROBLEMS["HS35"]
     rows = NonlinearConstraint(c, np.zeros(1), np.asarray(upper))
     bounds = [(0, None), (0.5, 0.5), (0, None)]
-    res = minimize(fun, jnp.asarray(x0), bounds=bounds, constraints=rows, method=slsqp().usual)
+    res = minimize(fun, jnp.asarray(x0), bounds=bounds, constraints=rows, method=slsqp().usual.method)
     assert res.success and res.nit <= 3
     np.testing.assert_allclose(res.x, [1.5, 0.5, 0.5], atol=1e-5)
 
@@ -141,13 +141,13 @@ ROWS = NonlinearConstraint(HS71.c, np.zeros(2), np.asarray(HS71.upper))
 def test_slsqp_goes_on_with_the_interior_method(monkeypatch):
     method = failing(monkeypatch)
     assert isinstance(
-        method.usual.init(jnp.ones(4), constraints=Rows(*jnp.zeros((3, 2))), box=jaxmin.extend.Unbounded()),
+        method.usual.method.init(jnp.ones(4), constraints=Rows(*jnp.zeros((3, 2))), box=jaxmin.extend.Unbounded()),
         quadratic.SlsqpState,
     )
     call = lambda x0: minimize(HS71.fun, x0, bounds=HS71.bounds, constraints=ROWS, method=method)
     res = call(jnp.asarray(HS71.x0))
     assert res.success and abs(res.fun - HS71.f) <= 1e-6 * abs(HS71.f)
-    alone = minimize(HS71.fun, jnp.asarray(HS71.x0), bounds=HS71.bounds, constraints=ROWS, method=method.usual)
+    alone = minimize(HS71.fun, jnp.asarray(HS71.x0), bounds=HS71.bounds, constraints=ROWS, method=method.usual.method)
     assert alone.status == Status.SEARCH_FAILED and alone.nfev < res.nfev and alone.nit < res.nit
     starts = jnp.stack([jnp.asarray(HS71.x0), jnp.array([2.0, 3.0, 4.0, 2.0])])
     batch = jax.jit(jax.vmap(call))(starts)
@@ -203,7 +203,7 @@ def test_a_learnt_hessian_goes_with_it():
 # ---- bounds without an inside
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "interior_point"])
+@pytest.mark.parametrize("method", ["lbfgs", "auto", "interior_point"])
 def test_bounds_without_an_inside_have_a_status(method):
     lower = jnp.array([-1.0, 2.0, jnp.nan])
     call = lambda low: minimize(lambda x: jnp.sum((x - 3) ** 2), [0.0, 0.5], method=method, bounds=Bounds(low, 1.0))

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxmin._api.batched import fed, given
 from jaxmin._api.keywords import spelled
 from jaxmin._api.minimize import MethodLike
-from jaxmin._api.options import history_length, named, resolve_auto
+from jaxmin._api.options import history_length, named
 from jaxmin._api.prepare import prepare, result_of
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import those_with_curvature
@@ -31,7 +31,7 @@ from jaxmin._driver.report import Report
 from jaxmin._driver.slices import MOST, Interrupted, Slices
 from jaxmin._interop.nnx import as_model
 from jaxmin._problem.bounds import BoundsLike
-from jaxmin._problem.constraints import ConstraintsLike, checked
+from jaxmin._problem.constraints import ConstraintsLike
 
 # On a CPU a step of 256 lanes costs least for each lane, or nearly so; fewer if what they carry
 # and evaluate would not stay in its cache. Other devices need more lanes.
@@ -124,7 +124,6 @@ def minimize_many(
     options = named(options)
     if options.get("warm_start") is not None:
         raise ValueError("options['warm_start']: not offered for many problems")
-    method = resolve_auto(method, hess, hessp, bounds, checked(constraints) is not None)
     disp = bool(options.pop("disp", False))
     if options.pop("flat", None) is False:
         raise ValueError("options['flat']=False: not offered for many problems; each is solved on one device")
@@ -141,7 +140,7 @@ def minimize_many(
     if hess_inv and getattr(call.method, "inverse_hessian", None) is None:
         raise ValueError(f"hess_inv=True: this method keeps none; {those_with_curvature()} do")
     call.warn()
-    feed = fed(call, rows, method, linesearch, best_of)
+    feed = fed(call, rows, call.named, linesearch, best_of)
     is_traced = any_traced((feed.problems, feed.shared))
     if is_traced:
         for name, asked in {"progress": progress, "chunk": chunk, "devices": devices, "disp": disp}.items():

@@ -292,6 +292,10 @@ def _no_less(default: int, count: Any) -> Any:
     return jnp.maximum(default, count) if traced else max(default, float(count))
 
 
+# What "auto" is where no derivative is given by hand, and where fun has only first derivatives.
+AUTO, AUTO_FIRST_ORDER = "lbfgs_newton", "lbfgs"
+
+
 def resolve_auto(method: Any, hess: Any, hessp: Any, bounds: Any, constrained: bool) -> Any:
     """Resolve ``method="auto"`` by the table in docs/choosing.md; return any other method unchanged.
 
@@ -307,7 +311,7 @@ def resolve_auto(method: Any, hess: Any, hessp: Any, bounds: Any, constrained: b
         return method
     if hess is not None and bounds is None:
         return "trust_exact"
-    return "lbfgs" if hess is None and hessp is None else "trust_ncg"
+    return AUTO if hess is None and hessp is None else "trust_ncg"
 
 
 def _choose_method(method: Any, linesearch: Any, options: dict[Any, Any], bounded: bool) -> Method | Foreign:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._api.callback import noted
-from jaxmin._api.options import as_arrays, choose, parse, resolve_auto, steps_unrolled
+from jaxmin._api.options import AUTO, AUTO_FIRST_ORDER, as_arrays, choose, parse, resolve_auto, steps_unrolled
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
@@ -26,6 +26,7 @@ from jaxmin._core.result import OptimizeResult
 from jaxmin._core.typing import PyTree
 from jaxmin._core.variables import Variables
 from jaxmin._driver.callbacks import Traced, TracedCallback, Watcher, trace
+from jaxmin._driver.evaluation import counters
 from jaxmin._driver.implicit import check_mode
 from jaxmin._driver.solution import bounded
 from jaxmin._driver.stopping import Limits
@@ -43,6 +44,7 @@ class Call(NamedTuple):
 
     problem: Problem
     method: Method | Foreign
+    named: Any  # the method as the call named it; "auto" is resolved
     limits: Limits
     diff: str
     unrolled: int | None  # the number of steps to record
@@ -61,7 +63,12 @@ class Call(NamedTuple):
 
     def result(self, *solved: Any) -> OptimizeResult:
         """The user's result, from the output of ``solve``."""
-        result = result_of(self.problem, bounded(self.problem.variables, self.box, solved[-1]), *solved)
+        solution = solved[-1]
+        if solution.others.nhev is None and "nhev" in counters(self.method.wants):
+            # The usual part of the method does without second derivatives.
+            others = solution.others._replace(nhev=jnp.zeros((), jnp.int32))
+            solved = (*solved[:-1], solution._replace(others=others))
+        result = result_of(self.problem, bounded(self.problem.variables, self.box, solution), *solved)
         result = dataclasses.replace(result, _hessian=functools.partial(self.hessian, result.x))
         return result if self.whole is None else dataclasses.replace(result, x=self.whole(result.x))
 
@@ -90,7 +97,7 @@ def prepare(
     if model is not None:
         fun, jac, hess, hessp = map(model.of_parameters, (fun, jac, hess, hessp))
         x0 = model.parameters
-    method = resolve_auto(method, hess, hessp, bounds, rows is not None)
+    asked, method = method, resolve_auto(method, hess, hessp, bounds, rows is not None)
     chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     if rows is None and "constraints" in chosen.wants:
         rows = NO_CONSTRAINTS
@@ -101,6 +108,9 @@ def prepare(
     if isinstance(chosen, Method):
         chosen = chosen._replace(loss=None)  # it is a part of the problem
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
+    if method == AUTO != asked and not objective.has_products(problem):
+        method = AUTO_FIRST_ORDER
+        chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
     if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem, products="H" not in chosen.wants)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
@@ -125,7 +135,19 @@ def prepare(
     of_model = None if model is None else whole
     carried = options.history | {"relative": limits.gtol_relative is not None}
     return Call(
-        problem, chosen, limits, options.diff, unrolled, within, in_loop, earlier, carried, watcher, of_model, exact
+        problem,
+        chosen,
+        method,
+        limits,
+        options.diff,
+        unrolled,
+        within,
+        in_loop,
+        earlier,
+        carried,
+        watcher,
+        of_model,
+        exact,
     )
 
 

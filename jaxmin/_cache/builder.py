@@ -5,7 +5,7 @@ import inspect
 import math
 import operator
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, get_args, get_origin, overload
 
@@ -153,7 +153,7 @@ def _built_once(build: Callable[..., Any], defaults: Defaults | None) -> Callabl
         del keys
         made = built(constants)
         if isinstance(made, tuple) and all(map(is_constant, constants.values())):
-            _CONSTANT.update(filter(callable, made))
+            _CONSTANT.update(_functions(made))
         return made
 
     def of(**constants: Any) -> Any:
@@ -168,6 +168,15 @@ def _built_once(build: Callable[..., Any], defaults: Defaults | None) -> Callabl
 
 # The functions in records that were built from constants only.
 _CONSTANT: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
+
+
+def _functions(record: tuple[Any, ...]) -> Iterator[Callable[..., Any]]:
+    """The functions in a record and in the records that it holds."""
+    for part in record:
+        if callable(part):
+            yield part
+        elif isinstance(part, tuple):
+            yield from _functions(part)
 
 
 def is_constant(value: Any) -> bool:

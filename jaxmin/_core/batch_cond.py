@@ -29,6 +29,12 @@ def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callabl
     return lax.cond(branches(needed), thorough, usual)
 
 
+def branch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
+    """``lax.cond(needed, thorough, usual)``; in a batch ``thorough`` runs in the steps in which some lane needs it."""
+    found = lax.cond(anywhere(needed), thorough, usual)
+    return jax.tree.map(lambda new, old: jnp.where(needed, new, old), found, usual())
+
+
 def where_needed(needed: Scalar, thorough: Callable[..., PyTree], usual: PyTree, *args: PyTree) -> PyTree:
     """``thorough(*args)`` where ``needed``, else ``usual``.
 

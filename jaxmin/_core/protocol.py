@@ -115,6 +115,7 @@ class Method(NamedTuple):
     ``lagrangian_product``   of grad + J^T u(c), along ``state.along``      steps that stay
     ``box``                  a ``Box``, or ``Unbounded()``                  every step of a solve
     ``set``                  no argument: ``box`` may be a ``Region``
+    ``rare``                 no argument: few steps of a solve stay
     ``xtol``                 the tolerance of the solve, []                 every step of a solve
     ``ended``                [] bool: this lane has ended and waits         every step of a batch
     =======================  =============================================  =====================
@@ -155,9 +156,8 @@ class Method(NamedTuple):
       warm_start: ``warm_start(state, H) -> state`` starts from the inverse Hessian of a similar solve, before the
         first ``update``; None by default. For a method that wants ``constraints`` it is ``warm_start(state,
         multipliers, *, x, box)``, with a ``Multipliers`` and x0 as given.
-      usual: the same method without what only trouble needs, where that takes long to compile: its solves are the same
-        unless they end by a status of the method. A call from Python runs it first, and the whole method only after
-        such an end. None by default.
+      usual: a :class:`Usual`, the same method without what only trouble needs, where that takes long to compile. A call
+        from Python runs it first, and the whole method only where trouble came. None by default.
       observe: for a method whose iterates are all the points evaluated, such as a transformation of another library:
         ``observe(grad, state, params, *, value) -> state`` records the point before the stopping tests. ``update`` is
         then called only if the solve goes on, and also receives ``value_fn``. None by default.
@@ -188,12 +188,46 @@ class Method(NamedTuple):
     wants: frozenset[str] = GRADIENT
     inverse_hessian: Callable[[Any], Any] | None = None
     warm_start: Callable[..., Any] | None = None
-    usual: "Method | None" = None
+    usual: "Usual | None" = None
     observe: Callable[..., Any] | None = None
     stored: Callable[[Any], Any] | None = None
     trees: bool = False
     loss: Any = None
     defaults: Defaults = Defaults()
+
+
+class Usual(NamedTuple):
+    """A part of a method, whose solves are those of the whole unless they end by certain statuses.
+
+    - ``method``: the part.
+    - ``unless``: the statuses.
+    - ``rest``: what goes on from there, a :class:`Rest`; None (default): the whole method, from x0.
+
+    >>> import jaxmin
+    >>> usual = jaxmin.slsqp().usual
+    >>> jaxmin.Status.SEARCH_FAILED in usual.unless
+    True
+    """
+
+    method: Method
+    unless: frozenset[int]
+    rest: "Rest | None" = None
+
+
+class Rest(NamedTuple):
+    """The part of a method that goes on where the usual part cannot; it has the states of the whole.
+
+    - ``method``: it takes steps from ``begun(state)``, with the state in which the usual part has ended.
+    - ``usual``: ``usual(state)`` is the state of the usual part, from one of the whole before the first step.
+
+    >>> import jaxmin
+    >>> jaxmin.lbfgs_newton().usual.rest.method.wants == jaxmin.lbfgs_newton().wants
+    True
+    """
+
+    method: Method
+    begun: Callable[[Any], Any]
+    usual: Callable[[Any], Any]
 
 
 def check_method(method: Method) -> None:

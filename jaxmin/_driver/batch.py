@@ -1,5 +1,6 @@
 """The solve under ``vmap``: a loop of its own for a batch, in blocks that a processor's cache holds."""
 
+import functools
 import math
 
 import jax
@@ -43,10 +44,14 @@ def in_batches(solve, parts):
             lanes = _rows(split, (x0, inputs, limits))
             begin = lambda x0, inputs: strongly_typed(parts.begin(x0, inputs))
             carry = jax.vmap(begin, (over_x0, over_inputs), axis_size=lanes)(x0, inputs)
-            step = jax.vmap(parts.step, (0, over_inputs, over_limits))
             running = lambda carry: jnp.any(carry.status == Status.RUNNING)
-            carry = lax.while_loop(running, lambda carry: step(carry, inputs, limits), carry)
-            return jax.vmap(parts.end)(carry)
+
+            def through(carry, phase):
+                enter, step = (jax.vmap(part, (0, over_inputs, over_limits)) for part in phase)
+                one = lambda carry: step(carry, inputs, limits)
+                return lax.while_loop(running, one, enter(carry, inputs, limits))
+
+            return jax.vmap(parts.end)(functools.reduce(through, parts.phases, carry))
 
         of_one = lambda leaf, has: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if has else leaf
         one = jax.tree.map(of_one, arguments, tuple(split))

@@ -32,7 +32,6 @@ from jaxmin._interop.foreign import Foreign
 from jaxmin._problem.objective import inexact
 
 # The statuses that a method gives itself.
-_OF_METHOD = (Status.SEARCH_FAILED, Status.INFEASIBLE, Status.MULTIPLIERS, Status.PRECISION_LOSS)
 # So many solves are examined at a time.
 _EXAMINED_AT_ONCE = 2048
 
@@ -112,6 +111,8 @@ class Parts(NamedTuple):
     evaluated: int = 0  # the bytes that an evaluation returns
     run_slice: Any = None  # (carry at the start, what the last slice gave, inputs, limits, evaluations) -> packed carry
     packing: Any = None  # carry -> how it is packed between two slices
+    # (enter, step) of each phase of a lane of a batch, (carry, inputs, limits) -> ``Carry`` each
+    phases: tuple[tuple[Any, Any], ...] = ()
 
 
 def solve(
@@ -168,8 +169,8 @@ def _usual_first(program, key, arguments):
     seen = key.watched or key.stops is not None or key.signature.jaxpr.effects
     usual = None if isinstance(key.method, Foreign) or seen else key.method.usual
     if usual is not None and not any_traced(arguments):
-        solved = program(key._replace(method=usual))(*arguments)
-        if int(solved[-1].status) not in _OF_METHOD:
+        solved = program(key._replace(method=usual.method))(*arguments)
+        if int(solved[-1].status) not in usual.unless:
             return solved
     return program(key)(*arguments)
 
@@ -673,7 +674,14 @@ def _parts(key, with_rules=None):
     def step(carry, inputs, limits):
         return loop.step_in_batch(of_loop(inputs, limits), carry)
 
+    def phase(k):
+        of = lambda inputs, limits: loop.phases(of_loop(inputs, limits))[k]
+        return (
+            lambda carry, inputs, limits: of(inputs, limits).enter(carry),
+            lambda carry, inputs, limits: loop.step_in_batch(of(inputs, limits).loop, carry),
+        )
+
     return Parts(
         begin, run, end, Functions(evaluate, jacobian), step, evaluated(key), run_slice,
-        lambda carry: loop.packing_of(chosen(), carry),
+        lambda carry: loop.packing_of(chosen(), carry), tuple(map(phase, range(loop.phases_of(method)))),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The one evaluation of a step: f, and what the method wants there, from one table of providers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmin._core.batch_cond import branch
 from jaxmin._core.kkt import Rows
 from jaxmin._core.protocol import PULLS, SECOND_ORDER
 from jaxmin._core.typing import MaybeNone, PyTree, Scalar, Vector
@@ -114,7 +116,7 @@ PROVIDERS = {
     "lagrangian_product": Provider(_lagrangian_product, linear=True, counter="nhev"),
 }
 # Names without an evaluation of their own. Who wants "set" may receive one as the box.
-SETTINGS = frozenset({"box", "set", "xtol", "ended", "gauss_newton"})
+SETTINGS = frozenset({"box", "set", "xtol", "ended", "gauss_newton", "rare"})
 
 
 def counters(wants: frozenset[str]) -> dict[str, str]:
@@ -148,11 +150,18 @@ def evaluate(
       A ``Found``, the wanted values by name, and the cache for the next step.
     """
     names = sorted(wants - SETTINGS - {"grad"})
+    if "rare" in wants and evaluation.product is None and evaluation.hessian is None:
+        evaluation = evaluation._replace(product=functools.partial(_product_by_ad, evaluation))
     if wants & SECOND_ORDER and (evaluation.product is not None or evaluation.hessian is not None):
         return _by_hand(evaluation, names, carry, x)
     found, push = _linearised(evaluation, names, carry.state, x)
     at = At(evaluation, x, carry.state, found, push)
     return found, {name: PROVIDERS[name].provide(at) for name in names}, carry.cache
+
+
+def _product_by_ad(evaluation: Evaluation, x: Vector, v: Vector) -> Vector:
+    """H v by automatic differentiation, apart from the evaluation of f."""
+    return jax.jvp(lambda x: evaluation(x).grad, (x,), (v,))[1]
 
 
 def _linearised(evaluation: Evaluation, names: list[str], state: Any, x: Vector) -> tuple[Found, Push | None]:
@@ -199,7 +208,7 @@ def _by_hand(
 
     first = lambda: evaluation(x)._replace(extras={})  # no other name is wanted
     shapes = jax.eval_shape(first)
-    found = lax.cond(state.stays, known, first)
+    found = branch(~state.stays, first, known)
     hessian, product = evaluation.hessian, evaluation.product
     if hessian is not None:
         due = state.stays & (cached.nit != state.nit)
@@ -210,7 +219,7 @@ def _by_hand(
     assert product is not None
     at = At(evaluation, x, state, found, lambda v: (product(x, v), None))
     nothing = lambda: jax.tree.map(jnp.zeros_like, x)
-    of_product = {"H": lambda: _hessian(at), "hv": lambda: lax.cond(state.stays, lambda: _product(at), nothing)}
+    of_product = {"H": lambda: _hessian(at), "hv": lambda: branch(state.stays, lambda: _product(at), nothing)}
     return found, {name: of_product[name]() for name in names}, None
 
 

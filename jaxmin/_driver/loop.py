@@ -111,6 +111,43 @@ def _not_begun(carry: Carry) -> Carry:
     return carry._replace(state=state, status=jnp.full_like(carry.status, Status.BOUNDS))
 
 
+class Phase(NamedTuple):
+    """A part of a solve, with a loop of its own."""
+
+    loop: Loop
+    enter: Callable[[Carry], Carry]  # from the carry of the phase before
+
+
+def phases_of(method: Any) -> int:
+    """How many phases a solve by the method has."""
+    usual = getattr(method, "usual", None)
+    return 1 if usual is None or usual.rest is None else 2
+
+
+def phases(loop: Loop) -> list[Phase]:
+    """The phases of a solve: one, or the usual part of the method and the rest, which goes on where that cannot."""
+    if phases_of(loop.method) == 1:
+        return [Phase(loop, lambda carry: carry)]
+    usual: Any = loop.method.usual
+    part, rest = usual.method, usual.rest
+    counts = counters(loop.method.wants)
+
+    def to_usual(carry: Carry) -> Carry:
+        others: dict[str, Any] = dict.fromkeys(counts.keys() - counters(part.wants).keys())
+        return carry._replace(state=rest.usual(carry.state), **others)
+
+    def to_rest(carry: Carry) -> Carry:
+        goes_on = functools.reduce(jnp.logical_or, [carry.status == status for status in usual.unless])
+        added: dict[str, Any] = {
+            name: jnp.zeros_like(carry.nfev) for name in counts.keys() - counters(part.wants).keys()
+        }
+        status = jnp.where(goes_on, Status.RUNNING, carry.status).astype(carry.status.dtype)
+        begun, cache = rest.begun(carry.state), empty_cache(loop.evaluation, loop.method.wants, carry.state.iterate.x)
+        return carry._replace(state=begun, status=status, cache=cache, **added)
+
+    return [Phase(loop._replace(method=part), to_usual), Phase(loop._replace(method=rest.method), to_rest)]
+
+
 def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | None = None) -> Carry:
     """Step until the status is not RUNNING.
 
@@ -131,7 +168,10 @@ def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | N
     if steps is None:
         # A step of an observed method has a branch around its update. There each number has a kernel anyway.
         repeat = packing.while_loop if loop.method.observe is None else lax.while_loop
-        return repeat(lambda carry: carry.status == Status.RUNNING, one, carry)
+        for phase in phases(loop):
+            one = functools.partial(step, phase.loop)
+            carry = repeat(lambda carry: carry.status == Status.RUNNING, one, phase.enter(carry))
+        return carry
     goes_on = lambda both: (both[0].status == Status.RUNNING) & (both[1] > 0)
     return lax.while_loop(goes_on, lambda both: (one(both[0]), both[1] - 1), (carry, steps))[0]
 

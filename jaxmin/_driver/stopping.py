@@ -203,7 +203,10 @@ def _is_narrow(t: Tested) -> Scalar:
 
 def _is_spent(t: Tested) -> Scalar:
     """The limit of the second derivatives is reached."""
-    return jnp.zeros((), bool) if t.limits.maxhev is None else t.counts["nhev"] >= t.limits.maxhev
+    spent = t.counts.get("nhev")
+    if t.limits.maxhev is None or spent is None:
+        return jnp.zeros((), bool)
+    return spent >= t.limits.maxhev
 
 
 _TROUBLE = (

@@ -96,9 +96,9 @@ class Problem(NamedTuple):
     def offers(self) -> frozenset[str]:
         """The names that a method may want. Second derivatives come by hand or by automatic differentiation."""
         if self.trace.layout.r:
-            return RESIDUALS | {"grad", "hv", "box", "xtol", "ended"}
+            return RESIDUALS | {"grad", "hv", "box", "xtol", "ended", "rare"}
         of_rows = frozenset() if self.rows is None else CONSTRAINTS
-        return frozenset({"grad", "hv", "H", "box", "set", "xtol", "ended"}) | of_rows
+        return frozenset({"grad", "hv", "H", "box", "set", "xtol", "ended", "rare"}) | of_rows
 
 
 def build(
@@ -400,6 +400,17 @@ def with_second(problem: Problem, products: bool) -> Problem:
     check_derivatives(jaxpr.jaxpr, asked, "second derivatives", _NO_SECOND)
     closed = signed(jaxpr, *jax.tree.leaves(inputs))
     return problem._replace(trace=trace._replace(second=closed.signature, second_constants=closed.constants))
+
+
+def has_products(problem: Problem) -> bool:
+    """Whether the gradient of fun has derivatives by automatic differentiation."""
+    if problem.trace.with_rules is None:
+        return not dependence.passes_host(problem.trace.signature.jaxpr)
+    try:
+        with_second(problem, products=True)
+    except Exception:  # rules are the user's code
+        return False
+    return True
 
 
 def inexact(leaves: Any) -> list[Any]:

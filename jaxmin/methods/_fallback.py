@@ -8,8 +8,11 @@ from jax import lax
 
 from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
-from jaxmin._core.protocol import Iterate, Method
+from jaxmin._core.protocol import Iterate, Method, Usual
 from jaxmin._core.status import Status
+
+# How a method for constraints ends where it cannot go on.
+_FAILURES = frozenset({Status.SEARCH_FAILED, Status.INFEASIBLE, Status.MULTIPLIERS, Status.PRECISION_LOSS})
 
 
 class FallbackState(NamedTuple):
@@ -52,7 +55,7 @@ def or_else(first: Method, second: Method, begin: Callable[..., Any]) -> Method:
         return vec.sub(new.trial, params), new
 
     return Method(
-        init, update, wants=first.wants, warm_start=warm_start, usual=first, defaults=first.defaults,
+        init, update, wants=first.wants, warm_start=warm_start, usual=Usual(first, _FAILURES), defaults=first.defaults,
     )  # fmt: skip
 
 

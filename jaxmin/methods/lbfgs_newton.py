@@ -1,0 +1,184 @@
+"""L-BFGS, and where it creeps, Newton's method in a trust region."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmin._cache.builder import builder
+from jaxmin._core import vector as vec
+from jaxmin._core.batch_cond import anywhere
+from jaxmin._core.box import Unbounded
+from jaxmin._core.protocol import Iterate, LineSearch, Method, Rest, Usual
+from jaxmin._core.status import Status
+from jaxmin.linesearches import search
+from jaxmin.methods._descend import DescentState
+from jaxmin.methods.lbfgs import lbfgs
+from jaxmin.methods.trust_ncg import trust_ncg
+
+# L-BFGS creeps if within ``patience`` iterations neither the gradient nor f has fallen by this part of it.
+_FALLS = 0.9
+
+
+class Mark(NamedTuple):
+    """An iterate of L-BFGS to look back at."""
+
+    nit: Any  # [] int32
+    f: Any  # [] the lowest value up to there
+    g: Any  # [] the smallest norm of the gradient up to there
+
+    @classmethod
+    def at(cls, state):
+        """The mark at the iterate of L-BFGS."""
+        noise = state.floor.noise
+        return cls(state.nit, noise.f_lowest, noise.g_lowest)
+
+    def has_fallen(self, now):
+        """[] bool: f or the gradient has fallen since."""
+        return (now.f <= self.f - _FALLS * jnp.abs(self.f)) | (now.g <= (1 - _FALLS) * self.g)
+
+
+_record: Any = NamedTuple  # a checker of types knows no fields that are computed
+# The state of L-BFGS, and the mark.
+Watched = _record("Watched", [(name, Any) for name in (*DescentState._fields, "mark")])
+
+
+class LBFGSNewtonState(NamedTuple):
+    trial: Any  # like params
+    iterate: Iterate
+    accepted: Any  # [] bool
+    nit: Any  # [] int32
+    status: Any  # [] int32
+    first: Any  # the state of L-BFGS
+    second: Any  # that of Newton's method
+    newton: Any  # [] bool: Newton's method goes on
+
+    @property
+    def along(self):
+        """Like params: the direction of the next product."""
+        return self.second.along
+
+    @property
+    def stays(self):
+        """[] bool: the next step evaluates a product at the iterate."""
+        return self.newton & self.second.stays
+
+
+@builder(
+    aliases=("lbfgs-newton",),
+    spellings={"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"},
+    tol=("ftol", "gtol"),
+    converters={"linesearch": search()},
+)
+def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None = None, patience: int = 300) -> Method:
+    r"""L-BFGS, and where it creeps, Newton's method in a trust region from there on.
+
+    L-BFGS creeps if within ``patience`` iterations neither f nor the norm of the gradient has fallen by nine tenths.
+    The last pairs then say too little about the Hessian: its curvatures are spread over many orders of magnitude.
+    :func:`~jaxmin.trust_ncg` with ``preconditioner="diagonal"`` goes on from the last iterate, with products of the
+    Hessian. It goes on too if the line search fails. Before that only first derivatives are evaluated. In a batch each
+    lane changes by itself.
+
+    ``method="auto"`` is this method where neither ``hess`` nor ``hessp`` is given.
+
+    Args:
+      memory: the number of pairs, >= 1; None (default) is all pairs for up to 16 variables, and 10 for more.
+      linesearch: of L-BFGS: a ``LineSearch``, or the name of a search; "backtracking" by default.
+      patience: iterations of L-BFGS, >= 1; 300 by default.
+
+    Returns:
+      A ``Method``. ``res.nhev`` counts its products, and is 0 where L-BFGS did not creep; ``res.hess_inv`` is that of
+      L-BFGS.
+
+    Raises:
+      ValueError: if memory or patience is below 1, and for an unknown search.
+      TypeError: for an argument of another type.
+
+    >>> import jax.numpy as jnp, jaxmin
+    >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    >>> res = jaxmin.minimize(rosen, [-1.2, 1.0], method="lbfgs_newton")
+    >>> bool(res.success), int(res.nhev)
+    (True, 0)
+    """
+    if not patience >= 1:
+        raise ValueError(f"patience={patience!r}: give at least 1")
+    first, second = _until_it_creeps(lbfgs(memory, linesearch), patience), trust_ncg(preconditioner="diagonal")
+
+    def init(x, *, box=Unbounded()):
+        return _joined(first.init(x, box=box), second.init(x), jnp.zeros((), bool))
+
+    def update(grad, state, params, /, *, value, hv=None, box=Unbounded(), ended=None, **_):
+        waits = jnp.zeros((), bool) if ended is None else ended
+        goes, given = state.newton & ~waits, {"value": value, "box": box}
+
+        def lbfgs_step():
+            return first.update(grad, state.first, params, ended=waits | state.newton, **given)[1]
+
+        def newton_step():
+            new = newtons(grad, state.second, params, hv=hv, **given)
+            return vec.where(begins, second.init(one.iterate.x), vec.where(goes, new, state.second))
+
+        one = lax.cond(anywhere(~state.newton), lbfgs_step, lambda: state.first)
+        begins = ~waits & ~state.newton & (one.status == Status.SEARCH_FAILED)
+        two = lax.cond(anywhere(begins | goes), newton_step, lambda: state.second)
+        new = _joined(one, two, state.newton | begins)
+        return vec.sub(new.trial, params), new
+
+    def newtons(grad, state, params, hv=None, **given):
+        return second.update(grad, state, params, hv=vec.zeros(params) if hv is None else hv, **given)[1]
+
+    def begun(one):
+        return _joined(one, second.init(one.iterate.x), jnp.ones((), bool))
+
+    def rest_update(grad, state, params, /, *, ended=None, **given):
+        two = newtons(grad, state.second, params, **given)
+        new = _joined(state.first, two if ended is None else vec.where(ended, state.second, two), state.newton)
+        return vec.sub(new.trial, params), new
+
+    whole = Method(
+        init,
+        update,
+        wants=first.wants | second.wants | {"rare"},
+        inverse_hessian=lambda state: first.inverse_hessian(state.first),
+        warm_start=lambda state, H: state._replace(first=first.warm_start(state.first, H)),
+        trees=True,
+        defaults=first.defaults,
+    )
+    # The loop may have marked a solve as not begun.
+    usual = lambda state: state.first._replace(iterate=state.iterate, nit=state.nit)
+    rest = Rest(whole._replace(update=rest_update), begun, usual)
+    return whole._replace(usual=Usual(first, frozenset({Status.SEARCH_FAILED}), rest))
+
+
+def _until_it_creeps(method, patience):
+    """The method, whose search fails where it creeps."""
+
+    def init(x, *, box=Unbounded()):
+        state = method.init(x, box=box)
+        return Watched(*state, Mark.at(state))
+
+    def update(grad, state, params, /, **given):
+        d, new = method.update(grad, DescentState(*state[:-1]), params, **given)
+        now = Mark.at(new)
+        due = (new.nit >= state.mark.nit + patience) | (state.nit < 0)
+        creeps = due & (state.nit >= 0) & ~state.mark.has_fallen(now) & (new.status == Status.RUNNING)
+        status = jnp.where(creeps, Status.SEARCH_FAILED, new.status).astype(jnp.int32)
+        return d, Watched(*new._replace(status=status), vec.where(due, now, state.mark))
+
+    return method._replace(init=init, update=update)
+
+
+def _joined(one, two, newton):
+    """The state of both."""
+    # Until Newton's method has seen its start, the last iterate of L-BFGS stands.
+    begun = newton & (two.nit >= 0)
+    return LBFGSNewtonState(
+        trial=vec.where(newton, two.trial, one.trial),
+        iterate=vec.where(begun, two.iterate, one.iterate),
+        accepted=jnp.where(newton, two.accepted & (two.nit > 0), one.accepted),
+        nit=one.nit + jnp.maximum(two.nit, 0),
+        status=jnp.where(newton, two.status, one.status).astype(jnp.int32),
+        first=one,
+        second=two,
+        newton=newton,
+    )

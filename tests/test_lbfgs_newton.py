@@ -1,0 +1,141 @@
+"""L-BFGS that changes to Newton's method: where it creeps, and nowhere else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import figures, identical, valley
+
+import jaxmin
+from jaxmin import Status
+from jaxmin._cache.builder import is_constant
+from jaxmin._driver.loop import phases_of
+
+N = 200
+# Units over six orders of magnitude.
+UNITS = np.logspace(-3, 3, N)
+
+
+def in_units(x):
+    """A chain of quartics whose variables have units: L-BFGS creeps on it."""
+    z = x * UNITS
+    return jnp.sum((z[1:] - z[:-1] ** 2) ** 2) + jnp.sum((z - 1) ** 2)
+
+
+def solve(fun=in_units, x0=None, method="auto", **options):
+    return jaxmin.minimize(fun, np.zeros(N) if x0 is None else x0, method=method, options=options)
+
+
+# ---- where it changes
+
+
+def test_newton_goes_on_where_lbfgs_creeps():
+    alone = solve(method="lbfgs", maxiter=2_000)
+    assert alone.status == Status.MAXITER and alone.nhev is None
+    res = solve(maxiter=2_000)
+    assert res.success and res.nhev > 0 and res.nit < 1_000
+    assert np.abs(jax.grad(in_units)(res.x)).max() <= 1e-5
+    assert res.fun < alone.fun
+
+
+def test_what_does_not_creep_is_lbfgs_alone():
+    x0 = -np.ones(100)
+    alone, res = (solve(valley, x0, method) for method in ("lbfgs", "auto"))
+    assert res.nit > 300  # it was looked at
+    assert figures(res) == figures(alone) and res.nhev == 0
+    assert identical((res.x, res.jac, res.hess_inv), (alone.x, alone.jac, alone.hess_inv))
+
+
+def test_under_jit_it_is_the_same_solve():
+    for fun, x0, units in ((in_units, np.zeros(N), UNITS), (valley, -np.ones(100), 1)):
+        inside, outside = jax.jit(lambda x0, fun=fun: solve(fun, x0))(x0), solve(fun, x0)
+        assert inside.success and outside.success
+        assert (inside.nhev > 0) == (outside.nhev > 0) == (fun is in_units)
+        np.testing.assert_allclose(inside.x * units, outside.x * units, atol=1e-4)
+
+
+def test_a_fall_of_f_or_of_the_gradient_is_progress():
+    # Along a gutter f falls by more than nine tenths in every 20 iterations, though the gradient does not.
+    fun = lambda x: jnp.exp(-x[0] / 4) * 1e8 + 1e-9 * jnp.sum(x**2)
+    steps = {"method": "lbfgs_newton", "maxiter": 60, "patience": 20}
+    assert solve(fun, [0.0, 1.0], **steps, max_step=1.0).nhev == 0
+    with pytest.raises(ValueError, match="patience=0: give at least 1"):
+        solve(patience=0)
+
+
+def test_it_goes_on_where_a_search_fails():
+    # A gradient that is wrong beyond 0.5: there no step of a search is acceptable.
+    fun = lambda x: jnp.sum(x**2)
+    wrong = lambda x: jnp.where(jnp.abs(x) > 0.5, -2 * x, 2 * x)
+    res = jaxmin.minimize(fun, [2.0], jac=wrong, method="lbfgs_newton")
+    assert not res.success and res.nhev > 0
+
+
+# ---- in batches, in the loop, and around it
+
+
+def test_each_lane_changes_by_itself():
+    def fun(x, unit):
+        z = x * UNITS**unit
+        return jnp.sum((z[1:] - z[:-1] ** 2) ** 2) + jnp.sum((z - 1) ** 2)
+
+    one = lambda unit: jaxmin.minimize(fun, jnp.zeros(N), unit, method="auto")
+    units = jnp.asarray([1.0, 0.0, 0.9])
+    lanes = jax.jit(jax.vmap(one))(units)
+    assert lanes.success.all()
+    assert (lanes.nhev > 0).tolist() == [True, False, True]
+    single = one(units[1])
+    assert (int(lanes.nit[1]), int(lanes.nfev[1])) == (single.nit, single.nfev)
+    many = jaxmin.minimize_many(fun, np.zeros((3, N)), (units,), in_axes=(0, (0,)), method="auto")
+    assert many.success.all() and (many.nhev > 0).tolist() == [True, False, True]
+
+
+def test_the_iterates_are_numbered_through():
+    seen = []
+    res = jaxmin.minimize(
+        in_units, np.zeros(N), method="auto", options={"history": 2_000, "patience": 50},
+        callback=lambda intermediate_result: seen.append(int(intermediate_result.nit)),
+    )  # fmt: skip
+    assert res.success and res.nhev > 0
+    assert seen == list(range(1, int(res.nit) + 1))
+    f = res.history.fun[: int(res.nit) + 1]
+    np.testing.assert_array_equal(res.history.nit[: f.size], np.arange(f.size))
+    assert np.all(np.diff(f) <= 1e-12 * np.abs(f[:-1])) and f[-1] == res.fun
+
+
+def test_derivatives_and_bounds_go_through():
+    fun = lambda x, a: in_units(x) + jnp.sum((x - a) ** 2)
+    best = lambda a: jaxmin.minimize(fun, jnp.zeros(N), a, method="auto", options={"gtol": 1e-9, "patience": 50})
+    slope = jax.grad(lambda a: best(a).fun)(0.3)
+    np.testing.assert_allclose(slope, jnp.sum(2 * (0.3 - best(0.3).x)), rtol=1e-6)
+    res = jaxmin.minimize(in_units, np.zeros(N), method="auto", bounds=jaxmin.Bounds(-1, 0.5), options={"patience": 50})
+    assert res.success and res.nhev > 0 and res.x.max() <= 0.5
+
+
+def test_it_is_built_once_and_has_two_phases():
+    method = jaxmin.lbfgs_newton(memory=5)
+    assert method is jaxmin.lbfgs_newton(memory=5)
+    assert is_constant(method) and phases_of(method) == 2
+    assert phases_of(jaxmin.slsqp()) == phases_of(jaxmin.lbfgs()) == 1
+
+
+def test_a_solver_goes_on_too():
+    solver = jaxmin.Solver(in_units, method=jaxmin.lbfgs_newton(patience=50))
+    state = solver.init(np.zeros(N))
+    res = solver.result(solver.run(state))
+    assert res.success and res.nhev > 0
+
+
+# ---- without second derivatives
+
+
+def test_auto_is_lbfgs_where_there_are_first_derivatives_only():
+    on_the_host = lambda shape, call, x: jax.pure_callback(
+        call, jax.ShapeDtypeStruct(shape, x.dtype), x, vmap_method="sequential"
+    )
+    gradient = jax.jit(jax.grad(valley))
+    res = jaxmin.minimize(
+        lambda x: on_the_host((), lambda x: np.asarray(valley(x)), x), [-1.2, 1.0], method="auto",
+        jac=lambda x: on_the_host(x.shape, lambda x: np.asarray(gradient(x)), x),
+    )  # fmt: skip
+    assert res.success and res.nhev is None
