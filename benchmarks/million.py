@@ -156,8 +156,6 @@ def solved(options):
     seconds, grown = time.process_time() - begin, (resident("VmHWM") - before) / (4 * count)
     gnorm = float(gradient(x, problem.args))
     status = verdict(counts.pop("status", None), gnorm, options.gtol * first, counts["nfev"], options.maxfun)
-    if status == "CALLBACK_STOP":
-        status = f"limit of {options.seconds:g} s"
     return key(options) | counts | {
         "variables": count, "seconds": seconds, "compile": compiled, "vectors": run.bytes and run.bytes / (4 * count),
         "grown": grown, "gnorm": gnorm, "gnorm0": first, "f": exact(problem, x), "status": status,
@@ -269,9 +267,10 @@ def plain(value):
 def of_run(record):
     score = record["measure"].format(record["score"])
     relative = digits(record["gnorm"] / record["gnorm0"], 2)
+    status = "limit of time" if record["status"] == "CALLBACK" else record["status"]
     return (
         plain(record["seconds"]), plain(record["vectors"]), plain(record["grown"]), str(record["nfev"]),
-        str(record["nhev"]), str(record["nit"]), relative, digits(record["f"], 8), record["status"], score,
+        str(record["nhev"]), str(record["nit"]), relative, digits(record["f"], 8), status, score,
     )  # fmt: skip
 
 

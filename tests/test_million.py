@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_benchmarks import BENCHMARKS, script
+from test_benchmarks import BENCHMARKS, PAGE, script
 
 for name in ("equinox", "jaxopt", "optax", "optimistix", "scipy", "sklearn"):
     pytest.importorskip(name)
@@ -31,6 +31,13 @@ def test_a_small_network_is_solved_and_not_solved_again(tmp_path):
     assert abs(ours["f"] - scipy["f"]) < 0.05 * scipy["f"]
     assert script("million.py", *given, "--jsonl", out) == ""
     assert "| network | 4,902 | jaxmin lbfgs |" in script("million.py", "report", out)
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the pages are not part of this installation")
+def test_the_page_has_the_tables_of_the_committed_results():
+    tables = script("million.py", "report", BENCHMARKS / "results" / "million.jsonl")
+    assert sum(line.startswith("| --- |") for line in tables.splitlines()) == 2
+    assert all(table in PAGE.read_text("utf-8") for table in tables.strip().split("\n\n"))
 
 
 @pytest.mark.slow
