@@ -30,7 +30,7 @@ def test_a_small_network_is_solved_and_not_solved_again(tmp_path):
         assert record["score"] > 0.85 > record["score0"], record
     assert abs(ours["f"] - scipy["f"]) < 0.05 * scipy["f"]
     assert script("million.py", *given, "--jsonl", out) == ""
-    assert "| network | 4,902 | jaxmin lbfgs |" in script("million.py", "report", out)
+    assert "| network | 4,966 | jaxmin lbfgs |" in script("million.py", "report", out)
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the pages are not part of this installation")
