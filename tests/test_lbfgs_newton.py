@@ -122,7 +122,9 @@ def test_it_is_built_once_and_has_two_phases():
 def test_a_solver_goes_on_too():
     solver = jaxmin.Solver(in_units, method=jaxmin.lbfgs_newton(patience=50))
     state = solver.init(np.zeros(N))
-    res = solver.result(solver.run(state))
+    while solver.result(state).status == Status.RUNNING:
+        state = solver.run(state, max_steps=70)
+    res = solver.result(state)
     assert res.success and res.nhev > 0
 
 

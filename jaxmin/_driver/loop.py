@@ -154,7 +154,7 @@ def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | N
     Args:
       loop: a ``Loop``.
       carry: a ``Carry``; one that has ended comes back unchanged.
-      steps: [] int32, the largest number of steps; None for no limit.
+      steps: [] int32, the largest number of steps; None for no limit, from a carry that has just begun.
       unrolled: a number of steps, known while compiling. Steps after the end do nothing. The loop then has derivatives,
         and stores for each step what they need.
 
