@@ -9,6 +9,8 @@ name               what it is
 ``Defaults``       the tolerances and limits of a method
 ``PerVariable``    a limit in proportion to the number of variables
 ``PerDtype``       a tolerance for each precision
+``Usual``          a part of a method that most solves need no more than
+``Rest``           what goes on where such a part cannot
 ``Rows``           the constraints at a point, with their limits
 ``Kkt``            what the tests of a constrained solve read at an iterate
 ``Multipliers``    those of an earlier solve, with which a method for constraints may begin
@@ -36,13 +38,24 @@ from jaxmin._core.box import Box, Unbounded
 from jaxmin._core.convex_set import Region
 from jaxmin._core.inverse_hessian import Compact, Dense, Unlimited
 from jaxmin._core.kkt import Kkt, Multipliers, Rows
-from jaxmin._core.protocol import Defaults, Direction, Iterate, LineSearch, Method, PerDtype, PerVariable, Start
+from jaxmin._core.protocol import (
+    Defaults,
+    Direction,
+    Iterate,
+    LineSearch,
+    Method,
+    PerDtype,
+    PerVariable,
+    Rest,
+    Start,
+    Usual,
+)
 from jaxmin._core.status import Status
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
 
 __all__ = [
     "Box", "Compact", "Defaults", "Dense", "Direction", "Iterate", "Kkt", "LineSearch", "Method", "Multipliers",
-    "PerDtype", "PerVariable", "Region", "Rows", "Start", "Status", "Unbounded", "Unlimited", "builder", "descend",
-    "search", "vector",
+    "PerDtype", "PerVariable", "Region", "Rest", "Rows", "Start", "Status", "Unbounded", "Unlimited", "Usual",
+    "builder", "descend", "search", "vector",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import figures, identical, valley
+from jax.scipy.special import gammainc
 
 import jaxmin
 from jaxmin import Status
@@ -141,3 +142,59 @@ def test_auto_is_lbfgs_where_there_are_first_derivatives_only():
         jac=lambda x: on_the_host(x.shape, lambda x: np.asarray(gradient(x)), x),
     )  # fmt: skip
     assert res.success and res.nhev is None
+    # The options of the second part are of no use then, and no error.
+    assert solve(first_derivatives, [0.1], patience=5, maxhev=5).nhev is None
+
+
+def first_derivatives(x):
+    """JAX has no second derivative of the incomplete gamma function with respect to its parameter."""
+    return jnp.sum((gammainc(jnp.exp(x), 2.0) - 0.4) ** 2)
+
+
+def test_a_primitive_without_second_derivatives_is_no_obstacle():
+    alone = solve(first_derivatives, [0.1], "lbfgs")
+    inside = jax.jit(lambda x0: solve(first_derivatives, x0))(jnp.array([0.1]))
+    many = jaxmin.minimize_many(first_derivatives, np.full((3, 1), 0.1), method="auto")
+    assert alone.success and inside.success and many.success.all()
+    np.testing.assert_array_equal(inside.x, alone.x)
+
+
+# ---- limits and ends in the step of the change
+
+
+def test_limits_are_exact_under_jit_too():
+    """One of the limits is met in the step in which L-BFGS creeps, at its 50th iterate."""
+    call = lambda name, most: solve(in_units, np.zeros(N), patience=50, **{name: most})
+    for name, count in (("maxfun", "nfev"), ("maxiter", "nit")):
+        inside = jax.jit(lambda most, name=name: call(name, most))
+        for most in range(48, 70 if name == "maxfun" else 54):
+            for res in (inside(most), call(name, most)):
+                assert (int(res[count]), res.status) == (most, Status[name.upper()])
+
+
+def test_maxhev_ends_the_second_part():
+    call = lambda x0: solve(in_units, x0, patience=50, maxhev=7)
+    for res in (call(np.zeros(N)), jax.jit(call)(np.zeros(N))):
+        assert res.status == Status.MAXHEV and res.nhev == 7
+    assert solve(valley, -np.ones(5), maxhev=7).success
+
+
+def test_lanes_that_are_not_begun_say_nothing():
+    low = np.array([-1.0, 2.0, np.nan])[:, None] * np.ones((3, 2))
+    res = jaxmin.minimize_many(
+        lambda x: jnp.sum((x - 3) ** 2), np.zeros((3, 2)), method="auto", bounds=jaxmin.Bounds(low, np.ones((3, 2)))
+    )
+    assert res.status.tolist() == [Status.CONVERGED, Status.BOUNDS, Status.BOUNDS]
+    assert res.nit.tolist()[1:] == [0, 0] and np.isnan(res.fun[1:]).all()
+
+
+def test_who_watches_sees_one_solve():
+    ended = []
+    status = lambda intermediate_result: ended.append(int(intermediate_result.status))
+    res = jaxmin.minimize(in_units, np.zeros(N), method="auto", options={"patience": 50}, callback=status)
+    assert res.success and Status.SEARCH_FAILED not in ended
+    stop = lambda x: jnp.abs(x * UNITS - 1).max() < 0.9
+    stopped = jaxmin.minimize(
+        in_units, np.zeros(N), method="auto", options={"patience": 50}, callback=jaxmin.traced(stop)
+    )
+    assert stopped.status == Status.CALLBACK and stopped.nhev > 0

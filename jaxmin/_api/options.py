@@ -296,6 +296,14 @@ def _no_less(default: int, count: Any) -> Any:
 AUTO, AUTO_FIRST_ORDER = "lbfgs_newton", "lbfgs"
 
 
+def for_first_order(options: CallOptions) -> CallOptions:
+    """The options for AUTO without those that only its second derivatives have."""
+    own, first = (find("method", name, "methods").parameters for name in (AUTO, AUTO_FIRST_ORDER))
+    limits = {name: value for name, value in options.limits.items() if name != "maxhev"}
+    others = {name: value for name, value in options.others.items() if name not in own.keys() - first.keys()}
+    return options._replace(limits=limits, others=others)
+
+
 def resolve_auto(method: Any, hess: Any, hessp: Any, bounds: Any, constrained: bool) -> Any:
     """Resolve ``method="auto"`` by the table in docs/choosing.md; return any other method unchanged.
 

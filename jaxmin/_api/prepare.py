@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmin._api.callback import noted
-from jaxmin._api.options import AUTO, AUTO_FIRST_ORDER, as_arrays, choose, parse, resolve_auto, steps_unrolled
+from jaxmin._api.options import (
+    AUTO,
+    AUTO_FIRST_ORDER,
+    as_arrays,
+    choose,
+    for_first_order,
+    parse,
+    resolve_auto,
+    steps_unrolled,
+)
 from jaxmin._api.progress import Bar
 from jaxmin._api.warm_start import warm
 from jaxmin._cache.registry import methods_that
@@ -108,10 +117,13 @@ def prepare(
     if isinstance(chosen, Method):
         chosen = chosen._replace(loss=None)  # it is a part of the problem
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
-    if method == AUTO != asked and not objective.has_products(problem):
-        method = AUTO_FIRST_ORDER
-        chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
-    if chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
+    if method == AUTO and asked != AUTO:
+        derived = objective.with_products(problem)
+        if derived is None:
+            method, options = AUTO_FIRST_ORDER, for_first_order(options)
+            chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
+        problem = problem if derived is None else derived
+    elif chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem, products="H" not in chosen.wants)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
     within = placed(box(bounds, problem.variables, problem.x_static), problem)

@@ -201,7 +201,8 @@ class Usual(NamedTuple):
 
     - ``method``: the part.
     - ``unless``: the statuses.
-    - ``rest``: what goes on from there, a :class:`Rest`; None (default): the whole method, from x0.
+    - ``rest``: a :class:`Rest`, which goes on from there in the same program; None (default) if there is none. A call
+      from Python begins again from x0, with the whole method, and counts only that.
 
     >>> import jaxmin
     >>> usual = jaxmin.slsqp().usual
@@ -218,7 +219,8 @@ class Rest(NamedTuple):
     """The part of a method that goes on where the usual part cannot; it has the states of the whole.
 
     - ``method``: it takes steps from ``begun(state)``, with the state in which the usual part has ended.
-    - ``usual``: ``usual(state)`` is the state of the usual part, from one of the whole before the first step.
+    - ``first_state``: ``first_state(state)`` is the state of the usual part, from one of the whole before the first
+      step.
 
     >>> import jaxmin
     >>> jaxmin.lbfgs_newton().usual.rest.method.wants == jaxmin.lbfgs_newton().wants
@@ -227,7 +229,7 @@ class Rest(NamedTuple):
 
     method: Method
     begun: Callable[[Any], Any]
-    usual: Callable[[Any], Any]
+    first_state: Callable[[Any], Any]
 
 
 def check_method(method: Method) -> None:

@@ -31,7 +31,6 @@ from jaxmin._driver.solution import Counts, Solution, or_feasible
 from jaxmin._interop.foreign import Foreign
 from jaxmin._problem.objective import inexact
 
-# The statuses that a method gives itself.
 # So many solves are examined at a time.
 _EXAMINED_AT_ONCE = 2048
 

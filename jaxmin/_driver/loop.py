@@ -58,6 +58,7 @@ class Loop(NamedTuple):
     limits: Limits
     box: Within = Unbounded()
     watch: Callable[..., Scalar] | None = None  # (accepted, iterate, ``Report``, status) -> status
+    hands_over: frozenset[int] = frozenset()  # the statuses from which the next phase goes on
 
 
 def begin(
@@ -130,22 +131,28 @@ def phases(loop: Loop) -> list[Phase]:
         return [Phase(loop, lambda carry: carry)]
     usual: Any = loop.method.usual
     part, rest = usual.method, usual.rest
-    counts = counters(loop.method.wants)
+    added = counters(loop.method.wants).keys() - counters(part.wants).keys()
 
     def to_usual(carry: Carry) -> Carry:
-        others: dict[str, Any] = dict.fromkeys(counts.keys() - counters(part.wants).keys())
-        return carry._replace(state=rest.usual(carry.state), **others)
+        without: dict[str, Any] = dict.fromkeys(added)
+        return carry._replace(state=rest.first_state(carry.state), **without)
 
     def to_rest(carry: Carry) -> Carry:
-        goes_on = functools.reduce(jnp.logical_or, [carry.status == status for status in usual.unless])
-        added: dict[str, Any] = {
-            name: jnp.zeros_like(carry.nfev) for name in counts.keys() - counters(part.wants).keys()
-        }
-        status = jnp.where(goes_on, Status.RUNNING, carry.status).astype(carry.status.dtype)
-        begun, cache = rest.begun(carry.state), empty_cache(loop.evaluation, loop.method.wants, carry.state.iterate.x)
-        return carry._replace(state=begun, status=status, cache=cache, **added)
+        state, limits = carry.state, loop.limits
+        # The usual part may have met a limit in the same step.
+        goes_on = jnp.where(carry.nfev >= limits.maxfun, Status.MAXFUN, Status.RUNNING)
+        goes_on = jnp.where(state.nit >= limits.maxiter, Status.MAXITER, goes_on)
+        status = jnp.where(_is_one_of(carry.status, usual.unless), goes_on, carry.status).astype(carry.status.dtype)
+        cache = empty_cache(loop.evaluation, loop.method.wants, state.iterate.x)
+        counts: dict[str, Any] = dict.fromkeys(added, jnp.zeros_like(carry.nfev))
+        return carry._replace(state=rest.begun(state), status=status, cache=cache, **counts)
 
-    return [Phase(loop._replace(method=part), to_usual), Phase(loop._replace(method=rest.method), to_rest)]
+    first = loop._replace(method=part, hands_over=usual.unless)
+    return [Phase(first, to_usual), Phase(loop._replace(method=rest.method), to_rest)]
+
+
+def _is_one_of(status: Scalar, some: frozenset[int]) -> Scalar:
+    return jnp.isin(status, jnp.asarray(sorted(some), status.dtype))
 
 
 def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | None = None) -> Carry:
@@ -169,8 +176,8 @@ def run(loop: Loop, carry: Carry, steps: Scalar | None = None, unrolled: int | N
         # A step of an observed method has a branch around its update. There each number has a kernel anyway.
         repeat = packing.while_loop if loop.method.observe is None else lax.while_loop
         for phase in phases(loop):
-            one = functools.partial(step, phase.loop)
-            carry = repeat(lambda carry: carry.status == Status.RUNNING, one, phase.enter(carry))
+            stepped = functools.partial(step, phase.loop)
+            carry = repeat(lambda carry: carry.status == Status.RUNNING, stepped, phase.enter(carry))
         return carry
     goes_on = lambda both: (both[0].status == Status.RUNNING) & (both[1] > 0)
     return lax.while_loop(goes_on, lambda both: (one(both[0]), both[1] - 1), (carry, steps))[0]
@@ -216,7 +223,10 @@ def step(loop: Loop, old: Carry, ended: Scalar | None = None) -> Carry:
     if old.history is not None:
         new = new._replace(history=ring.record(old.history, iterated, old.state, new.state, report))
     if loop.watch is not None:
-        new = new._replace(status=loop.watch(iterated, new.state.iterate, report, new.status))
+        hands_over = _is_one_of(new.status, loop.hands_over) if loop.hands_over else jnp.zeros((), bool)
+        shown = jnp.where(hands_over, Status.RUNNING, new.status).astype(new.status.dtype)
+        status = loop.watch(iterated, new.state.iterate, report, shown)
+        new = new._replace(status=jnp.where(hands_over & (status == Status.RUNNING), new.status, status))
     return new
 
 

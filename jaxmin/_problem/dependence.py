@@ -48,14 +48,6 @@ def _has_hidden_ways(jaxpr: Any) -> bool:
     )
 
 
-def passes_host(jaxpr: Any) -> bool:
-    """Whether numbers pass by the host, where JAX has no derivatives."""
-    return any(
-        eqn.primitive.name in ("pure_callback", "io_callback") or any(map(passes_host, rules.inside(eqn)))
-        for eqn in jaxpr.eqns
-    )
-
-
 def _depends(jaxpr: Any, inputs: list[bool]) -> list[bool]:
     """Which outputs may depend on these inputs."""
     reached = {v for v, is_one in zip(jaxpr.invars, inputs) if is_one}

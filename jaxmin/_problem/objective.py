@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmin._cache import traces
+from jaxmin._cache import programs, traces
 from jaxmin._cache.computation import Computation, Signature, signed
 from jaxmin._core.kkt import Rows
 from jaxmin._core.loss import LINEAR, Loss
@@ -402,13 +402,29 @@ def with_second(problem: Problem, products: bool) -> Problem:
     return problem._replace(trace=trace._replace(second=closed.signature, second_constants=closed.constants))
 
 
-def has_products(problem: Problem) -> bool:
-    """Whether the gradient of fun has derivatives by automatic differentiation."""
-    if problem.trace.with_rules is None:
-        return not dependence.passes_host(problem.trace.signature.jaxpr)
+def with_products(problem: Problem) -> Problem | None:
+    """:func:`with_second` for products; None where the gradient of fun has no derivatives."""
+    trace = problem.trace
+    if trace.with_rules is None:
+        known = programs.program((with_products, trace.signature), lambda: _has_tangents(problem))
+        return problem if known else None
     try:
-        with_second(problem, products=True)
-    except Exception:  # rules are the user's code
+        return with_second(problem, products=True)
+    except Exception:  # rules are the user's code, and JAX raises errors of many kinds
+        return None
+
+
+def _has_tangents(problem: Problem) -> bool:
+    """Whether JAX has forward derivatives of all that the trace of fun does with x."""
+    trace, rest = problem.trace, jax.tree.leaves((problem.fixed, problem.arrays))
+
+    def tangents(leaves: Any, constants: Any, rest: Any) -> Any:
+        outputs = lambda leaves: trace.signature(*constants, *leaves, *rest)
+        return inexact(jax.jvp(outputs, (leaves,), (leaves,))[1])
+
+    try:
+        jax.eval_shape(tangents, *jax.tree.map(_anywhere, (problem.leaves, trace.constants, rest)))
+    except Exception:  # JAX and its extensions raise errors of many kinds
         return False
     return True
 

@@ -122,7 +122,9 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
         begins = ~waits & ~state.newton & (one.status == Status.SEARCH_FAILED)
         two = lax.cond(anywhere(begins | goes), newton_step, lambda: state.second)
         new = _joined(one, two, state.newton | begins)
-        return vec.sub(new.trial, params), new
+        # The loop may have marked a lane as not begun: it waits with what that says.
+        iterate, nit = vec.where(waits, (state.iterate, state.nit), (new.iterate, new.nit))
+        return vec.sub(new.trial, params), new._replace(iterate=iterate, nit=nit)
 
     def newtons(grad, state, params, hv=None, **given):
         return second.update(grad, state, params, hv=vec.zeros(params) if hv is None else hv, **given)[1]
@@ -145,8 +147,8 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
         defaults=first.defaults,
     )
     # The loop may have marked a solve as not begun.
-    usual = lambda state: state.first._replace(iterate=state.iterate, nit=state.nit)
-    rest = Rest(whole._replace(update=rest_update), begun, usual)
+    first_state = lambda state: state.first._replace(iterate=state.iterate, nit=state.nit)
+    rest = Rest(whole._replace(update=rest_update), begun, first_state)
     return whole._replace(usual=Usual(first, frozenset({Status.SEARCH_FAILED}), rest))
 
 
