@@ -275,7 +275,9 @@ def test_method_in_every_spelling(name):
 
 
 def test_methods_differ():
-    assert len({float(ten_steps(name).fun) for name in UNCONSTRAINED}) == len(UNCONSTRAINED)
+    ends = {name: float(ten_steps(name).fun) for name in UNCONSTRAINED}
+    assert ends.pop("lbfgs_newton") == ends["lbfgs"]  # ten steps are no time to creep
+    assert len(set(ends.values())) == len(ends)
 
 
 @pytest.mark.parametrize("name", entries("linesearches"))
