@@ -409,8 +409,8 @@ BOX = [(-2, 2), (-2, 2)]
 @pytest.mark.parametrize(
     ("given", "method"),
     [
-        ({}, "lbfgs"),
-        ({"bounds": BOX}, "lbfgs"),
+        ({}, "lbfgs_newton"),
+        ({"bounds": BOX}, "lbfgs_newton"),
         ({"hess": hessian}, "trust_exact"),
         ({"hessp": product}, "trust_ncg"),
         ({"hess": hessian, "bounds": BOX}, "trust_ncg"),

@@ -201,7 +201,7 @@ class Usual(NamedTuple):
 
     - ``method``: the part.
     - ``unless``: the statuses.
-    - ``rest``: a :class:`Rest`, which goes on from there in the same program; None (default) if there is none. A call
+    - ``rest``: a :class:`Rest`, which goes on from there in the same program; None (default): nothing. A call
       from Python begins again from x0, with the whole method, and counts only that.
 
     >>> import jaxmin
