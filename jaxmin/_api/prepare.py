@@ -119,10 +119,11 @@ def prepare(
     problem = objective.build(fun, x0, args, jac, has_aux, gradient, hess, hessp, rows, wanted, loss)
     if method == AUTO and asked != AUTO:
         derived = objective.with_products(problem)
-        if derived is None:
+        if derived is not None:
+            problem = derived
+        else:
             method, options = AUTO_FIRST_ORDER, for_first_order(options)
             chosen, limits = choose(method, linesearch, tol, options, bounded=bounds is not None)
-        problem = problem if derived is None else derived
     elif chosen.wants & (SECOND_ORDER | {"lagrangian_product"}):
         problem = objective.with_second(problem, products="H" not in chosen.wants)
     problem = in_form(options.flat, problem, chosen, _methods_on_leaves)
@@ -147,20 +148,9 @@ def prepare(
     of_model = None if model is None else whole
     carried = options.history | {"relative": limits.gtol_relative is not None}
     return Call(
-        problem,
-        chosen,
-        method,
-        limits,
-        options.diff,
-        unrolled,
-        within,
-        in_loop,
-        earlier,
-        carried,
-        watcher,
-        of_model,
+        problem, chosen, method, limits, options.diff, unrolled, within, in_loop, earlier, carried, watcher, of_model,
         exact,
-    )
+    )  # fmt: skip
 
 
 def _hessian(fun: Any, args: Any, returns: tuple[bool, bool], problem: Problem, x: PyTree) -> jax.Array:

@@ -66,7 +66,7 @@ class LBFGSNewtonState(NamedTuple):
 
 @builder(
     aliases=("lbfgs-newton",),
-    spellings={"maxcor": "memory", "history_size": "memory", "memory_size": "memory", "m": "memory"},
+    spellings=lbfgs.declared.spellings,
     tol=("ftol", "gtol"),
     converters={"linesearch": search()},
 )
