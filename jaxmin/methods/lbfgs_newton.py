@@ -11,7 +11,6 @@ from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, LineSearch, Method, Rest, Usual
 from jaxmin._core.status import Status
-from jaxmin.linesearches import search
 from jaxmin.methods._descend import DescentState
 from jaxmin.methods.lbfgs import lbfgs
 from jaxmin.methods.trust_ncg import trust_ncg
@@ -67,8 +66,7 @@ class LBFGSNewtonState(NamedTuple):
 @builder(
     aliases=("lbfgs-newton",),
     spellings=lbfgs.declared.spellings,
-    tol=("ftol", "gtol"),
-    converters={"linesearch": search()},
+    converters=lbfgs.declared.converters,
 )
 def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None = None, patience: int = 300) -> Method:
     r"""L-BFGS, and where it creeps, Newton's method in a trust region from there on.
