@@ -31,7 +31,7 @@ import jaxmin
 LIMITS = peers.Limits(gtol=1e-5, maxiter=5_000, maxfun=15_000)
 STEPS = 50_000  # evaluations and Hessian-vector products together
 SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relative to max(1, |f|)
-PRECONDITIONERS = ("diagonal",)
+PRECONDITIONERS = ("diagonal", "banded")
 LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")

@@ -31,8 +31,11 @@ def cond_in_batch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callabl
 
 def branch(needed: Scalar, thorough: Callable[[], PyTree], usual: Callable[[], PyTree]) -> PyTree:
     """``lax.cond(needed, thorough, usual)``; in a batch ``thorough`` runs in the steps in which some lane needs it."""
-    found = lax.cond(anywhere(needed), thorough, usual)
-    return jax.tree.map(lambda new, old: jnp.where(needed, new, old), found, usual())
+
+    def some() -> PyTree:
+        return jax.tree.map(lambda new, old: jnp.where(needed, new, old), thorough(), usual())
+
+    return lax.cond(anywhere(needed), some, usual)
 
 
 def where_needed(needed: Scalar, thorough: Callable[..., PyTree], usual: PyTree, *args: PyTree) -> PyTree:

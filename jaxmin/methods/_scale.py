@@ -35,6 +35,8 @@ class Scale(NamedTuple):
     left: Any  # [] int32: products to come in this round
     spent: Any  # [] int32: products for steps since the last round
 
+    has_units = False  # each round finds S but for a number
+
     @classmethod
     def unknown(cls, x):
         """Before the first round."""
@@ -55,16 +57,22 @@ class Scale(NamedTuple):
         """Like x: S, or 1 where it is not used."""
         return jax.tree.map(lambda u: jnp.where(self.used, u, 1), self.S)
 
-    def begun(self):
-        """The scale at the beginning of a round."""
-        return self._replace(left=jnp.full((), ROUND, jnp.int32))
+    def counted(self, spends, starts):
+        """The scale after a product for a step, where ``spends``; at the beginning of a round, where ``starts``."""
+        return self._replace(spent=self.spent + spends, left=jnp.where(starts, ROUND, self.left))
 
-    def probe(self, x):
-        """Like x: S v. The method gives its product with H to ``learnt``."""
-        return vec.times(self.S, jax.tree.map(lambda u: _signs(u, self.seen).astype(u.dtype), x))
+    def apply(self, r):
+        """S^2 r; in a round S v, whose product with H comes next."""
+        S = self.unit()
+        probe = vec.times(self.S, jax.tree.map(lambda u: signs(u, self.seen), r))
+        return vec.where(self.goes_on, probe, vec.times(S, vec.times(S, r)))
 
-    def learnt(self, Hd):
-        """The scale after a product with the probe."""
+    def learnt(self, d, Hd, when):
+        """The scale after a product with the vector d of a round, where ``when``."""
+        del d
+        return vec.where(when, self._learnt(Hd), self)
+
+    def _learnt(self, Hd):
         y = jax.tree.map(lambda s, u: jnp.abs(s * u), self.S, Hd)
         n, (square,) = vec.size(y), vec.measure((y, y))
         mean = jnp.sqrt(square / n)
@@ -83,12 +91,12 @@ class Scale(NamedTuple):
         )
 
 
-def _signs(u, seed):
+def signs(u, seed):
     """1 and -1 like u, in an order that differs with ``seed``: the finalizer of MurmurHash3."""
     h = jnp.arange(u.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1) + seed.astype(jnp.uint32) * jnp.uint32(0x85EBCA77)
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.where((h ^ (h >> 16)) >> 31, 1, -1).reshape(u.shape)
+    return jnp.where((h ^ (h >> 16)) >> 31, 1, -1).reshape(u.shape).astype(u.dtype)
 
 
 def _spread(S):

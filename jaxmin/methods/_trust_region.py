@@ -55,9 +55,8 @@ def start(x, radius):
     }
 
 
-def to_edge(z, d, radius):
-    """The tau >= 0 with |z + tau d| = Delta, for z inside."""
-    dd, zd, zz = vec.measure((d, d), (z, d), (z, z))
+def to_edge(zz, zd, dd, radius):
+    """The tau >= 0 with |z + tau d| = Delta, for z inside, from the inner products of z and d."""
     gap = jnp.maximum(radius**2 - zz, 0)
     return gap / (zd + jnp.sqrt(zd**2 + dd * gap))
 
