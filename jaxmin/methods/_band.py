@@ -56,8 +56,6 @@ class Band(NamedTuple):
     left: Any  # [] int32: products to come in this round
     spent: Any  # [] int32: products for steps since the last round
 
-    has_units = True  # those of H
-
     @classmethod
     def unknown(cls, x, bandwidth):
         """Before the first round."""
@@ -75,6 +73,11 @@ class Band(NamedTuple):
             left=zero,
             spent=zero,
         )
+
+    @property
+    def has_units(self):
+        """Whether rounds find the same M where H is the same; else they find it but for a number."""
+        return True
 
     @property
     def h(self):

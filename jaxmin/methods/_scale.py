@@ -35,13 +35,16 @@ class Scale(NamedTuple):
     left: Any  # [] int32: products to come in this round
     spent: Any  # [] int32: products for steps since the last round
 
-    has_units = False  # each round finds S but for a number
-
     @classmethod
     def unknown(cls, x):
         """Before the first round."""
         zero = jnp.zeros((), jnp.int32)
         return cls(jax.tree.map(lambda u: jnp.ones(u.shape, u.real.dtype), x), jnp.zeros((), bool), zero, zero, zero)
+
+    @property
+    def has_units(self):
+        """Whether rounds find the same M where H is the same; else they find it but for a number."""
+        return False
 
     @property
     def is_due(self):

@@ -146,7 +146,9 @@ def trust_ncg(
         raise ValueError(f"max_inner={max_inner!r}: give at least 1, or None")
     if not bandwidth >= 1:
         raise ValueError(f"bandwidth={bandwidth!r}: give at least 1")
-    learns, given = preconditioner in _LEARNT, callable(preconditioner)
+    unknown = _LEARNT[preconditioner] if isinstance(preconditioner, str) else None
+    given = preconditioner if callable(preconditioner) else None
+    learns = unknown is not None
 
     def init(x):
         zeros, one = vec.zeros(x), jnp.ones((), vec.scalar_dtype(x))
@@ -167,13 +169,13 @@ def trust_ncg(
             gnorm=0 * one,
             first=one,
             weight=one,
-            M=_LEARNT[preconditioner](x, bandwidth) if learns else None,
+            M=None if unknown is None else unknown(x, bandwidth),
             **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, hv, box=Unbounded(), **_):
         M, state = state.M, state._replace(M=None)  # large arrays, which only its branches touch
-        in_units = M.used if learns else given
+        in_units = M.used if learns else given is not None
         judged = _judge(state, Trial(params, jnp.asarray(value), grad, state.Hz), box, in_units)
         moved, leaves = _advance(state, hv, box, in_units)
         new, begins = vec.where(state.stays, moved, judged), ~state.stays
@@ -185,8 +187,8 @@ def trust_ncg(
             new, M, begins, is_new = _learn(state, new, M, hv, begins)
             probing = M.goes_on
         new = vec.where(begins & ~probing, _begin(new, box), new)
-        raw = M.apply(new.r) if learns else _as_given(preconditioner(new.r), new.r) if given else new.r
-        y, ry, weight = _preconditioned(new, raw, M.used if learns else given, is_new, box)
+        raw = M.apply(new.r) if learns else new.r if given is None else _as_given(given(new.r), new.r)
+        y, ry, weight = _preconditioned(new, raw, M.used if learns else in_units, is_new, box)
         turned = _turn(new._replace(weight=weight), y, ry, leaves, box)
         new = vec.where(new.stays & ~probing, turned, new)
         new = new._replace(along=vec.where(probing, raw, new.along)) if learns else new
