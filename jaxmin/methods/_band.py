@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import branch
+from jaxmin._core.variables import Variables
 from jaxmin.methods._scale import signs
 
 # A bandwidth is tried after so many times the products that it costs. Once M is used, a round is due after as many
@@ -59,7 +59,8 @@ class Band(NamedTuple):
     @classmethod
     def unknown(cls, x, bandwidth):
         """Before the first round."""
-        n, dtype = vec.size(x), vec.scalar_dtype(x)
+        variables = Variables(jax.tree.leaves(x))
+        n, dtype = variables.size, variables.dtype
         b = max(min(bandwidth, n - 1), 1)
         m = n if n <= b + 1 else b
         k = -(-n // m)
@@ -112,7 +113,7 @@ class Band(NamedTuple):
 
     def learnt(self, d, Hd, when):
         """The band after a product with the vector d of a round, where ``when``."""
-        d, Hd = (_flat(u, self.B.dtype) for u in (d, Hd))
+        d, Hd = _flat(d), _flat(Hd)
         last = when & (self.left == 1)
         B = branch(when & ~last, lambda: self._shown(d, Hd), lambda: self.B)
         factors = branch(when & (self.left == 2), lambda: _factored(B, self.factors), lambda: self.factors)
@@ -131,7 +132,7 @@ class Band(NamedTuple):
         """M^-1 r; in a round the vector whose product with H comes next."""
         v, tests = self._signs(), self.left == 1
         solves = tests | (self.used & ~self.goes_on)
-        u = jnp.where(tests, v / self.factors.S, _flat(r, self.B.dtype))
+        u = jnp.where(tests, v / self.factors.S, _flat(r))
         u = branch(solves, lambda: _solved(self.factors, u), lambda: u)
         column = jnp.arange(v.size) % self.period == self.turn
         return _like(r, jnp.where(self.left > 1, jnp.where(column, v, 0), u))
@@ -167,25 +168,16 @@ def _bandwidths(b):
     return np.array(found, np.int32)
 
 
-def _flat(x, dtype):
+def _flat(x):
     """[n]: the real numbers of x."""
     leaves = jax.tree.leaves(x)
-    parts = [part for u in leaves for part in ((u.real, u.imag) if jnp.iscomplexobj(u) else (u,))]
-    return jnp.concatenate([part.astype(dtype).ravel() for part in parts])
+    return Variables(leaves).ravel(leaves)
 
 
 def _like(x, v):
     """The numbers v, like x."""
     leaves, tree = jax.tree.flatten(x)
-    sizes = [u.size * (2 if jnp.iscomplexobj(u) else 1) for u in leaves]
-    parts = jnp.split(v, np.cumsum(sizes)[:-1])
-
-    def of(u, part):
-        if jnp.iscomplexobj(u):
-            part = lax.complex(*jnp.split(part, 2))
-        return part.reshape(u.shape).astype(u.dtype)
-
-    return jax.tree.unflatten(tree, map(of, leaves, parts))
+    return jax.tree.unflatten(tree, Variables(leaves).unravel(v))
 
 
 # ---- the factors

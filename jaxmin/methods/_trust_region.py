@@ -55,7 +55,7 @@ def start(x, radius):
     }
 
 
-def to_edge(zz, zd, dd, radius):
+def to_edge(radius, zz, zd, dd):
     """The tau >= 0 with |z + tau d| = Delta, for z inside, from the inner products of z and d."""
     gap = jnp.maximum(radius**2 - zz, 0)
     return gap / (zd + jnp.sqrt(zd**2 + dd * gap))

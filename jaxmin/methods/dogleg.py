@@ -144,5 +144,7 @@ def _lengths(p_U, p_B, radius):
     """The fractions of the first and of the second leg that the step covers, each in [0, 1]."""
     first = vec.norm(p_U)
     inside, whole = first < radius, vec.norm(p_B) <= radius
-    second = jnp.where(whole, 1, _trust_region.to_edge(p_U @ p_U, p_U @ (p_B - p_U), (p_B - p_U) @ (p_B - p_U), radius))
+    leg = p_B - p_U
+    inner_products = vec.measure((p_U, p_U), (p_U, leg), (leg, leg))
+    second = jnp.where(whole, 1, _trust_region.to_edge(radius, *inner_products))
     return jnp.where(inside | whole, 1, radius / first), jnp.where(inside | whole, second, 0)

@@ -44,8 +44,6 @@ class TrustNCGState(NamedTuple):
     r: Any  # like params: the residual H z + g, over |g|, so that no product overflows
     ry: Any  # [] of r and y = M^-1 r
     zz: Any  # [] of z and M z
-    zd: Any  # [] of z and M d
-    dd: Any  # [] of d and M d
     inner: Any  # [] int32: products since the iterate
     concave: Any  # [] bool: the last product showed negative curvature
     # changes with every iterate
@@ -56,9 +54,12 @@ class TrustNCGState(NamedTuple):
     noise: Noise
     status: Any  # [] int32
     gnorm: Any  # [] the norm of the gradient of the free variables
+    # with a preconditioner, else None
     first: Any  # [] the root of ry at z = 0
-    weight: Any  # [] of the inverse of M
-    M: Scale | Band | None  # the preconditioner that is learnt, if one is
+    zd: Any  # [] of z and M d
+    dd: Any  # [] of d and M d
+    weight: Any  # [] of M^-1
+    M: Scale | Band | None  # if it is learnt
 
     @property
     def saddle(self):
@@ -146,12 +147,10 @@ def trust_ncg(
         raise ValueError(f"max_inner={max_inner!r}: give at least 1, or None")
     if not bandwidth >= 1:
         raise ValueError(f"bandwidth={bandwidth!r}: give at least 1")
-    unknown = _LEARNT[preconditioner] if isinstance(preconditioner, str) else None
-    given = preconditioner if callable(preconditioner) else None
-    learns = unknown is not None
 
     def init(x):
-        zeros, one = vec.zeros(x), jnp.ones((), vec.scalar_dtype(x))
+        zeros, zero = vec.zeros(x), jnp.zeros((), vec.scalar_dtype(x))
+        scalar = None if preconditioner is None else zero
         return TrustNCGState(
             trial=x,
             along=zeros,
@@ -160,40 +159,56 @@ def trust_ncg(
             z=zeros,
             Hz=zeros,
             r=zeros,
-            ry=one,
-            zz=0 * one,
-            zd=0 * one,
-            dd=0 * one,
+            ry=zero + 1,
+            zz=zero,
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
-            gnorm=0 * one,
-            first=one,
-            weight=one,
-            M=None if unknown is None else unknown(x, bandwidth),
+            gnorm=zero,
+            first=scalar,
+            zd=scalar,
+            dd=scalar,
+            weight=scalar,
+            M=_LEARNT[preconditioner](x, bandwidth) if isinstance(preconditioner, str) else None,
             **_trust_region.start(x, radius),
         )
 
     def update(grad, state, params, /, *, value, hv, box=Unbounded(), **_):
         M, state = state.M, state._replace(M=None)  # large arrays, which only its branches touch
-        in_units = M.used if learns else given is not None
+        in_units = _in_units(M)
         judged = _judge(state, Trial(params, jnp.asarray(value), grad, state.Hz), box, in_units)
         moved, leaves = _advance(state, hv, box, in_units)
-        new, begins = vec.where(state.stays, moved, judged), ~state.stays
+        is_new = judged.accepted & (judged.nit == 0)
+        # The conjugate gradients go on, or another step begins, or neither.
+        goes_on, begins, neither = state.stays, ~state.stays, judged
         if box.bounded:
             bent, again = _bend(state, hv, box)
-            new, begins = vec.where(state.bent, bent, new), begins | (state.bent & again)
-        probing, is_new = jnp.zeros((), bool), judged.accepted & (judged.nit == 0)
-        if learns:
-            new, M, begins, is_new = _learn(state, new, M, hv, begins)
-            probing = M.goes_on
-        new = vec.where(begins & ~probing, _begin(new, box), new)
-        raw = M.apply(new.r) if learns else new.r if given is None else _as_given(given(new.r), new.r)
-        y, ry, weight = _preconditioned(new, raw, M.used if learns else in_units, is_new, box)
-        turned = _turn(new._replace(weight=weight), y, ry, leaves, box)
-        new = vec.where(new.stays & ~probing, turned, new)
-        new = new._replace(along=vec.where(probing, raw, new.along)) if learns else new
+            goes_on, begins = goes_on & ~state.bent, begins | (state.bent & again)
+            neither = vec.where(state.stays, bent, judged)
+        if M is not None:
+            goes_on &= ~M.goes_on
+            neither, M, begins, is_new = _learn(state, neither, M, hv, begins)
+        begun = _begin(neither, box)
+        r = vec.where(goes_on, moved.r, begun.r)
+        raw = _applied(M, r)
+        y, ry, weight = _weighed(begun, r, raw, _in_units(M), is_new, box)
+        new = _set_out(begun, y, ry, weight)
+        if box.bounded or M is not None:
+            new = vec.where(begins, new, neither)
+        new = vec.where(goes_on, _turn(moved, y, ry, leaves, box), new)
+        if M is not None:
+            new = new._replace(along=vec.where(M.goes_on, raw, new.along))
         new = new._replace(accepted=judged.accepted & ~state.stays, M=M)
         return vec.sub(new.trial, params), new
+
+    def _in_units(M):
+        """Whether M is known, so that the region is measured in its units."""
+        return callable(preconditioner) if M is None else M.used
+
+    def _applied(M, r):
+        """M^-1 r; in a round of learning the vector whose product comes next."""
+        if M is not None:
+            return M.apply(r)
+        return _as_given(preconditioner(r), r) if callable(preconditioner) else r
 
     def _judge(state, trial, box, in_units):
         """Accept or reject the trial just evaluated."""
@@ -203,15 +218,16 @@ def trust_ncg(
             reach = jnp.where(in_units, length * jnp.where(short < full, short / full, 1), short)
         return _trust_region.judge(region, state, trial, length >= 0.99 * state.radius, box, reach)
 
-    def _learn(state, new, M, Hd, begins):
-        """Learn the preconditioner from a product with a probe, or begin a round."""
+    def _learn(state, neither, M, Hd, begins):
+        """Learn M from the product with a probe; begin a round where one is due, and a step where one ends."""
         shown, used = state.stays & M.goes_on, M.used
         M = M.learnt(state.along, Hd, shown)
         last = shown & ~M.goes_on
         M = M.counted(state.stays & ~shown, begins & M.is_due)
-        waiting = new._replace(trial=new.iterate.x, stays=jnp.ones((), bool), bent=jnp.zeros((), bool))
+        neither = vec.where(shown, state, neither)
+        waiting = neither._replace(trial=neither.iterate.x, stays=jnp.ones((), bool), bent=jnp.zeros((), bool))
         is_new = last & ~(used & M.has_units)
-        return vec.where(M.goes_on, waiting, vec.where(shown, state, new)), M, begins | last, is_new
+        return vec.where(M.goes_on, waiting, neither), M, (begins | last) & ~M.goes_on, is_new
 
     def _begin(state, box):
         """Begin a step from the iterate, with z = 0."""
@@ -221,74 +237,73 @@ def trust_ncg(
         gnorm = vec.norm(g)
         return state._replace(
             trial=x,
-            along=zeros,
             stays=jnp.ones((), bool),
             bent=jnp.zeros((), bool),
             z=zeros,
             Hz=zeros,
             r=steepest(g, gnorm, box.only(free, vec.probe(x))),
             zz=jnp.zeros_like(gnorm),
-            zd=jnp.zeros_like(gnorm),
-            dd=jnp.zeros_like(gnorm),
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
             gnorm=gnorm,
         )
 
+    def _set_out(state, y, ry, weight):
+        """The first direction of the conjugate gradients."""
+        known = {"first": jnp.sqrt(ry), "zd": jnp.zeros_like(ry), "dd": ry, "weight": weight}
+        return state._replace(along=vec.scale(-1, y), ry=ry, **({} if preconditioner is None else known))
+
     def _advance(state, Hd, box, in_units):
         """Go along d to the least value of the model, or to the edge [2, Algorithm 7.2]; also whether to the edge."""
         d, z, r, gnorm, ry = state.along, state.z, state.r, state.gnorm, state.ry
-        dHd, *lengths = vec.measure((d, Hd), (z, z), (z, d), (d, d))
-        # In units of x they are measured, in those of M they are known.
-        zz, zd, dd = vec.where(in_units, (state.zz, state.zd, state.dd), tuple(lengths))
+        dHd, zd, dd = vec.measure((d, Hd), (z, d), (d, d))
+        if preconditioner is not None:  # in units of x they are measured, in those of M they are known
+            zd, dd = vec.where(in_units, (state.zd, state.dd), (zd, dd))
+        zz = state.zz
         Hd_free = box.only(box.free(state.iterate.x, state.iterate.g), Hd)
         # A product that is not finite counts as 0: the step then follows d.
         Hd, Hd_free, dHd = (vec.where(jnp.isfinite(dHd), u, vec.zeros(u)) for u in (Hd, Hd_free, dHd))
         alpha = gnorm * ry / dHd
         leaves = ~(dHd > 0) | ~(jnp.sqrt(zz + alpha * (2 * zd + alpha * dd)) < state.radius)
-        t = jnp.where(leaves, _trust_region.to_edge(zz, zd, dd, state.radius), alpha)
+        t = jnp.where(leaves, _trust_region.to_edge(state.radius, zz, zd, dd), alpha)
+        known = {} if preconditioner is None else {"zd": zd + t * dd, "dd": dd}
         moved = state._replace(
             z=vec.axpy(t, d, z),
             Hz=vec.axpy(t, Hd, state.Hz),
             r=vec.axpy(jnp.where(gnorm > 0, t / gnorm, ry / dHd), Hd_free, r),
             zz=zz + t * (2 * zd + t * dd),
-            zd=zd + t * dd,
-            dd=dd,
             inner=state.inner + 1,
             concave=dHd < 0,
+            **known,
         )
         return moved, leaves
 
     def _turn(state, y, ry, leaves, box):
         """The next direction of the conjugate gradients; or the trial, where they end."""
-        x = state.iterate.x
-        at_first = state.inner == 0
-        beta = jnp.where(at_first, 0, ry / state.ry)
-        first = jnp.where(at_first, jnp.sqrt(ry), state.first)
-        target = jnp.where(state.gnorm > 0, jnp.minimum(0.5, jnp.sqrt(state.gnorm)), PROBED)
+        x, beta = state.iterate.x, ry / state.ry
         limit = 20 * vec.size(x) if max_inner is None else max_inner
-        ends = ~at_first & (leaves | (jnp.sqrt(ry) <= target * first) | (state.inner >= limit))
+        target = jnp.where(state.gnorm > 0, jnp.minimum(0.5, jnp.sqrt(state.gnorm)), PROBED)
+        first = 1 if preconditioner is None else state.first
+        ends = leaves | (jnp.sqrt(ry) <= target * first) | (state.inner >= limit)
         straight = vec.add(x, state.z)
         trial = box.clip(straight)
         bent = ends & box.differ(trial, straight)
+        known = {} if preconditioner is None else {"zd": beta * state.zd, "dd": ry + beta**2 * state.dd}
         return state._replace(
             trial=vec.where(ends & ~bent, trial, x),
             along=vec.where(bent, vec.sub(trial, x), vec.axpy(beta, state.along, vec.scale(-1, y))),
             stays=~ends | bent,
             bent=bent,
             ry=ry,
-            zd=beta * state.zd,
-            dd=ry + beta**2 * state.dd,
-            first=first,
+            **known,
         )
 
-    def _preconditioned(state, raw, used, is_new, box):
-        """y = M^-1 r; r y; and the weight of M^-1. y is r where r y is not positive."""
-        r, (x, _, g) = state.r, state.iterate
+    def _weighed(state, r, y, used, is_new, box):
+        """y = M^-1 r of the free variables, or r where r y is not positive; r y; and the weight of M^-1."""
         (rr,) = vec.measure((r, r))
         if preconditioner is None:
-            return r, rr, state.weight
-        y = box.only(box.free(x, g), raw)
+            return r, rr, None
+        y = box.only(box.free(state.iterate.x, state.iterate.g), y)
         (ry,), (yy,) = vec.measure((r, y)), vec.measure((y, y))
         # At first the region reaches as far along y as it does in units of x.
         found = ry / yy
