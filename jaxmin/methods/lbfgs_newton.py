@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -15,6 +16,8 @@ from jaxmin.methods._descend import DescentState
 from jaxmin.methods.lbfgs import lbfgs
 from jaxmin.methods.trust_ncg import trust_ncg
 
+# Up to so many variables the preconditioner is a band of the Hessian: it takes about 90 numbers for each.
+_BANDED_MAX = 100_000
 # L-BFGS creeps if within ``patience`` iterations neither the gradient nor f has fallen by this part of it.
 _FALLS = 0.9
 
@@ -73,9 +76,9 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
 
     L-BFGS creeps if within ``patience`` iterations neither f nor the norm of the gradient has fallen by nine tenths.
     The last pairs then say too little about the Hessian: its curvatures are spread over many orders of magnitude.
-    :func:`~jaxmin.trust_ncg` with ``preconditioner="diagonal"`` goes on from the last iterate, with products of the
-    Hessian. It goes on too if the line search fails. Before that only first derivatives are evaluated. In a batch each
-    lane changes by itself.
+    :func:`~jaxmin.trust_ncg` goes on from the last iterate, with products of the Hessian. Its preconditioner is
+    "banded", or "diagonal" for more than 100,000 variables and for an x that is spread over devices. It goes on too if
+    the line search fails. Before that only first derivatives are evaluated. In a batch each lane changes by itself.
 
     ``method="auto"`` is this method where neither ``hess`` nor ``hessp`` is given.
 
@@ -100,10 +103,15 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
     """
     if not patience >= 1:
         raise ValueError(f"patience={patience!r}: give at least 1")
-    first, second = _until_it_creeps(lbfgs(memory, linesearch), patience), trust_ncg(preconditioner="diagonal")
+    first = _until_it_creeps(lbfgs(memory, linesearch), patience)
+    banded, diagonal = trust_ncg(preconditioner="banded"), trust_ncg(preconditioner="diagonal")
+
+    def second(x):
+        one = isinstance(x, jax.Array) and vec.is_small(x.size, _BANDED_MAX) and not vec.typed_sharding(x)
+        return banded if one else diagonal
 
     def init(x, *, box=Unbounded()):
-        return _joined(first.init(x, box=box), second.init(x), jnp.zeros((), bool))
+        return _joined(first.init(x, box=box), second(x).init(x), jnp.zeros((), bool))
 
     def update(grad, state, params, /, *, value, hv=None, box=Unbounded(), ended=None, **_):
         waits = jnp.zeros((), bool) if ended is None else ended
@@ -114,7 +122,8 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
 
         def newton_step():
             new = newtons(grad, state.second, params, hv=hv, **given)
-            return vec.where(begins, second.init(one.iterate.x), vec.where(goes, new, state.second))
+            begun = second(params).init(one.iterate.x)
+            return _kept(begins, begun, _kept(~goes, state.second, new))
 
         one = lax.cond(anywhere(~state.newton), lbfgs_step, lambda: state.first)
         begins = ~waits & ~state.newton & (one.status == Status.SEARCH_FAILED)
@@ -125,20 +134,21 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
         return vec.sub(new.trial, params), new._replace(iterate=iterate, nit=nit)
 
     def newtons(grad, state, params, hv=None, **given):
-        return second.update(grad, state, params, hv=vec.zeros(params) if hv is None else hv, **given)[1]
+        return second(params).update(grad, state, params, hv=vec.zeros(params) if hv is None else hv, **given)[1]
 
     def begun(one):
-        return _joined(one, second.init(one.iterate.x), jnp.ones((), bool))
+        x = one.iterate.x
+        return _joined(one, second(x).init(x), jnp.ones((), bool))
 
     def rest_update(grad, state, params, /, *, ended=None, **given):
         two = newtons(grad, state.second, params, **given)
-        new = _joined(state.first, two if ended is None else vec.where(ended, state.second, two), state.newton)
+        new = _joined(state.first, two if ended is None else _kept(ended, state.second, two), state.newton)
         return vec.sub(new.trial, params), new
 
     whole = Method(
         init,
         update,
-        wants=first.wants | second.wants | {"rare"},
+        wants=first.wants | banded.wants | {"rare"},
         inverse_hessian=lambda state: first.inverse_hessian(state.first),
         warm_start=lambda state, H: state._replace(first=first.warm_start(state.first, H)),
         trees=True,
@@ -166,6 +176,14 @@ def _until_it_creeps(method, patience):
         return d, Watched(*new._replace(status=status), vec.where(due, now, state.mark))
 
     return method._replace(init=init, update=update)
+
+
+def _kept(condition, a, b):
+    """The state a of Newton's method where the condition holds, else b; always with the preconditioner of b.
+
+    It changes only in a round of products, so that a large array is not selected in each step.
+    """
+    return vec.where(condition, a._replace(M=None), b._replace(M=None))._replace(M=b.M)
 
 
 def _joined(one, two, newton):
