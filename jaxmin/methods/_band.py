@@ -2,7 +2,7 @@ r"""A band of the Hessian, learnt from products, and the positive definite matri
 
 B is the part of H within h of the diagonal: :math:`B_{ij} = H_{ij}` for :math:`|i - j| \le h`, else 0. If H has no
 other part, a product with a vector that is :math:`\pm 1` at every (2 h + 1)-th variable and 0 elsewhere shows one
-number of each row, and 2 h + 1 such products show all [1].
+number of each row, and 2 h + 1 such products show all [1]. If B is all of H, n products do.
 
 With its rows made even by a diagonal S [2], B is tridiagonal in blocks: :math:`S B S = L D L^T`, where the blocks of D
 are :math:`Q \Lambda Q^T`. M is :math:`S^{-1} L |D| L^T S^{-1} = C C^T`, with :math:`|D|` of the blocks
@@ -81,10 +81,16 @@ class Band(NamedTuple):
         return True
 
     @property
+    def _tried(self):
+        """The bandwidths, in their order."""
+        rows, n = self.B.shape
+        return _bandwidths(rows - 1, n)
+
+    @property
     def h(self):
         """[] int32: the bandwidth."""
-        known = _bandwidths(self.B.shape[0] - 1)
-        return jnp.asarray(known)[jnp.minimum(self.level, len(known) - 1)]
+        tried = self._tried
+        return jnp.asarray(tried)[jnp.minimum(self.level, len(tried) - 1)]
 
     @property
     def period(self):
@@ -92,15 +98,25 @@ class Band(NamedTuple):
         return jnp.minimum(2 * self.h + 1, self.B.shape[1])
 
     @property
+    def is_whole(self):
+        """[] bool: B is all of H, so that no product need test M."""
+        return self.h >= self.B.shape[1] - 1
+
+    @property
+    def products(self):
+        """[] int32: the products of a round."""
+        return self.period + ~self.is_whole
+
+    @property
     def turn(self):
-        """[] int32: which product of the round comes next; the one after the ``period`` tests M."""
-        return self.period + 1 - self.left
+        """[] int32: which product of the round comes next; one after the ``period`` tests M."""
+        return self.products - self.left
 
     @property
     def is_due(self):
         """[] bool: enough products were spent since the last round, and a bandwidth is left to try."""
-        is_left = self.level < len(_bandwidths(self.B.shape[0] - 1))
-        return is_left & (self.spent >= jnp.where(self.used, _AGAIN, _DUE) * (self.period + 1))
+        is_left = self.level < len(self._tried)
+        return is_left & (self.spent >= jnp.where(self.used, _AGAIN, _DUE) * self.products)
 
     @property
     def goes_on(self):
@@ -109,15 +125,17 @@ class Band(NamedTuple):
 
     def counted(self, spends, starts):
         """The band after a product for a step, where ``spends``; at the beginning of a round, where ``starts``."""
-        return self._replace(spent=self.spent + spends, left=jnp.where(starts, self.period + 1, self.left))
+        return self._replace(spent=self.spent + spends, left=jnp.where(starts, self.products, self.left))
 
     def learnt(self, d, Hd, when):
         """The band after a product with the vector d of a round, where ``when``."""
         d, Hd = _flat(d), _flat(Hd)
-        last = when & (self.left == 1)
-        B = branch(when & ~last, lambda: self._shown(d, Hd), lambda: self.B)
-        factors = branch(when & (self.left == 2), lambda: _factored(B, self.factors), lambda: self.factors)
-        used = branch(last, lambda: _lacks(factors.S, B, d, Hd) <= _NEAR, lambda: self.used)
+        last, shown = when & (self.left == 1), when & ~self._tests
+        B = branch(shown, lambda: self._shown(d, Hd), lambda: self.B)
+        is_known = shown & (self.turn == self.period - 1)
+        factors = branch(is_known, lambda: _factored(B, self.factors), lambda: self.factors)
+        near = branch(when & self._tests, lambda: _lacks(factors.S, B, d, Hd) <= _NEAR, lambda: self.is_whole)
+        used = jnp.where(last, near, self.used)
         return self._replace(
             B=B,
             factors=factors,
@@ -130,12 +148,17 @@ class Band(NamedTuple):
 
     def apply(self, r):
         """M^-1 r; in a round the vector whose product with H comes next."""
-        v, tests = self._signs(), self.left == 1
+        v, tests = self._signs(), self._tests
         solves = tests | (self.used & ~self.goes_on)
         u = jnp.where(tests, v / self.factors.S, _flat(r))
         u = branch(solves, lambda: _solved(self.factors, u), lambda: u)
         column = jnp.arange(v.size) % self.period == self.turn
-        return _like(r, jnp.where(self.left > 1, jnp.where(column, v, 0), u))
+        return _like(r, jnp.where(self.goes_on & ~tests, jnp.where(column, v, 0), u))
+
+    @property
+    def _tests(self):
+        """[] bool: the next product tests M."""
+        return (self.left == 1) & ~self.is_whole
 
     def _signs(self):
         """[n]: 1 and -1, in an order that differs with the round."""
@@ -160,11 +183,16 @@ def _lacks(S, B, d, Hd):
     return jnp.sqrt(jnp.mean((S * (Hd - _times(B, d))) ** 2))
 
 
-def _bandwidths(b):
-    """Those that are tried, each about three times the last, up to b."""
-    found = [b]
-    while found[0] > 1:
-        found.insert(0, max(1, round(found[0] / 3)))
+def _bandwidths(b, n):
+    """Those that are tried, up to b: each at most about a third of the next, and learnt from at most half of its
+    products.
+    """
+    products = lambda h: min(2 * h + 1, n) + (h < n - 1)
+    found, h = [b], b
+    while h > 1:
+        h = max(1, round(h / 3))
+        if 2 * products(h) <= products(found[0]):
+            found.insert(0, h)
     return np.array(found, np.int32)
 
 

@@ -100,9 +100,10 @@ def trust_ncg(
       about equally long [4]. If S spans some orders of magnitude, M is :math:`S^{-2}`; if not, nothing changes.
     - ``"banded"`` is for variables in an order in which each depends most on its neighbours: those of a trajectory, a
       series, a spline. For up to 31 variables the band is all of H. The method learns H within h of the diagonal from
-      2 h + 1 products [5], and factors it with its eigenvalues made positive. It tries h = 1, 3, 10 and 30, each after
-      five times the products that it costs, until one more product shows that little of H is missing. M is then learnt
-      again after as many products as it costs. It takes about 3 h n numbers of memory, on one device.
+      2 h + 1 products [5], or all of H from n, and factors it with its eigenvalues made positive. It tries h = 1, 3, 10
+      and 30, each after five times the products that it costs, until one more product shows that little of H is
+      missing. M is then learnt again after as many products as it costs. It takes about 3 h n numbers of memory, on one
+      device.
     - A function r -> M^-1 r, for a positive definite M that you know. If x is not an array [n], r is: its leaves end to
       end, of a complex one the real parts before the imaginary parts.
 
