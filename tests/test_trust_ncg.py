@@ -50,6 +50,16 @@ def test_negative_curvature_leaves_a_saddle_point_behind():
     np.testing.assert_allclose(jnp.abs(res.x), [1, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize(("least", "leaves"), [(0.0, False), (-1e-3, True)])
+def test_at_a_start_without_a_gradient_some_products_look_for_negative_curvature(least, leaves):
+    """Where conjugate gradients would take 10,000 products to the end."""
+    curvatures = np.r_[least, np.logspace(-10, 0, 499)]
+    fun = lambda x: jnp.sum(curvatures * x**2) + jnp.sum(x**4)
+    res = minimize(fun, np.zeros(500), method="trust_ncg")
+    assert res.success and (res.fun < 0) == leaves
+    assert leaves or (res.nit, res.nhev) == (0, 200)
+
+
 def test_a_quadratic_takes_as_many_products_as_it_has_curvatures():
     curvatures = jnp.array([1.0, 1.0, 10.0, 10.0, 100.0])
     res = minimize(lambda x: jnp.sum(curvatures * (x - 1) ** 2), np.zeros(5), method=trust_ncg(radius=100.0))

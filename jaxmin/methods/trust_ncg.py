@@ -20,6 +20,9 @@ from jaxmin.methods._trust_region import Trial
 
 # The model must predict at least this fraction of the decrease that the slope gives along a bent step [3].
 _FALLS = 0.01
+# The most products for a step where the gradient is 0. After k products Lanczos's method with a random start knows the
+# lowest eigenvalue to about (log n / k)^2 of the width of the spectrum [6].
+_PROBES = 200
 # The preconditioners that are learnt, from the vector x and the bandwidth.
 _LEARNT = {"diagonal": lambda x, _: Scale.unknown(x), "banded": Band.unknown}
 
@@ -44,7 +47,7 @@ class TrustNCGState(NamedTuple):
     r: Any  # like params: the residual H z + g, over |g|, so that no product overflows
     ry: Any  # [] of r and y = M^-1 r
     zz: Any  # [] of z and M z
-    inner: Any  # [] int32: products since the iterate
+    inner: Any  # [] int32: products since the iterate; more where the gradient is 0, so that the limit is nearer
     concave: Any  # [] bool: the last product showed negative curvature
     # changes with every iterate
     iterate: Iterate
@@ -111,7 +114,8 @@ def trust_ncg(
       radius: the first :math:`\Delta`, in units of x, > 0; 1.0 by default.
       max_radius: the largest :math:`\Delta`, in units of x, >= radius; infinite by default (SciPy has 1000).
       eta: the agreement of model and function that an accepted step needs, in [0, 1/4); 0.15 by default.
-      max_inner: the largest number of products for one step, >= 1; None (default) is 20 n.
+      max_inner: the largest number of products for one step, >= 1; None (default) is 20 n. At an x0 where the gradient
+        is 0, at most 200 products look for negative curvature.
       preconditioner: None (default), "diagonal", "banded", or a function.
       bandwidth: the largest h for "banded", >= 1; 30 by default.
 
@@ -142,12 +146,17 @@ def trust_ncg(
       [3] C.-J. Lin and J. J. Moré, SIAM J. Optim. 9 (1999), 1100-1127.
       [4] A. M. Bradley and W. Murray, Matrix-free approximate equilibration, arXiv:1110.2805, 2011.
       [5] A. R. Curtis, M. J. D. Powell and J. K. Reid, J. Inst. Math. Appl. 13 (1974), 117-119.
+      [6] J. Kuczyński and H. Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), 1094-1122.
     """
     region = _trust_region.region(radius, max_radius, eta)
     if max_inner is not None and not max_inner >= 1:
         raise ValueError(f"max_inner={max_inner!r}: give at least 1, or None")
     if not bandwidth >= 1:
         raise ValueError(f"bandwidth={bandwidth!r}: give at least 1")
+
+    def most(x):
+        """The largest number of products for one step."""
+        return 20 * vec.size(x) if max_inner is None else max_inner
 
     def init(x):
         zeros, zero = vec.zeros(x), jnp.zeros((), vec.scalar_dtype(x))
@@ -244,7 +253,7 @@ def trust_ncg(
             Hz=zeros,
             r=steepest(g, gnorm, box.only(free, vec.probe(x))),
             zz=jnp.zeros_like(gnorm),
-            inner=jnp.zeros((), jnp.int32),
+            inner=jnp.where(gnorm > 0, 0, jnp.maximum(most(x) - _PROBES, 0)).astype(jnp.int32),
             concave=jnp.zeros((), bool),
             gnorm=gnorm,
         )
@@ -282,10 +291,9 @@ def trust_ncg(
     def _turn(state, y, ry, leaves, box):
         """The next direction of the conjugate gradients; or the trial, where they end."""
         x, beta = state.iterate.x, ry / state.ry
-        limit = 20 * vec.size(x) if max_inner is None else max_inner
         target = jnp.where(state.gnorm > 0, jnp.minimum(0.5, jnp.sqrt(state.gnorm)), PROBED)
         first = 1 if preconditioner is None else state.first
-        ends = leaves | (jnp.sqrt(ry) <= target * first) | (state.inner >= limit)
+        ends = leaves | (jnp.sqrt(ry) <= target * first) | (state.inner >= most(x))
         straight = vec.add(x, state.z)
         trial = box.clip(straight)
         bent = ends & box.differ(trial, straight)
