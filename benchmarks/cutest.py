@@ -33,6 +33,7 @@ STEPS = 50_000  # evaluations and Hessian-vector products together
 SLACK = {"float64": 1e-4, "float32": 2e-2}  # of the projected gradient, relative to max(1, |f|)
 PRECONDITIONERS = ("diagonal", "banded")
 LONG = 2_000  # evaluations: a solve that goes past them without an answer stands still
+PRODUCTS = profiles.Cost("nhev", 1, "products")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 REFERENCE = pathlib.Path(__file__).with_name("cutest_reference.json")
 # Seconds. The first run of a program has its own cost, and while a limit of processor time is set, Linux counts that
@@ -483,22 +484,28 @@ def _median(rows, name):
 
 
 def pairs(solvers):
-    """Evaluations on the problems that two solvers both solve."""
-    for (one, first), (two, second) in itertools.combinations(solvers.items(), 2):
-        both = profiles.both(first, second)
-        if not both:
-            continue
-        mine, theirs = (profiles.costs(table, both, profiles.COSTS[0]) for table in (first, second))
-        mean = profiles.mean
-        print(
-            f"evaluations, geometric mean over the {len(both)} that both solve: {one} {mean(mine):.1f}, "
-            f"{two} {mean(theirs):.1f}, ratio {mean(mine / theirs):.3f}"
-        )
-        for text, ratio in (("at least twice as many", mine / theirs), ("at most half as many", theirs / mine)):
-            extreme = [i for i in np.argsort(-ratio)[:8] if ratio[i] >= 2]
-            shown = ", ".join(f"{both[i]} {mine[i]}:{theirs[i]}" for i in extreme)
-            print(f"  {text}: {np.sum(ratio >= 2)}{', as ' + shown if shown else ''}")
+    """Evaluations, and products, on the problems that two solvers both solve."""
+    for ours, others in itertools.combinations(solvers.items(), 2):
+        both = profiles.both(ours[1], others[1])
+        for cost in (profiles.COSTS[0], PRODUCTS) if both else ():
+            if all(table[name][cost.field] is not None for _, table in (ours, others) for name in both):
+                _pair(ours, others, both, cost)
     print()
+
+
+def _pair(ours, others, both, cost):
+    """What two solvers, (name, table) each, spend on the problems that both solve."""
+    (one, first), (two, second) = ours, others
+    mine, theirs = (profiles.costs(table, both, cost) for table in (first, second))
+    mean = profiles.mean
+    print(
+        f"{cost.label}, geometric mean over the {len(both)} that both solve: {one} {mean(mine):.1f}, "
+        f"{two} {mean(theirs):.1f}, ratio {mean(mine / theirs):.3f}"
+    )
+    for text, ratio in (("at least twice as many", mine / theirs), ("at most half as many", theirs / mine)):
+        extreme = [i for i in np.argsort(-ratio)[:8] if ratio[i] >= 2]
+        shown = ", ".join(f"{both[i]} {mine[i]}:{theirs[i]}" for i in extreme)
+        print(f"  {text}: {np.sum(ratio >= 2)}{', as ' + shown if shown else ''}")
 
 
 def details(solver, table, references):
