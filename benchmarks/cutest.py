@@ -488,7 +488,7 @@ def pairs(solvers):
     for ours, others in itertools.combinations(solvers.items(), 2):
         both = profiles.both(ours[1], others[1])
         for cost in (profiles.COSTS[0], PRODUCTS) if both else ():
-            if all(table[name][cost.field] is not None for _, table in (ours, others) for name in both):
+            if all(any(table[name][cost.field] for name in both) for _, table in (ours, others)):
                 _pair(ours, others, both, cost)
     print()
 
