@@ -86,16 +86,19 @@ class Band(NamedTuple):
         rows, n = self.B.shape
         return _bandwidths(rows - 1, n)
 
+    def _of_level(self, numbers):
+        """[] int32: the one for the bandwidth that is tried or used."""
+        return jnp.asarray(numbers)[jnp.minimum(self.level, len(numbers) - 1)]
+
     @property
     def h(self):
         """[] int32: the bandwidth."""
-        tried = self._tried
-        return jnp.asarray(tried)[jnp.minimum(self.level, len(tried) - 1)]
+        return self._of_level(self._tried)
 
     @property
     def period(self):
         """[] int32: the products that show B."""
-        return jnp.minimum(2 * self.h + 1, self.B.shape[1])
+        return self.products - ~self.is_whole
 
     @property
     def is_whole(self):
@@ -105,7 +108,7 @@ class Band(NamedTuple):
     @property
     def products(self):
         """[] int32: the products of a round."""
-        return self.period + ~self.is_whole
+        return self._of_level(_products(self._tried, self.B.shape[1]))
 
     @property
     def turn(self):
@@ -187,13 +190,17 @@ def _bandwidths(b, n):
     """Those that are tried, up to b: each at most about a third of the next, and learnt from at most half of its
     products.
     """
-    products = lambda h: min(2 * h + 1, n) + (h < n - 1)
     found, h = [b], b
     while h > 1:
         h = max(1, round(h / 3))
-        if 2 * products(h) <= products(found[0]):
+        if 2 * _products(h, n) <= _products(found[0], n):
             found.insert(0, h)
     return np.array(found, np.int32)
+
+
+def _products(h, n):
+    """Those that show B, and one that tests M unless B is all of H; h: a number, or an array."""
+    return np.int32(np.minimum(2 * h + 1, n) + (h < n - 1))
 
 
 def _flat(x):
@@ -303,18 +310,13 @@ def _down(F, r):
 def _up(F, w):
     """[n]: S L^-T w."""
 
-    def step(u, row):
+    def step(above, row):
         w, L = row
-        u = w - L.T @ u
-        return u, u
+        u = w - above
+        return L.T @ u, u
 
-    _, u = lax.scan(step, jnp.zeros_like(w[0]), (w, _next(F.L)), reverse=True)
+    _, u = lax.scan(step, jnp.zeros_like(w[0]), (w, F.L), reverse=True)
     return F.S * u.ravel()[: F.S.size]
-
-
-def _next(blocks):
-    """The block after each, and 0 after the last."""
-    return jnp.concatenate([blocks[1:], jnp.zeros_like(blocks[:1])])
 
 
 def _blocks(F, v):
