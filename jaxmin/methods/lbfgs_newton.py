@@ -110,8 +110,11 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
         one = isinstance(x, jax.Array) and vec.is_small(x.size, _BANDED_MAX) and not vec.typed_sharding(x)
         return banded if one else diagonal
 
+    def begun_at(x):
+        return second(x).init(x)
+
     def init(x, *, box=Unbounded()):
-        return _joined(first.init(x, box=box), second(x).init(x), jnp.zeros((), bool))
+        return _joined(first.init(x, box=box), begun_at(x), jnp.zeros((), bool))
 
     def update(grad, state, params, /, *, value, hv=None, box=Unbounded(), ended=None, **_):
         waits = jnp.zeros((), bool) if ended is None else ended
@@ -122,8 +125,7 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
 
         def newton_step():
             new = newtons(grad, state.second, params, hv=hv, **given)
-            begun = second(params).init(one.iterate.x)
-            return _kept(begins, begun, _kept(~goes, state.second, new))
+            return _kept(begins, begun_at(one.iterate.x), _kept(~goes, state.second, new))
 
         one = lax.cond(anywhere(~state.newton), lbfgs_step, lambda: state.first)
         begins = ~waits & ~state.newton & (one.status == Status.SEARCH_FAILED)
@@ -137,8 +139,7 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
         return second(params).update(grad, state, params, hv=vec.zeros(params) if hv is None else hv, **given)[1]
 
     def begun(one):
-        x = one.iterate.x
-        return _joined(one, second(x).init(x), jnp.ones((), bool))
+        return _joined(one, begun_at(one.iterate.x), jnp.ones((), bool))
 
     def rest_update(grad, state, params, /, *, ended=None, **given):
         two = newtons(grad, state.second, params, **given)

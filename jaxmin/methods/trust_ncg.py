@@ -265,11 +265,10 @@ def trust_ncg(
 
     def _advance(state, Hd, box, in_units):
         """Go along d to the least value of the model, or to the edge [2, Algorithm 7.2]; also whether to the edge."""
-        d, z, r, gnorm, ry = state.along, state.z, state.r, state.gnorm, state.ry
+        d, z, r, gnorm, ry, zz = state.along, state.z, state.r, state.gnorm, state.ry, state.zz
         dHd, zd, dd = vec.measure((d, Hd), (z, d), (d, d))
         if preconditioner is not None:  # in units of x they are measured, in those of M they are known
             zd, dd = vec.where(in_units, (state.zd, state.dd), (zd, dd))
-        zz = state.zz
         Hd_free = box.only(box.free(state.iterate.x, state.iterate.g), Hd)
         # A product that is not finite counts as 0: the step then follows d.
         Hd, Hd_free, dHd = (vec.where(jnp.isfinite(dHd), u, vec.zeros(u)) for u in (Hd, Hd_free, dHd))
@@ -309,11 +308,10 @@ def trust_ncg(
 
     def _weighed(state, r, y, used, is_new, box):
         """y = M^-1 r of the free variables, or r where r y is not positive; r y; and the weight of M^-1."""
-        (rr,) = vec.measure((r, r))
         if preconditioner is None:
-            return r, rr, None
+            return r, *vec.measure((r, r)), None
         y = box.only(box.free(state.iterate.x, state.iterate.g), y)
-        (ry,), (yy,) = vec.measure((r, y)), vec.measure((y, y))
+        rr, ry, yy = vec.measure((r, r), (r, y), (y, y))
         # At first the region reaches as far along y as it does in units of x.
         found = ry / yy
         weight = jnp.where(is_new & (found > 0) & (found < jnp.inf), found, state.weight)
