@@ -1,4 +1,4 @@
-"""Preconditioners of trust_ncg: a band of the Hessian, and the user's own function."""
+"""Preconditioners of trust_ncg and newton_cg: a band of the Hessian, and the user's own function."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 
 import jaxmin
-from jaxmin import Status, minimize, trust_ncg
+from jaxmin import Status, minimize, newton_cg, trust_ncg
 from jaxmin.methods._band import Band, _times
 
 BANDED = trust_ncg(preconditioner="banded")
@@ -166,18 +166,23 @@ def quadratic(n):
     return lambda x: jnp.sum(H * x**2) / 2 - jnp.sum(x), H
 
 
-def test_a_function_that_knows_the_hessian():
+OWN = pytest.mark.parametrize("method", ["trust_ncg", "newton_cg"])
+
+
+@OWN
+def test_a_function_that_knows_the_hessian(method):
     fun, H = quadratic(300)
-    plain = minimize(fun, np.zeros(300), method="trust_ncg")
-    exact = minimize(fun, np.zeros(300), method="trust_ncg", options={"preconditioner": lambda r: r / H})
+    plain = minimize(fun, np.zeros(300), method=method)
+    exact = minimize(fun, np.zeros(300), method=method, options={"preconditioner": lambda r: r / H})
     assert exact.success and exact.nhev <= 2 * exact.nit < plain.nhev / 10
     np.testing.assert_allclose(exact.x, 1 / H, rtol=1e-5)
 
 
-def test_a_function_of_traced_numbers():
+@OWN
+def test_a_function_of_traced_numbers(method):
     def solve(H):
         fun = lambda x: jnp.sum(H * x**2) / 2 - jnp.sum(x)
-        return minimize(fun, jnp.zeros(50), method="trust_ncg", options={"preconditioner": lambda r: r / H})
+        return minimize(fun, jnp.zeros(50), method=method, options={"preconditioner": lambda r: r / H})
 
     H = jnp.logspace(-3, 3, 50)
     for res in (jax.jit(solve)(H), jax.tree.map(lambda u: u[1], jax.vmap(solve)(jnp.stack([2 * H, H])))):
@@ -185,23 +190,31 @@ def test_a_function_of_traced_numbers():
         np.testing.assert_allclose(res.x, 1 / H, rtol=1e-4)
 
 
-def test_a_function_sees_the_leaves_of_a_pytree_end_to_end():
+@OWN
+def test_a_function_sees_the_leaves_of_a_pytree_end_to_end(method):
     fun = lambda x: jnp.sum(jnp.exp(x["a"]) - x["a"]) + 50 * jnp.sum((x["b"] - 1) ** 2)
     units = np.repeat([1.0, 100.0], [3, 4])
     bounds = jaxmin.Bounds(0.2, 5.0)
     x0 = {"a": np.ones(3), "b": np.zeros((2, 2)) + 0.5}
-    res = minimize(fun, x0, method="trust_ncg", options={"preconditioner": lambda r: r / units}, bounds=bounds)
+    res = minimize(fun, x0, method=method, options={"preconditioner": lambda r: r / units}, bounds=bounds)
     assert res.success
     np.testing.assert_allclose(res.x["a"], 0.2)
     np.testing.assert_allclose(res.x["b"], 1, rtol=1e-6)
 
 
-def test_a_function_that_is_not_positive_does_no_harm():
+@OWN
+def test_a_function_that_is_not_positive_does_no_harm(method):
     fun, H = quadratic(20)
     for wrong in (lambda r: -r, lambda r: jnp.nan * r, lambda r: 0 * r):
-        res = minimize(fun, np.zeros(20), method="trust_ncg", options={"preconditioner": wrong})
+        res = minimize(fun, np.zeros(20), method=method, options={"preconditioner": wrong})
         assert res.success and res.status == Status.CONVERGED
         np.testing.assert_allclose(res.x, 1 / H, rtol=1e-3)
+
+
+@OWN
+def test_a_function_that_returns_another_shape(method):
+    with pytest.raises(TypeError, match=r"preconditioner returned shapes \(2,\); it must return M\^-1 r"):
+        minimize(lambda x: x @ x, np.ones(3), method=method, options={"preconditioner": lambda r: r[:2]})
 
 
 def test_bad_preconditioners():
@@ -209,5 +222,5 @@ def test_bad_preconditioners():
         trust_ncg(preconditioner="ilu")
     with pytest.raises(ValueError, match="bandwidth=0: give at least 1"):
         trust_ncg(preconditioner="banded", bandwidth=0)
-    with pytest.raises(TypeError, match=r"preconditioner returned shapes \(2,\); it must return M\^-1 r"):
-        minimize(lambda x: x @ x, np.ones(3), method="trust_ncg", options={"preconditioner": lambda r: r[:2]})
+    with pytest.raises(ValueError, match=r"preconditioner='banded': give None, or a function r -> M\^-1 r"):
+        newton_cg(preconditioner="banded")

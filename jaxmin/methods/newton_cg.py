@@ -1,5 +1,6 @@
 """Newton's method with a line search, its directions by truncated conjugate gradients."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Direction, LineSearch, Method
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
+from jaxmin.methods._preconditioner import given, known
 from jaxmin.methods._probe import PROBED, steepest
 
 # The conjugate gradients end if the residual is below this, and below sqrt |g| for a superlinear rate, ...
@@ -26,7 +28,9 @@ class NewtonState(NamedTuple):
     z: Any  # like x: the step so far
     r: Any  # like x: the residual H z + g, over |g|, so that no product overflows
     falls: Any  # [] the decrease of the model, over |g|^2 / 2
+    fall: Any  # [] that by the last product
     inner: Any  # [] int32: products since the iterate
+    ry: Any  # [] of r and y = M^-1 r
     # for directions of negative curvature
     concave: Any  # [] bool: the last direction was one
     bend: Any  # [] z . H z of a direction of negative curvature from a point without gradient, else 0
@@ -43,9 +47,13 @@ class NewtonState(NamedTuple):
     spellings={"maxcgit": "max_inner"},
     # SciPy sets xtol only. A small ``tol`` would then not lead to a smaller gradient.
     tol=("xtol", "gtol"),
-    converters={"linesearch": search()},
+    converters={"linesearch": search(), "preconditioner": known()},
 )
-def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None = None) -> Method:
+def newton_cg(
+    max_inner: int | None = None,
+    linesearch: LineSearch | str | None = None,
+    preconditioner: Callable[[Any], Any] | None = None,
+) -> Method:
     r"""Newton's method with a line search: "Newton-CG", in a box "TNC".
 
     The direction z solves :math:`H z = -g` by conjugate gradients that stop early. They stop when the residual is small
@@ -58,13 +66,16 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
     Args:
       max_inner: the largest number of products for one direction, >= 1; None (default) is 20 n, as in SciPy.
       linesearch: a ``LineSearch``, or the name of a search; "backtracking" by default.
+      preconditioner: a function r -> M^-1 r, for a positive definite M near the Hessian: the conjugate gradients then
+        take fewer products. If x is not an array [n], r is: its leaves end to end, of a complex one the real parts
+        before the imaginary parts. None (default): M = I.
 
     Returns:
       A ``Method``. ``res.nhev`` counts its products, ``res.nfev`` its trials. Its natural step is 1.
 
     Raises:
-      ValueError: if max_inner is below 1, and for an unknown search.
-      TypeError: for an argument of another type.
+      ValueError: if max_inner is below 1, and for an unknown search or preconditioner.
+      TypeError: for an argument of another type, and if a preconditioner does not return what is shaped like r.
 
     >>> import jax.numpy as jnp, jaxmin
     >>> rosen = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
@@ -88,7 +99,9 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
             z=zeros,
             r=zeros,
             falls=zero,
+            fall=zero,
             inner=jnp.zeros((), jnp.int32),
+            ry=zero,
             concave=jnp.zeros((), bool),
             bend=zero,
             reach=zero,
@@ -96,56 +109,75 @@ def newton_cg(max_inner: int | None = None, linesearch: LineSearch | str | None 
 
     def update(g, state, x, *, previous, accepted, restart, hv, box):
         del restart  # only ``reach`` carries over from one iterate to the next
-        gnorm = vec.norm(g)
-        begun = _begin(state, g, gnorm, vec.sub(x, previous.x), box.only(box.free(x, g), vec.probe(x)))
-        new = vec.where(accepted, begun, vec.where(state.ready, state, _conjugate_gradient(state, hv, gnorm)))
+        gnorm, free = vec.norm(g), box.free(x, g)  # g is 0 where a variable is held
+        begun = _begin(state, g, gnorm, vec.sub(x, previous.x), box.only(free, vec.probe(x)))
+        moved, leaves = _advance(state, hv, gnorm)
+        r = vec.where(accepted, begun.r, moved.r)
+        y, ry, rr = _preconditioned(r, box, free)
+        begun = begun._replace(along=vec.scale(-1, y), ry=ry)
+        moved = _turn(moved, y, ry, jnp.sqrt(rr), gnorm, leaves)
+        new = vec.where(accepted, begun, vec.where(state.ready, state, moved))
         return new.z, new
 
     def _begin(state, g, gnorm, s, probe):
-        r = steepest(g, gnorm, probe)
         # A step that f rises at the end of has passed a valley: the next one is shorter, or it may leap over it again.
         gs, length = vec.measure((g, s), norms=(s,))
         reach = jnp.where(gs > 0, 0.5, 2) * length
-        return NewtonState(
-            along=vec.scale(-1, r),
+        return state._replace(
             ready=jnp.zeros((), bool),
             z=vec.zeros(g),
-            r=r,
+            r=steepest(g, gnorm, probe),
             falls=jnp.zeros_like(state.falls),
+            fall=jnp.zeros_like(state.falls),
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
             bend=jnp.zeros_like(state.falls),
             reach=jnp.where(state.concave, reach, state.reach),
         )
 
-    def _conjugate_gradient(state, Hd, gnorm):
-        """One iteration of conjugate gradients for H z = -g [1, Algorithm 7.1]."""
-        d, r, inner = state.along, state.r, state.inner + 1
-        rr, dHd = vec.measure((r, r), (d, Hd))
+    def _preconditioned(r, box, free):
+        """y = M^-1 r, or r where r.y is not positive; r.y; r.r."""
+        if preconditioner is None:
+            (rr,) = vec.measure((r, r))
+            return r, rr, rr
+        y = box.only(free, given(preconditioner, r))
+        rr, ry = vec.measure((r, r), (r, y))
+        sound = (ry > 0) & (ry < jnp.inf)
+        return vec.where(sound, y, r), jnp.where(sound, ry, rr), rr
+
+    def _advance(state, Hd, gnorm):
+        """Go along d to the least value of the model, or if it has none, far [1, Algorithm 7.1]; also whether far."""
+        d, ry = state.along, state.ry
+        (dHd,) = vec.measure((d, Hd))
         convex = dHd > 0
         far = jnp.maximum(vec.norm(state.z), state.reach)
         far = jnp.where(far > 0, far, 1)
         dd = vec.norm(d)
-        z = vec.axpy(jnp.where(convex, gnorm * rr / dHd, far / dd), d, state.z)
-        r = vec.axpy(rr / dHd, Hd, r)
-        (rr_new,), fall = vec.measure((r, r)), rr * rr / dHd
-        falls = state.falls + fall
-        # The residual depends on the units of the variables. If they differ much, it is small long before the step has
-        # moved all variables. The decrease of the model does not depend on the units [2].
-        residual = jnp.sqrt(rr_new)
-        small = residual <= jnp.minimum(_RESIDUAL, jnp.sqrt(gnorm))
-        ceased = inner * fall <= _SHARE * falls
-        exact = residual <= jnp.where(gnorm > 0, jnp.minimum(_EXACT, gnorm), PROBED)
-        limit = 20 * vec.size(d) if max_inner is None else max_inner
-        return state._replace(
-            along=vec.axpy(rr_new / rr, d, vec.scale(-1, r)),
-            ready=~convex | (small & ceased) | exact | (inner >= limit),
-            z=z,
-            r=r,
-            falls=falls,
-            inner=inner,
+        fall = ry * ry / dHd
+        moved = state._replace(
+            z=vec.axpy(jnp.where(convex, gnorm * ry / dHd, far / dd), d, state.z),
+            r=vec.axpy(ry / dHd, Hd, state.r),
+            fall=fall,
+            falls=state.falls + fall,
+            inner=state.inner + 1,
             concave=~convex & ((dHd < 0) | (gnorm > 0)),
             bend=jnp.where(convex | (gnorm > 0), 0, dHd * (far / dd) ** 2),
+        )
+        return moved, ~convex
+
+    def _turn(state, y, ry, residual, gnorm, leaves):
+        """The next direction of the conjugate gradients, and whether they end."""
+        inner = state.inner
+        # The residual depends on the units of the variables. If they differ much, it is small long before the step has
+        # moved all variables. The decrease of the model does not depend on the units [2].
+        small = residual <= jnp.minimum(_RESIDUAL, jnp.sqrt(gnorm))
+        ceased = inner * state.fall <= _SHARE * state.falls
+        exact = residual <= jnp.where(gnorm > 0, jnp.minimum(_EXACT, gnorm), PROBED)
+        limit = 20 * vec.size(y) if max_inner is None else max_inner
+        return state._replace(
+            along=vec.axpy(ry / state.ry, state.along, vec.scale(-1, y)),
+            ready=leaves | (small & ceased) | exact | (inner >= limit),
+            ry=ry,
         )
 
     return descend(Direction(init, update, wants=frozenset({"grad", "hv", "box"}), trees=True), linesearch)

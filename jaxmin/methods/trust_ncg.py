@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxmin._cache.builder import builder
@@ -14,6 +13,7 @@ from jaxmin._core.protocol import Iterate, Method
 from jaxmin.methods import _trust_region
 from jaxmin.methods._band import Band
 from jaxmin.methods._noise_floor import Noise
+from jaxmin.methods._preconditioner import given, known
 from jaxmin.methods._probe import PROBED, steepest
 from jaxmin.methods._scale import Scale
 from jaxmin.methods._trust_region import Trial
@@ -25,14 +25,6 @@ _FALLS = 0.01
 _PROBES = 200
 # The preconditioners that are learnt, from the vector x and the bandwidth.
 _LEARNT = {"diagonal": lambda x, _: Scale.unknown(x), "banded": Band.unknown}
-
-
-def _known(value):
-    """The value, checked."""
-    if value is None or callable(value) or (isinstance(value, str) and value in _LEARNT):
-        return value
-    choices = "".join(f"{name!r}, " for name in _LEARNT)
-    raise ValueError(f"preconditioner={value!r}: give None, {choices}or a function r -> M^-1 r")
 
 
 class TrustNCGState(NamedTuple):
@@ -73,7 +65,7 @@ class TrustNCGState(NamedTuple):
 @builder(
     aliases=("trust-ncg", "steihaug", "newton-tr"),
     spellings=_trust_region.SPELLINGS,
-    converters={"preconditioner": _known},
+    converters={"preconditioner": known(*_LEARNT)},
 )
 def trust_ncg(
     radius: float = 1.0,
@@ -218,7 +210,7 @@ def trust_ncg(
         """M^-1 r; in a round of learning the vector whose product comes next."""
         if M is not None:
             return M.apply(r)
-        return _as_given(preconditioner(r), r) if callable(preconditioner) else r
+        return given(preconditioner, r) if callable(preconditioner) else r
 
     def _judge(state, trial, box, in_units):
         """Accept or reject the trial just evaluated."""
@@ -336,12 +328,3 @@ def trust_ncg(
         return vec.where(again, state._replace(radius=length / 4), taken), again
 
     return Method(init, update, wants=frozenset({"grad", "hv", "box"}), trees=True)
-
-
-def _as_given(y, r):
-    """What the user's preconditioner returned, in the dtypes of r; raises if it is not a vector like r."""
-    shapes = lambda v: (jax.tree.structure(v), [jnp.shape(u) for u in jax.tree.leaves(v)])
-    if shapes(y) != shapes(r):
-        found = jax.tree.map(jnp.shape, y)
-        raise TypeError(f"preconditioner returned shapes {found}; it must return M^-1 r, with the shapes of r")
-    return jax.tree.map(lambda u, v: jnp.asarray(u).astype(v.dtype), y, r)
