@@ -72,6 +72,33 @@ def test_it_goes_on_where_a_search_fails():
     assert not res.success and res.nhev > 0
 
 
+# A series of even powers, as a chemist fits it: the condition number is 1e6, that of the Hessian its square.
+T = np.linspace(0.2, 1.9, 40)
+POWERS, SHAPE = np.vander(T, 8, increasing=True) ** 2, np.exp(-T) * np.cos(3 * T)
+
+
+def series(c):
+    return jnp.sum((jnp.asarray(POWERS, c.dtype) @ c - jnp.asarray(SHAPE, c.dtype)) ** 2)
+
+
+@pytest.mark.parametrize("wrapped", [lambda call: call, jax.jit])
+def test_it_goes_on_where_rounding_stops_lbfgs(wrapped):
+    alone, res = (wrapped(lambda x0, m=m: solve(series, x0, m))(np.ones(8, "float32")) for m in ("lbfgs", "auto"))
+    assert not alone.success and res.status == Status.PRECISION and res.nhev > 0
+    least = np.sum((POWERS @ np.linalg.lstsq(POWERS, SHAPE)[0] - SHAPE) ** 2)
+    true = lambda c: series(jnp.asarray(c, "float64"))
+    assert true(alone.x) > 100 * least
+    assert true(res.x) <= (1 + 1e-5) * least
+
+
+def test_from_python_what_has_converged_to_the_precision_of_f_does_not_go_on():
+    """The second derivatives of the loop are then not compiled."""
+    fun = lambda x: 1e4 + jnp.sum((x - 1) ** 4) + jnp.sum(x**2)
+    alone, res = (solve(fun, np.full(8, 4, "float32"), method, gtol=0) for method in ("lbfgs", "auto"))
+    assert alone.status == Status.PRECISION
+    assert figures(res) == figures(alone) and res.nhev == 0
+
+
 # ---- in batches, in the loop, and around it
 
 

@@ -125,6 +125,14 @@ def test_where_there_is_no_band_little_is_lost():
     assert plain.nhev < banded.nhev <= 1.3 * plain.nhev
 
 
+def test_steps_of_one_product_begin_no_round():
+    """There is nothing that a better M would save."""
+    stretched = lambda x: jnp.sum((x - jnp.arange(x.size)) ** 4)
+    plain, banded = (minimize(stretched, np.zeros(100), method=method) for method in ("trust_ncg", BANDED))
+    assert plain.success and plain.nhev == plain.nfev - 1 > 20
+    assert (banded.nfev, banded.nhev) == (plain.nfev, plain.nhev)
+
+
 def test_lanes_with_bands_are_what_they_are_alone():
     starts = jnp.stack([X0[:200], -X0[:200], np.linspace(-1, 1, 200)])
     solve = lambda x0: minimize(curly, x0, method=BANDED)

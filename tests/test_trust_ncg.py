@@ -144,8 +144,7 @@ def test_variables_in_very_different_units_in_float32(preconditioner):
     unit = jnp.asarray(UNITS, "float32")
     options = {"maxiter": 500, "preconditioner": preconditioner}
     scaled = minimize(in_units(unit), 3 * unit, method="trust_ncg", options=options)
-    # Rounding decides which of these it is: gtol asks for more than float32 has.
-    assert scaled.status in (Status.CONVERGED, Status.PRECISION, Status.PRECISION_LOSS) and scaled.nhev < 1000
+    assert scaled.success and scaled.nhev < 1000
     known = minimize(springs, np.full(N, 3.0), method="trust_ncg")
     np.testing.assert_allclose(springs(jnp.asarray(scaled.x / UNITS, "float64")), known.fun, rtol=1e-5)
 

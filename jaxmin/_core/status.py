@@ -1,6 +1,7 @@
 """How a solve ended: the statuses, their sentences, and which of them are successes."""
 
 import enum
+from typing import Any
 
 
 class Status(enum.IntEnum):
@@ -53,6 +54,15 @@ SUCCESSES = (
     Status.SPREAD,
     Status.PRECISION,
 )
+
+# No step leads on from the point, though no stopping test holds there.
+STUCK = (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
+
+
+def is_stuck(status: Any) -> Any:
+    """Whether it is one of ``STUCK``; an int, or an array."""
+    return (status == Status.PRECISION_LOSS) | (status == Status.SEARCH_FAILED)
+
 
 _SENTENCES = {
     Status.RUNNING: "The solve has not ended.",

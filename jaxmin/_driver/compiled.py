@@ -1,6 +1,5 @@
 """The solve as one compiled function of arrays, and where it is cached."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from jaxmin._core.loss import KNOWN
 from jaxmin._core.promotion import standard
 from jaxmin._core.protocol import Method
 from jaxmin._core.pytree import Static, any_traced
-from jaxmin._core.status import Status
+from jaxmin._core.status import Status, is_stuck
 from jaxmin._core.variables import Variables
 from jaxmin._driver import loop, stopping
 from jaxmin._driver.batch import evaluated, in_batches, size_in_bytes, strongly_typed
@@ -25,7 +24,7 @@ from jaxmin._driver.callbacks import ask, stopped
 from jaxmin._driver.evaluation import Evaluation, Found
 from jaxmin._driver.history import in_order
 from jaxmin._driver.implicit import mode
-from jaxmin._driver.precision import EXAMINED, has_converged, may_be_examined
+from jaxmin._driver.precision import has_converged, may_be_examined
 from jaxmin._driver.slices import MOST, Slices
 from jaxmin._driver.solution import Counts, Solution, or_feasible
 from jaxmin._interop.foreign import Foreign
@@ -133,17 +132,24 @@ def solve(
     key = _key(problem, method, watcher, traced, **carried)
     arguments = problem.leaves, inputs(problem, box, watcher, traced, warm), limits
     with_rules = problem.trace.with_rules
+
+    def known(solved):
+        return result(*examined(problem, method, box, *solved))
+
+    def known_of_slices(key):
+        solved, made = _in_slices(key)(result, *arguments)
+        found = examined(problem, method, box, *solved)
+        return made if found[-1] is solved[-1] else result(*found)
+
     if unrolled is None and _may_be_sliced(problem, method, arguments):
-        solved, made = _usual_first(lambda key: functools.partial(_in_slices(key), result), key, arguments)
-        known = examined(problem, method, box, *solved)
-        return made if known[-1] is solved[-1] else result(*known)
+        return _usual_first(known_of_slices, key, arguments)
     if with_rules is None and not (box.is_set and box.within.has_rules) and not _is_new(method):
-        solved = _usual_first(lambda key: compiled(_differentiable, key, diff, unrolled), key, arguments)
-    elif _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
-        solved = _with_derivatives(key, diff, unrolled, with_rules, arguments)
-    else:
-        solved = _usual_first(lambda key: compiled(_solved, key, unrolled), key, arguments)
-    return result(*examined(problem, method, box, *solved))
+        return _usual_first(
+            lambda key: known(compiled(_differentiable, key, diff, unrolled)(*arguments)), key, arguments
+        )
+    if _is_new(method) or any_traced(arguments):  # a new method may have closed over a tracer
+        return known(_with_derivatives(key, diff, unrolled, with_rules, arguments))
+    return _usual_first(lambda key: known(compiled(_solved, key, unrolled)(*arguments)), key, arguments)
 
 
 def _may_be_sliced(problem, method, arguments):
@@ -159,8 +165,8 @@ def _may_be_sliced(problem, method, arguments):
     return problem.variables.flat and all(len(leaf.sharding.device_set) == 1 for leaf in arrays)
 
 
-def _usual_first(program, key, arguments):
-    """``program(key)(*arguments)``.
+def _usual_first(solve, key, arguments):
+    """``solve(key)``.
 
     From Python the usual part of the method runs first. The rest is compiled only where a solve fails without it.
     """
@@ -168,10 +174,10 @@ def _usual_first(program, key, arguments):
     seen = key.watched or key.stops is not None or key.signature.jaxpr.effects
     usual = None if isinstance(key.method, Foreign) or seen else key.method.usual
     if usual is not None and not any_traced(arguments):
-        solved = program(key._replace(method=usual.method))(*arguments)
-        if int(solved[-1].status) not in usual.unless:
-            return solved
-    return program(key)(*arguments)
+        found = solve(key._replace(method=usual.method))
+        if int(found.status) not in usual.unless:
+            return found
+    return solve(key)
 
 
 def examined(problem, method, box, leaves, jac, solution):
@@ -181,7 +187,7 @@ def examined(problem, method, box, leaves, jac, solution):
     """
     status = solution.status
     is_known = not isinstance(status, jax.core.Tracer)
-    if not _is_examined(problem, method, leaves) or (is_known and int(status) not in EXAMINED):
+    if not _is_examined(problem, method, leaves) or (is_known and not is_stuck(int(status))):
         return leaves, jac, solution
     arguments = lax.stop_gradient((leaves, solution.f, status, inputs(problem, box)))
     return leaves, jac, solution._replace(status=_examine(problem, method, _examination, arguments))
@@ -204,7 +210,7 @@ def examined_rows(problem, method, plan, feed, leaves, f, status):
             problem, method, _examination_of_rows, (leaves, f, status, rows, feed.shared), plan.tree, plan.every
         )
     found = np.array(status)
-    doubtful = np.flatnonzero(np.isin(found, EXAMINED))
+    doubtful = np.flatnonzero(is_stuck(found))
     for begin in range(0, doubtful.size, _EXAMINED_AT_ONCE):
         part = doubtful[begin : begin + _EXAMINED_AT_ONCE]
         # Few sizes, so that few programs are compiled; the last row again for what is missing.
@@ -486,7 +492,7 @@ def _examination(key, rules):
             return variables.ravel([g.conj() for g in outputs(x)[1 : 1 + len(variables.shapes)]])
 
         x = variables.ravel(leaves)
-        in_doubt = jnp.isin(status, jnp.asarray(EXAMINED))
+        in_doubt = is_stuck(status)
         converged = lax.cond(
             anywhere(in_doubt),
             lambda: has_converged(gradient, f, x, gradient(x), inputs.box, key.known),

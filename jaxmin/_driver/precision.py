@@ -7,12 +7,9 @@ import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Within
-from jaxmin._core.status import Status
 from jaxmin._core.typing import Scalar, Vector
 from jaxmin._driver.newton import DENSE_MAX, conjugate_gradients, flat
 
-# Solves that ended so are examined.
-EXAMINED = (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
 # The rounding of f is taken as so many units in its last place.
 _ULPS = 16
 # Conjugate gradients that have not decided after so many products do not say that a solve has converged.

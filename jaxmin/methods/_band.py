@@ -26,12 +26,13 @@ from jaxmin._core.variables import Variables
 from jaxmin.methods._scale import signs
 
 # A bandwidth is tried after so many times the products that it costs. Once M is used, a round is due after as many
-# products as it costs, so that at most half of them are spent on M.
+# products as it costs. Only products that a better M would save count, so that rounds at most double them.
 _DUE, _AGAIN = 5, 1
 # M is used if S (H - B) d is at most this large, in the root mean square, for a d with numbers 1 and -1 in S M d.
 _NEAR = 0.5
-# Eigenvalues of D count as at least this large.
-_FLOOR = 1e-7
+# Eigenvalues of D count as at least this large. If smaller ones counted, the region would stop steps along them only
+# together with all others.
+_FLOOR = 1e-4
 # Passes that make the rows even.
 _PASSES = 5
 
@@ -116,15 +117,24 @@ class Band(NamedTuple):
         return self.products - self.left
 
     @property
+    def is_left(self):
+        """[] bool: a bandwidth is left to try."""
+        return self.level < len(self._tried)
+
+    @property
     def is_due(self):
         """[] bool: enough products were spent since the last round, and a bandwidth is left to try."""
-        is_left = self.level < len(self._tried)
-        return is_left & (self.spent >= jnp.where(self.used, _AGAIN, _DUE) * self.products)
+        return self.is_left & (self.spent >= jnp.where(self.used, _AGAIN, _DUE) * self.products)
 
     @property
     def goes_on(self):
         """[] bool: a round goes on."""
         return self.left > 0
+
+    def as_last_resort(self, when):
+        """The band before a round that the solve depends on, where ``when``: at its widest, if no width is in use."""
+        widest = jnp.where(self.used, self.level, len(self._tried) - 1).astype(jnp.int32)
+        return self._replace(level=jnp.where(when, widest, self.level), used=self.used & ~when)
 
     def counted(self, spends, starts):
         """The band after a product for a step, where ``spends``; at the beginning of a round, where ``starts``."""

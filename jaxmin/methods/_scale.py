@@ -47,6 +47,11 @@ class Scale(NamedTuple):
         return False
 
     @property
+    def is_left(self):
+        """Whether another round may say more."""
+        return True
+
+    @property
     def is_due(self):
         """[] bool: enough products were spent since the last round."""
         return self.spent >= _DUE
@@ -59,6 +64,11 @@ class Scale(NamedTuple):
     def unit(self):
         """Like x: S, or 1 where it is not used."""
         return jax.tree.map(lambda u: jnp.where(self.used, u, 1), self.S)
+
+    def as_last_resort(self, when):
+        """The scale before a round that the solve depends on: as it is."""
+        del when
+        return self
 
     def counted(self, spends, starts):
         """The scale after a product for a step, where ``spends``; at the beginning of a round, where ``starts``."""

@@ -11,7 +11,7 @@ from jaxmin._core import vector as vec
 from jaxmin._core.batch_cond import anywhere
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, LineSearch, Method, Rest, Usual
-from jaxmin._core.status import Status
+from jaxmin._core.status import STUCK, Status, is_stuck
 from jaxmin.methods._descend import DescentState
 from jaxmin.methods.lbfgs import lbfgs
 from jaxmin.methods.trust_ncg import trust_ncg
@@ -77,8 +77,9 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
     L-BFGS creeps if within ``patience`` iterations neither f nor the norm of the gradient has fallen by nine tenths.
     The last pairs then say too little about the Hessian: its curvatures are spread over many orders of magnitude.
     :func:`~jaxmin.trust_ncg` goes on from the last iterate, with products of the Hessian. Its preconditioner is
-    "banded", or "diagonal" for more than 100,000 variables and for an x that is spread over devices. It goes on too if
-    the line search fails. Before that only first derivatives are evaluated. In a batch each lane changes by itself.
+    "banded", or "diagonal" for more than 100,000 variables and for an x that is spread over devices. It goes on too
+    where rounding or a failing line search stops L-BFGS; a call from Python only where L-BFGS has then not converged to
+    the precision of f. Before that only first derivatives are evaluated. In a batch each lane changes by itself.
 
     ``method="auto"`` is this method where neither ``hess`` nor ``hessp`` is given.
 
@@ -128,7 +129,7 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
             return _kept(begins, begun_at(one.iterate.x), _kept(~goes, state.second, new))
 
         one = lax.cond(anywhere(~state.newton), lbfgs_step, lambda: state.first)
-        begins = ~waits & ~state.newton & (one.status == Status.SEARCH_FAILED)
+        begins = ~waits & ~state.newton & is_stuck(one.status)
         two = lax.cond(anywhere(begins | goes), newton_step, lambda: state.second)
         new = _joined(one, two, state.newton | begins)
         # The loop may have marked a lane as not begun: it waits with what that says.
@@ -158,7 +159,7 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
     # The loop may have marked a solve as not begun.
     first_state = lambda state: state.first._replace(iterate=state.iterate, nit=state.nit)
     rest = Rest(whole._replace(update=rest_update), begun, first_state)
-    return whole._replace(usual=Usual(first, frozenset({Status.SEARCH_FAILED}), rest))
+    return whole._replace(usual=Usual(first, frozenset(STUCK), rest))
 
 
 def _until_it_creeps(method, patience):

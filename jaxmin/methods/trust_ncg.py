@@ -10,6 +10,7 @@ from jaxmin._cache.builder import builder
 from jaxmin._core import vector as vec
 from jaxmin._core.box import Unbounded
 from jaxmin._core.protocol import Iterate, Method
+from jaxmin._core.status import is_stuck
 from jaxmin.methods import _trust_region
 from jaxmin.methods._band import Band
 from jaxmin.methods._noise_floor import Noise
@@ -55,6 +56,7 @@ class TrustNCGState(NamedTuple):
     dd: Any  # [] of d and M d
     weight: Any  # [] of M^-1
     M: Scale | Band | None  # if it is learnt
+    retried: Any  # [] bool: rounding had ended the solve, and M was learnt once more
 
     @property
     def saddle(self):
@@ -97,8 +99,8 @@ def trust_ncg(
       series, a spline. For up to 31 variables the band is all of H. The method learns H within h of the diagonal from
       2 h + 1 products [5], or all of H from n, and factors it with its eigenvalues made positive. It tries h = 1, 3, 10
       and 30, each after five times the products that it costs, until one more product shows that little of H is
-      missing. M is then learnt again after as many products as it costs. It takes about 3 h n numbers of memory, on one
-      device.
+      missing. M is then learnt again after as many products as it costs. The only product of a step does not count. It
+      takes about 3 h n numbers of memory, on one device.
     - A function r -> M^-1 r, for a positive definite M that you know. If x is not an array [n], r is: its leaves end to
       end, of a complex one the real parts before the imaginary parts.
 
@@ -171,6 +173,7 @@ def trust_ncg(
             dd=scalar,
             weight=scalar,
             M=_LEARNT[preconditioner](x, bandwidth) if isinstance(preconditioner, str) else None,
+            retried=None if scalar is None else jnp.zeros((), bool),
             **_trust_region.start(x, radius),
         )
 
@@ -188,7 +191,7 @@ def trust_ncg(
             neither = vec.where(state.stays, bent, judged)
         if M is not None:
             goes_on &= ~M.goes_on
-            neither, M, begins, is_new = _learn(state, neither, M, hv, begins)
+            neither, M, begins, is_new = _learn(state, neither, M, hv, begins, leaves)
         begun = _begin(neither, box)
         r = vec.where(goes_on, moved.r, begun.r)
         raw = _applied(M, r)
@@ -220,16 +223,30 @@ def trust_ncg(
             reach = jnp.where(in_units, length * jnp.where(short < full, short / full, 1), short)
         return _trust_region.judge(region, state, trial, length >= 0.99 * state.radius, box, reach)
 
-    def _learn(state, neither, M, Hd, begins):
+    def _learn(state, neither, M, Hd, begins, leaves):
         """Learn M from the product with a probe; begin a round where one is due, and a step where one ends."""
         shown, used = state.stays & M.goes_on, M.used
         M = M.learnt(state.along, Hd, shown)
         last = shown & ~M.goes_on
-        M = M.counted(state.stays & ~shown, begins & M.is_due)
+        neither, M, again = _retry(state, neither, M, begins)
+        # A better M saves no product of a step that takes one, and ends inside of the region.
+        saved = state.stays & ~shown & (leaves | (state.inner > 0))
+        M = M.counted(saved, begins & (M.is_due | again))
         neither = vec.where(shown, state, neither)
         waiting = neither._replace(trial=neither.iterate.x, stays=jnp.ones((), bool), bent=jnp.zeros((), bool))
         is_new = last & ~(used & M.has_units)
         return vec.where(M.goes_on, waiting, neither), M, (begins | last) & ~M.goes_on, is_new
+
+    def _retry(state, neither, M, begins):
+        """Where rounding ends the solve, go on once with an M that is learnt there: its step may promise more."""
+        # In float64 rounding rarely ends a solve before gtol does.
+        coarse = jnp.finfo(neither.radius.dtype).bits < 64
+        again = coarse & begins & is_stuck(neither.status) & ~state.retried & M.is_left
+        first = _trust_region.start(neither.iterate.x, radius)
+        noise = neither.noise._replace(stalls=jnp.where(again, 0, neither.noise.stalls))
+        status, size = vec.where(again, (first["status"], first["radius"]), (neither.status, neither.radius))
+        neither = neither._replace(status=status, radius=size, noise=noise, retried=state.retried | again)
+        return neither, M.as_last_resort(again), again
 
     def _begin(state, box):
         """Begin a step from the iterate, with z = 0."""
