@@ -84,10 +84,10 @@ def series(c):
 @pytest.mark.parametrize("wrapped", [lambda call: call, jax.jit])
 def test_it_goes_on_where_rounding_stops_lbfgs(wrapped):
     alone, res = (wrapped(lambda x0, m=m: solve(series, x0, m))(np.ones(8, "float32")) for m in ("lbfgs", "auto"))
-    assert not alone.success and res.status == Status.PRECISION and res.nhev > 0
+    assert not alone.success and res.success and res.nhev > 0
     least = np.sum((POWERS @ np.linalg.lstsq(POWERS, SHAPE)[0] - SHAPE) ** 2)
     true = lambda c: series(jnp.asarray(c, "float64"))
-    assert true(alone.x) > 100 * least
+    assert true(alone.x) > 2 * least
     assert true(res.x) <= (1 + 1e-5) * least
 
 
