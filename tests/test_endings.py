@@ -17,7 +17,7 @@ from jaxmin import Status, minimize
 from jaxmin._cache.registry import entries
 
 GRADIENT = [name for name in UNCONSTRAINED if "grad" in asks_for(name)]
-# A method that looks at second derivatives only where it creeps does not look at x0.
+# A method that looks at second derivatives only where it creeps or is stuck does not look at x0.
 SECOND = [name for name in GRADIENT if {"hv", "H"} & asks_for(name) and "rare" not in asks_for(name)]
 FIRST = [name for name in GRADIENT if name not in SECOND]
 # A method of each kind; the others, which share their code, with `pytest -m slow`.

@@ -1,4 +1,4 @@
-"""L-BFGS that changes to Newton's method: where it creeps, and nowhere else."""
+"""L-BFGS that changes to Newton's method: where it creeps or is stuck, and nowhere else."""
 
 import jax
 import jax.numpy as jnp

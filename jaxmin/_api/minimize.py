@@ -57,9 +57,9 @@ def minimize(
         residuals "levenberg_marquardt" ("lm"): fun then returns them, any pytree of arrays, and half the sum of their
         squares is minimised. Without these "lbfgs" (default), "bfgs", "cg", "gradient_descent"; "newton_cg" ("TNC"),
         "trust_ncg" and "trust_krylov", with Hessian-vector products; "lbfgs_newton", which takes them only where
-        "lbfgs" creeps; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and "powell", without gradients; in
-        SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without bounds, "trust_ncg" if
-        ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs_newton". None follows SciPy's
+        "lbfgs" creeps or is stuck; "trust_exact" and "dogleg", with Hessians; "nelder_mead" and "powell", without
+        gradients; in SciPy's spelling or ours. "auto" is "trust_exact" if ``hess`` is given without bounds,
+        "trust_ncg" if ``hessp``, or ``hess`` with bounds, is given, otherwise "lbfgs_newton". None follows SciPy's
         rule: "bfgs", or "lbfgs" with bounds; in a set it is "gradient_descent", and so is "auto". Or a built method:
         ``jaxmin.lbfgs(memory=20)``. Or a transformation, which runs without a line search unless one is given:
         by name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_momentum", "adam", "adamax", "sm3",

@@ -61,7 +61,8 @@ STUCK = (Status.PRECISION_LOSS, Status.SEARCH_FAILED)
 
 def is_stuck(status: Any) -> Any:
     """Whether it is one of ``STUCK``; an int, or an array."""
-    return (status == Status.PRECISION_LOSS) | (status == Status.SEARCH_FAILED)
+    one, other = STUCK
+    return (status == one) | (status == other)
 
 
 _SENTENCES = {

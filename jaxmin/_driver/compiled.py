@@ -165,8 +165,8 @@ def _may_be_sliced(problem, method, arguments):
     return problem.variables.flat and all(len(leaf.sharding.device_set) == 1 for leaf in arrays)
 
 
-def _usual_first(solve, key, arguments):
-    """``solve(key)``.
+def _usual_first(attempt, key, arguments):
+    """``attempt(key)``, a result, whose status is that after the examination.
 
     From Python the usual part of the method runs first. The rest is compiled only where a solve fails without it.
     """
@@ -174,10 +174,10 @@ def _usual_first(solve, key, arguments):
     seen = key.watched or key.stops is not None or key.signature.jaxpr.effects
     usual = None if isinstance(key.method, Foreign) or seen else key.method.usual
     if usual is not None and not any_traced(arguments):
-        found = solve(key._replace(method=usual.method))
+        found = attempt(key._replace(method=usual.method))
         if int(found.status) not in usual.unless:
             return found
-    return solve(key)
+    return attempt(key)
 
 
 def examined(problem, method, box, leaves, jac, solution):

@@ -26,12 +26,12 @@ from jaxmin._core.variables import Variables
 from jaxmin.methods._scale import signs
 
 # A bandwidth is tried after so many times the products that it costs. Once M is used, a round is due after as many
-# products as it costs. Only products that a better M would save count, so that rounds at most double them.
+# products as it costs. Only products that a better M may save count.
 _DUE, _AGAIN = 5, 1
 # M is used if S (H - B) d is at most this large, in the root mean square, for a d with numbers 1 and -1 in S M d.
 _NEAR = 0.5
-# Eigenvalues of D count as at least this large. If smaller ones counted, the region would stop steps along them only
-# together with all others.
+# Eigenvalues of D, which the scale S makes about 1 or less, count as at least this large. Steps along smaller ones are
+# too long for the quadratic model, and the region would shorten the good parts of a step with them.
 _FLOOR = 1e-4
 # Passes that make the rows even.
 _PASSES = 5
@@ -55,7 +55,7 @@ class Band(NamedTuple):
     used: Any  # [] bool: the method steps in units of M; else in units of x
     rounds: Any  # [] int32
     left: Any  # [] int32: products to come in this round
-    spent: Any  # [] int32: products for steps since the last round
+    spent: Any  # [] int32: products since the last round that a better M may save
 
     @classmethod
     def unknown(cls, x, bandwidth):

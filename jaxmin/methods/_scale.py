@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmin._core import vector as vec
 
-# The products of a round. A round is due after ten times as many products for the steps.
+# The products of a round. A round is due after ten times as many that a better S may save.
 ROUND = 10
 _DUE = 10 * ROUND
 # A round has at most the weight that a product has among so many: the Hessian changes.
@@ -33,7 +33,7 @@ class Scale(NamedTuple):
     used: Any  # [] bool: the method steps in units of S; else in units of x
     seen: Any  # [] int32: products that S was learnt from
     left: Any  # [] int32: products to come in this round
-    spent: Any  # [] int32: products for steps since the last round
+    spent: Any  # [] int32: products since the last round that a better S may save
 
     @classmethod
     def unknown(cls, x):

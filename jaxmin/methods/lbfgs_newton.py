@@ -1,4 +1,4 @@
-"""L-BFGS, and where it creeps, Newton's method in a trust region."""
+"""L-BFGS, and where it creeps or is stuck, Newton's method in a trust region."""
 
 from typing import Any, NamedTuple
 
@@ -72,14 +72,15 @@ class LBFGSNewtonState(NamedTuple):
     converters=lbfgs.declared.converters,
 )
 def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None = None, patience: int = 300) -> Method:
-    r"""L-BFGS, and where it creeps, Newton's method in a trust region from there on.
+    r"""L-BFGS, and where it creeps or is stuck, Newton's method in a trust region from there on.
 
     L-BFGS creeps if within ``patience`` iterations neither f nor the norm of the gradient has fallen by nine tenths.
     The last pairs then say too little about the Hessian: its curvatures are spread over many orders of magnitude.
     :func:`~jaxmin.trust_ncg` goes on from the last iterate, with products of the Hessian. Its preconditioner is
-    "banded", or "diagonal" for more than 100,000 variables and for an x that is spread over devices. It goes on too
-    where rounding or a failing line search stops L-BFGS; a call from Python only where L-BFGS has then not converged to
-    the precision of f. Before that only first derivatives are evaluated. In a batch each lane changes by itself.
+    "banded", or "diagonal" for more than 100,000 variables and for an x that is spread over devices. L-BFGS is
+    stuck where rounding or a failing line search stops it. A float32 solve that is called from Python, without a
+    callback, then goes on only if it has not converged to the precision of f. Before that only first derivatives are
+    evaluated. In a batch each lane changes by itself.
 
     ``method="auto"`` is this method where neither ``hess`` nor ``hessp`` is given.
 
@@ -89,8 +90,8 @@ def lbfgs_newton(memory: int | None = None, linesearch: LineSearch | str | None 
       patience: iterations of L-BFGS, >= 1; 300 by default.
 
     Returns:
-      A ``Method``. ``res.nhev`` counts its products, and is 0 where L-BFGS did not creep; ``res.hess_inv`` is that of
-      L-BFGS.
+      A ``Method``. ``res.nhev`` counts its products, and is 0 where L-BFGS did neither creep nor get stuck;
+      ``res.hess_inv`` is that of L-BFGS.
 
     Raises:
       ValueError: if memory or patience is below 1, and for an unknown search.

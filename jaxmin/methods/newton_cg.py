@@ -146,7 +146,7 @@ def newton_cg(
         return vec.where(sound, y, r), jnp.where(sound, ry, rr), rr
 
     def _advance(state, Hd, gnorm):
-        """Go along d to the least value of the model, or if it has none, far [1, Algorithm 7.1]; also whether far."""
+        """Go along d to the least value of the model, or far if it has no least value; also which."""
         d, ry = state.along, state.ry
         (dHd,) = vec.measure((d, Hd))
         convex = dHd > 0

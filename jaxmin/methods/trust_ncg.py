@@ -56,7 +56,7 @@ class TrustNCGState(NamedTuple):
     dd: Any  # [] of d and M d
     weight: Any  # [] of M^-1
     M: Scale | Band | None  # if it is learnt
-    retried: Any  # [] bool: rounding had ended the solve, and M was learnt once more
+    retried: Any  # [] bool: the solve was stuck, and M was learnt once more
 
     @property
     def saddle(self):
@@ -90,7 +90,9 @@ def trust_ncg(
     [3]. If that decrease is too small, the method begins a shorter step.
 
     ``preconditioner`` is a matrix M near the Hessian: the conjugate gradients take fewer products, and the region is
-    :math:`z^T M z \le \Delta^2`.
+    :math:`z^T M z \le \Delta^2`. Two kinds are learnt from products. Rounds of learning wait for a number of products
+    for steps; the first one of a step counts only if it reaches the edge of the region. In float32 M is learnt once
+    more where a solve is stuck.
 
     - ``"diagonal"`` is for variables in very different units. After each 100 products, ten more with vectors of random
       signs show how long the rows of H are, and from them the method learns a diagonal S for which those of S H S are
@@ -99,8 +101,8 @@ def trust_ncg(
       series, a spline. For up to 31 variables the band is all of H. The method learns H within h of the diagonal from
       2 h + 1 products [5], or all of H from n, and factors it with its eigenvalues made positive. It tries h = 1, 3, 10
       and 30, each after five times the products that it costs, until one more product shows that little of H is
-      missing. M is then learnt again after as many products as it costs. The only product of a step does not count. It
-      takes about 3 h n numbers of memory, on one device.
+      missing. M is then learnt again after as many products as it costs. It takes about 3 h n numbers of memory, on one
+      device.
     - A function r -> M^-1 r, for a positive definite M that you know. If x is not an array [n], r is: its leaves end to
       end, of a complex one the real parts before the imaginary parts.
 
@@ -229,7 +231,7 @@ def trust_ncg(
         M = M.learnt(state.along, Hd, shown)
         last = shown & ~M.goes_on
         neither, M, again = _retry(state, neither, M, begins)
-        # A better M saves no product of a step that takes one, and ends inside of the region.
+        # The first product of a step is needed with any M; but if it reaches the edge, a better M may reach farther.
         saved = state.stays & ~shown & (leaves | (state.inner > 0))
         M = M.counted(saved, begins & (M.is_due | again))
         neither = vec.where(shown, state, neither)
@@ -238,7 +240,7 @@ def trust_ncg(
         return vec.where(M.goes_on, waiting, neither), M, (begins | last) & ~M.goes_on, is_new
 
     def _retry(state, neither, M, begins):
-        """Where rounding ends the solve, go on once with an M that is learnt there: its step may promise more."""
+        """Where the solve is stuck, go on once with an M that is learnt there: its step may promise more."""
         # In float64 rounding rarely ends a solve before gtol does.
         coarse = jnp.finfo(neither.radius.dtype).bits < 64
         again = coarse & begins & is_stuck(neither.status) & ~state.retried & M.is_left
