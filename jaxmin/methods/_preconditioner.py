@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmin._core import vector as vec
+
 
 def known(*names: str) -> Callable[[Any], Any]:
     """A converter that lets None, a function and these names pass, and raises ValueError for all else."""
@@ -27,3 +29,9 @@ def given(preconditioner: Callable[[Any], Any], r: Any) -> Any:
         found = jax.tree.map(jnp.shape, y)
         raise TypeError(f"preconditioner returned shapes {found}; it must return M^-1 r, with the shapes of r")
     return jax.tree.map(lambda u, v: jnp.asarray(u).astype(v.dtype), y, r)
+
+
+def usable(y: Any, ry: Any, r: Any, rr: Any) -> tuple[Any, Any]:
+    """y = M^-1 r and the product r y; r and r r instead where r y is not positive, so that M is not."""
+    sound = (ry > 0) & (ry < jnp.inf)
+    return vec.where(sound, y, r), jnp.where(sound, ry, rr)

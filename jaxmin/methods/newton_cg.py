@@ -10,7 +10,7 @@ from jaxmin._core import vector as vec
 from jaxmin._core.protocol import Direction, LineSearch, Method
 from jaxmin.linesearches import search
 from jaxmin.methods._descend import descend
-from jaxmin.methods._preconditioner import given, known
+from jaxmin.methods._preconditioner import given, known, usable
 from jaxmin.methods._probe import PROBED, steepest
 
 # The conjugate gradients end if the residual is below this, and below sqrt |g| for a superlinear rate, ...
@@ -28,7 +28,6 @@ class NewtonState(NamedTuple):
     z: Any  # like x: the step so far
     r: Any  # like x: the residual H z + g, over |g|, so that no product overflows
     falls: Any  # [] the decrease of the model, over |g|^2 / 2
-    fall: Any  # [] that by the last product
     inner: Any  # [] int32: products since the iterate
     ry: Any  # [] of r and y = M^-1 r
     # for directions of negative curvature
@@ -99,7 +98,6 @@ def newton_cg(
             z=zeros,
             r=zeros,
             falls=zero,
-            fall=zero,
             inner=jnp.zeros((), jnp.int32),
             ry=zero,
             concave=jnp.zeros((), bool),
@@ -111,11 +109,11 @@ def newton_cg(
         del restart  # only ``reach`` carries over from one iterate to the next
         gnorm, free = vec.norm(g), box.free(x, g)  # g is 0 where a variable is held
         begun = _begin(state, g, gnorm, vec.sub(x, previous.x), box.only(free, vec.probe(x)))
-        moved, leaves = _advance(state, hv, gnorm)
+        moved, ceased = _advance(state, hv, gnorm)
         r = vec.where(accepted, begun.r, moved.r)
         y, ry, rr = _preconditioned(r, box, free)
         begun = begun._replace(along=vec.scale(-1, y), ry=ry)
-        moved = _turn(moved, y, ry, jnp.sqrt(rr), gnorm, leaves)
+        moved = _turn(moved, y, ry, jnp.sqrt(rr), gnorm, ceased)
         new = vec.where(accepted, begun, vec.where(state.ready, state, moved))
         return new.z, new
 
@@ -128,7 +126,6 @@ def newton_cg(
             z=vec.zeros(g),
             r=steepest(g, gnorm, probe),
             falls=jnp.zeros_like(state.falls),
-            fall=jnp.zeros_like(state.falls),
             inner=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), bool),
             bend=jnp.zeros_like(state.falls),
@@ -142,41 +139,39 @@ def newton_cg(
             return r, rr, rr
         y = box.only(free, given(preconditioner, r))
         rr, ry = vec.measure((r, r), (r, y))
-        sound = (ry > 0) & (ry < jnp.inf)
-        return vec.where(sound, y, r), jnp.where(sound, ry, rr), rr
+        return *usable(y, ry, r, rr), rr
 
     def _advance(state, Hd, gnorm):
-        """Go along d to the least value of the model, or far if it has no least value; also which."""
-        d, ry = state.along, state.ry
+        """Go along d to the least value of the model, or far if it has no least value; also whether it hardly fell."""
+        d, ry, inner = state.along, state.ry, state.inner + 1
         (dHd,) = vec.measure((d, Hd))
         convex = dHd > 0
         far = jnp.maximum(vec.norm(state.z), state.reach)
         far = jnp.where(far > 0, far, 1)
         dd = vec.norm(d)
         fall = ry * ry / dHd
+        falls = state.falls + fall
+        limit = 20 * vec.size(d) if max_inner is None else max_inner
         moved = state._replace(
             z=vec.axpy(jnp.where(convex, gnorm * ry / dHd, far / dd), d, state.z),
             r=vec.axpy(ry / dHd, Hd, state.r),
-            fall=fall,
-            falls=state.falls + fall,
-            inner=state.inner + 1,
+            falls=falls,
+            inner=inner,
+            ready=~convex | (inner >= limit),
             concave=~convex & ((dHd < 0) | (gnorm > 0)),
             bend=jnp.where(convex | (gnorm > 0), 0, dHd * (far / dd) ** 2),
         )
-        return moved, ~convex
+        return moved, inner * fall <= _SHARE * falls
 
-    def _turn(state, y, ry, residual, gnorm, leaves):
+    def _turn(state, y, ry, residual, gnorm, ceased):
         """The next direction of the conjugate gradients, and whether they end."""
-        inner = state.inner
         # The residual depends on the units of the variables. If they differ much, it is small long before the step has
         # moved all variables. The decrease of the model does not depend on the units [2].
         small = residual <= jnp.minimum(_RESIDUAL, jnp.sqrt(gnorm))
-        ceased = inner * state.fall <= _SHARE * state.falls
         exact = residual <= jnp.where(gnorm > 0, jnp.minimum(_EXACT, gnorm), PROBED)
-        limit = 20 * vec.size(y) if max_inner is None else max_inner
         return state._replace(
             along=vec.axpy(ry / state.ry, state.along, vec.scale(-1, y)),
-            ready=leaves | (small & ceased) | exact | (inner >= limit),
+            ready=state.ready | (small & ceased) | exact,
             ry=ry,
         )
 

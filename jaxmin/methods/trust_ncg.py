@@ -14,7 +14,7 @@ from jaxmin._core.status import is_stuck
 from jaxmin.methods import _trust_region
 from jaxmin.methods._band import Band
 from jaxmin.methods._noise_floor import Noise
-from jaxmin.methods._preconditioner import given, known
+from jaxmin.methods._preconditioner import given, known, usable
 from jaxmin.methods._probe import PROBED, steepest
 from jaxmin.methods._scale import Scale
 from jaxmin.methods._trust_region import Trial
@@ -327,9 +327,7 @@ def trust_ncg(
         found = ry / yy
         weight = jnp.where(is_new & (found > 0) & (found < jnp.inf), found, state.weight)
         weight = jnp.where(used, weight, 1)
-        y, ry = vec.scale(weight, y), weight * ry
-        sound = (ry > 0) & (ry < jnp.inf)
-        return vec.where(sound, y, r), jnp.where(sound, ry, rr), weight
+        return *usable(vec.scale(weight, y), weight * ry, r, rr), weight
 
     def _bend(state, Hs, box):
         """Make the bent step the next trial if the model falls along it; else begin a shorter step."""
